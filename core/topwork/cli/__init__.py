@@ -1,0 +1,131 @@
+"""The command ``topwork``: parse, call, print. Nothing heavy is imported before a command needs it."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topwork.errors import TopworkError
+
+app = typer.Typer(
+    name="topwork",
+    help="Train many task heads on one pretrained text encoder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file.", show_default=False)]
+ModelFolder = Annotated[Path, typer.Argument(help="The folder of a trained model.", show_default=False)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Override a setting, such as training.epochs=5.", show_default=False
+    ),
+]
+Texts = Annotated[
+    list[str] | None, typer.Argument(help="Texts; standard input where there are none.", show_default=False)
+]
+TextFile = Annotated[
+    Path | None, typer.Option("--file", help="Read texts from a file, one to a line.", show_default=False)
+]
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
+) -> None:
+    """Train many task heads on one pretrained text encoder."""
+    if show:
+        from importlib.metadata import version
+
+        typer.echo(version("topwork"))
+        raise typer.Exit
+
+
+@app.command()
+def plan(file: ExperimentFile, settings: Settings = None) -> None:
+    """Show what would train, at which rates, and what it would cost."""
+    from topwork.cli.show_plan import show_plan
+
+    show_plan(file, settings or [])
+
+
+@app.command()
+def train(
+    file: ExperimentFile,
+    settings: Settings = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the model [default: models/<run name>].", show_default=False)
+    ] = None,
+) -> None:
+    """Train an experiment and log the run in MLflow."""
+    from topwork.cli.show_training import show_training
+
+    show_training(file, settings or [], output)
+
+
+@app.command()
+def evaluate(
+    model: ModelFolder,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Rows like the training rows [default: the experiment's test rows].", show_default=False),
+    ] = None,
+) -> None:
+    """Measure a trained model, with 95 % intervals."""
+    from topwork.cli.use_model import show_evaluation
+
+    show_evaluation(model, file)
+
+
+@app.command()
+def predict(
+    model: ModelFolder,
+    texts: Texts = None,
+    file: TextFile = None,
+    format: Annotated[str, typer.Option(help="table, jsonl or csv.")] = "table",
+) -> None:
+    """Predict every task's label for texts."""
+    from topwork.cli.use_model import show_predictions
+
+    show_predictions(model, texts or [], file, format)
+
+
+@app.command()
+def encode(
+    model: ModelFolder,
+    output: Annotated[
+        Path, typer.Option(help="Where to write the vectors: a .npy or .parquet file.", show_default=False)
+    ],
+    texts: Texts = None,
+    file: TextFile = None,
+) -> None:
+    """Write the pooled vectors of texts."""
+    from topwork.cli.use_model import write_vectors
+
+    write_vectors(model, texts or [], file, output)
+
+
+@app.command()
+def plugins() -> None:
+    """List the installed plugins with their settings."""
+    from topwork.cli.show_plugins import show_plugins
+
+    show_plugins()
+
+
+def main() -> None:
+    """Run a command. A user's mistake prints its message, never a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.addLevelName(logging.WARNING, "warning")
+    try:
+        app()
+    except TopworkError as fault:
+        typer.echo("\n".join(f"error: {line}" for line in str(fault).splitlines()), err=True)
+        raise SystemExit(fault.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise SystemExit(130) from None

@@ -1,0 +1,5 @@
+"""``python -m topwork.cli``."""
+
+from topwork.cli import main
+
+main()

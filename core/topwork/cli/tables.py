@@ -1,0 +1,37 @@
+"""Tables and numbers as all commands print them."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from topwork.engine.evaluation import Estimate
+
+console = Console(highlight=False)
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """Make an empty table; a column whose name starts with ``#`` holds numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        made.add_column(column.removeprefix("#"), justify="right" if column.startswith("#") else "left")
+    return made
+
+
+def show_estimates(estimates: Mapping[str, Estimate], title: str) -> None:
+    """Print metrics with their intervals."""
+    shown = table("task", "metric", "#value", "#95 % interval", "#rows", title=title)
+    for name, figure in estimates.items():
+        task, _, metric = name.rpartition("/")
+        interval = f"{figure.low:.3f} to {figure.high:.3f}"
+        shown.add_row(task, metric, f"{figure.value:.3f}", interval, f"{figure.rows:,}")
+    console.print(shown)
+
+
+def amount(size: float) -> str:
+    """Write a number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,83 @@
+"""``topwork evaluate``, ``predict`` and ``encode``."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from topwork.cli.tables import console, show_estimates, table
+from topwork.engine.trained_model import Prediction, load_model
+from topwork.errors import ConfigurationError, StorageError
+from topwork.files import write_file
+
+
+def show_evaluation(model: Path, file: Path | None) -> None:
+    """Print every metric with its interval."""
+    figures, which = load_model(model).evaluate(file)
+    show_estimates(figures, which)
+
+
+def show_predictions(model: Path, texts: Sequence[str], file: Path | None, format: str) -> None:
+    """Print a label with its probability for each text and task."""
+    if format not in ("table", "jsonl", "csv"):
+        raise ConfigurationError(f"--format must be table, jsonl or csv, got {format!r}")
+    texts = read_texts(texts, file)
+    predictions = load_model(model).predict(texts)
+    if format == "jsonl":
+        for text, prediction in zip(texts, predictions, strict=True):
+            said = {task: {"label": p.label, "probabilities": p.probabilities} for task, p in prediction.items()}
+            print(json.dumps({"text": text, **said}, ensure_ascii=False))
+    elif format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["text", *(f"{task}{suffix}" for task in predictions[0] for suffix in ("", "_probability"))])
+        for text, prediction in zip(texts, predictions, strict=True):
+            writer.writerow([text, *(cell for p in prediction.values() for cell in (p.label, _certainty(p)))])
+    else:
+        shown = table("text", *(column for task in predictions[0] for column in (task, "#p")))
+        for text, prediction in zip(texts, predictions, strict=True):
+            short = text if len(text) <= 60 else f"{text[:57]}..."
+            shown.add_row(short, *(cell for p in prediction.values() for cell in (p.label, _certainty(p))))
+        console.print(shown)
+
+
+def write_vectors(model: Path, texts: Sequence[str], file: Path | None, output: Path) -> None:
+    """Write pooled vectors (N, W) as .npy, or with their texts as .parquet."""
+    if output.suffix not in (".npy", ".parquet"):
+        raise ConfigurationError(f"--output must end in .npy or .parquet, got {output}")
+    texts = read_texts(texts, file)
+    vectors = load_model(model).encode(texts)
+    buffer = io.BytesIO()
+    if output.suffix == ".npy":
+        np.save(buffer, vectors, allow_pickle=False)
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        flat = pyarrow.array(vectors.reshape(-1))
+        columns = {"text": texts, "vector": pyarrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
+        pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
+    write_file(output, buffer.getvalue())
+    console.print(f"{output}: {vectors.shape[0]:,} vectors of width {vectors.shape[1]}")
+
+
+def read_texts(texts: Sequence[str], file: Path | None) -> list[str]:
+    """Take texts from the arguments, a file, or standard input; there one to a line, blank lines left out."""
+    if texts and file:
+        raise ConfigurationError("give texts either as arguments or with --file")
+    if texts:
+        return list(texts)
+    try:
+        content = file.read_text(encoding="utf-8") if file else sys.stdin.read()
+    except UnicodeDecodeError as fault:
+        raise ConfigurationError(f"{file or 'standard input'} must be UTF-8 text: {fault}") from None
+    except OSError as fault:
+        raise StorageError(f"{file} cannot be read: {fault.strerror}") from None
+    return [line.removesuffix("\r") for line in content.split("\n") if line.strip()]
+
+
+def _certainty(prediction: Prediction) -> str:
+    return f"{prediction.probabilities[prediction.label]:.3f}"

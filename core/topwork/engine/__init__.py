@@ -1,0 +1,1 @@
+"""Model, plan, encoding, training, evaluation, and the trained model: torch lives here."""

@@ -1,0 +1,186 @@
+"""One backbone, one pooling, and a head per task, run in two parts: left and right of the cut."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from topwork.errors import ConfigurationError, PluginError
+from topwork.experiment.schema import Experiment
+from topwork.interfaces.backbone import Backbone, Stage
+from topwork.interfaces.head import Classes, Head
+from topwork.interfaces.pooling import Pooling
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The boundary before the first stage that trains.
+
+    Attributes:
+        stage: how many stages are left of it, in the prefix.
+        keeps: what the prefix gives for a text: its ``token ids`` where the prefix is empty, the hidden
+            state of its ``first token``, those of all ``tokens``, or its ``pooled`` vector.
+    """
+
+    stage: int
+    keeps: Literal["token ids", "first token", "tokens", "pooled"]
+
+
+class HeadModules(nn.ModuleDict):
+    """The heads' modules by task name."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        # ModuleDict refuses names that are also attributes of a module, but `type` is a fine name for a task.
+        self._modules.update(modules)
+
+
+class MultiTaskModel(nn.Module):
+    """A shared encoder with a head per task.
+
+    ``prefix`` runs what is left of the cut: frozen, in eval mode, without gradient. Calling the model runs
+    what is right of it.
+    """
+
+    def __init__(self, backbone: Backbone, pooling: Pooling, tasks: Mapping[str, Head]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.heads = HeadModules({name: head.module for name, head in tasks.items()})
+        self.tasks = dict(tasks)
+        self.cut = Cut(0, "token ids")
+
+    def train_only(self, names: Collection[str]) -> None:
+        """Let the backbone parameters in ``names`` train, freeze the others, and move the cut.
+
+        Raises:
+            PluginError: a name is not that of a backbone parameter.
+        """
+        parameters = {f"backbone.{name}": parameter for name, parameter in self.backbone.named_parameters()}
+        unknown = sorted(set(names) - parameters.keys())
+        if unknown:
+            raise PluginError(f"a freeze strategy must name backbone parameters, but named {', '.join(unknown[:3])}")
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in names)
+        self.cut = find_cut(self)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set train mode right of the cut only: whoever calls this, the prefix stays in eval mode."""
+        super().train(mode)
+        for stage in self.backbone.stages()[: self.cut.stage]:
+            for module in stage.modules:
+                module.eval()
+        if self.cut.keeps == "pooled":
+            self.pooling.eval()
+        return self
+
+    @torch.no_grad()
+    def prefix(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+        """Turn token ids (B, T) with mask (B, T) into what the cut keeps: (B, T), (B, 1, D), (B, T, D) or (B, 1, W)."""
+        hidden = token_ids
+        for stage in self.backbone.stages()[: self.cut.stage]:
+            hidden = stage.run(hidden, mask)
+        if self.cut.keeps == "pooled":
+            pooled: Tensor = self.pooling(hidden, mask)
+            return pooled[:, None]
+        return hidden[:, :1] if self.cut.keeps == "first token" else hidden
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Turn what the cut keeps, with its mask (B, T) or (B, 1), into pooled vectors (B, W)."""
+        if self.cut.keeps == "pooled":
+            return hidden[:, 0]
+        for stage in self.backbone.stages()[self.cut.stage :]:
+            hidden = stage.run(hidden, mask)
+        pooled: Tensor = self.pooling(hidden, mask)
+        return pooled
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Turn what the cut keeps into the outputs (B, C) of each task."""
+        pooled = self.pool(hidden, mask)
+        return {name: module(pooled) for name, module in self.heads.items()}
+
+
+def find_cut(model: MultiTaskModel) -> Cut:
+    """Find the first stage that trains and what must be kept before it."""
+    stages = model.backbone.stages()
+    first = next((number for number, stage in enumerate(stages) if _trains(*stage.modules)), len(stages))
+    if first == 0:
+        return Cut(0, "token ids")
+    if first == len(stages) and not _trains(model.pooling):
+        return Cut(first, "pooled")
+    one_token = model.pooling.reads_first_token_only and not any(stage.mixes_tokens for stage in stages[first:])
+    return Cut(first, "first token" if one_token else "tokens")
+
+
+def build_model(experiment: Experiment, labels: Mapping[str, Classes]) -> MultiTaskModel:
+    """Load the backbone and build pooling and heads, each from a seed of its own.
+
+    A head's initial weights depend on the seed and the task's name alone, not on the other tasks.
+
+    Raises:
+        ConfigurationError: a plugin's settings do not fit; says where they stand.
+    """
+    seed = experiment.training.seed
+    with blame(experiment, "backbone"), seeded(seed, "backbone"):
+        backbone = experiment.backbone.build()
+    check_stages(backbone, experiment.backbone.kind)
+    with blame(experiment, "pooling"), seeded(seed, "pooling"):
+        pooling = experiment.pooling.build(backbone.width)
+    heads = {}
+    for name, task in experiment.tasks.items():
+        with blame(experiment, "tasks", name, "head"), seeded(seed, "head", name):
+            heads[name] = task.head.build(pooling.width, labels[name])
+    return MultiTaskModel(backbone, pooling, heads)
+
+
+def check_stages(backbone: Backbone, kind: str) -> None:
+    """Check that each parameter belongs to exactly one stage.
+
+    Raises:
+        PluginError: names the parameters at fault.
+    """
+    owners: dict[int, list[str]] = {}
+    for stage in backbone.stages():
+        for parameter in {id(p): p for p in _parameters(stage)}.values():
+            owners.setdefault(id(parameter), []).append(stage.name)
+    wrong = [name for name, parameter in backbone.named_parameters() if len(owners.get(id(parameter), [])) != 1]
+    if wrong:
+        raise PluginError(
+            f"backbone {kind!r}: each parameter must belong to exactly one stage, but these do not: {', '.join(wrong)}"
+        )
+
+
+@contextmanager
+def seeded(seed: int, *purpose: str) -> Iterator[None]:
+    """Run a block with torch's generator seeded for one purpose; afterwards the generator is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, *purpose))
+        yield
+
+
+def derive_seed(seed: int, *purpose: str) -> int:
+    """Return a seed in [0, 2**63) that is independent for each purpose."""
+    digest = hashlib.sha256("\0".join([str(seed), *purpose]).encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1
+
+
+def _trains(*modules: nn.Module) -> bool:
+    return any(parameter.requires_grad for module in modules for parameter in module.parameters())
+
+
+def _parameters(stage: Stage) -> Iterator[nn.Parameter]:
+    for module in stage.modules:
+        yield from module.parameters()
+
+
+@contextmanager
+def blame(experiment: Experiment, *path: str) -> Iterator[None]:
+    """Turn a plugin's ValueError into one that says where its settings stand."""
+    try:
+        yield
+    except ValueError as fault:
+        raise ConfigurationError(f"{experiment.origin.locate(*path)}: {fault}") from fault

@@ -1,0 +1,56 @@
+"""Everything that topwork raises on purpose.
+
+A message states the rule, the value that broke it, and the next step. Several faults found together
+are reported together, one to a line. The command line prints the message and ends with ``exit_code``.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class TopworkError(Exception):
+    """The root of all errors below."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class TrainingError(TopworkError):
+    """Training could not go on: a loss or a weight is no longer finite.
+
+    ``kept_epoch`` is the epoch whose weights the model was returned to; 0 where none was finished.
+    """
+
+    def __init__(self, message: str, *, kept_epoch: int) -> None:
+        super().__init__(message)
+        self.kept_epoch = kept_epoch
+
+
+class ConfigurationError(TopworkError):
+    """What the researcher wrote does not fit the schema, the model, or the installed plugins."""
+
+    exit_code = 2
+
+
+class DataError(TopworkError):
+    """Rows, labels or splits are not what the experiment says they are."""
+
+    exit_code = 3
+
+
+class PluginError(TopworkError):
+    """A plugin is missing, broken, or breaks its interface."""
+
+    exit_code = 4
+
+
+class StorageError(TopworkError):
+    """A file, a folder or the tracking server could not be read or written."""
+
+    exit_code = 5
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean X?"`` for the choice nearest to ``word``, or ``""`` where none is near."""
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""

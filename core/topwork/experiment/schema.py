@@ -1,0 +1,276 @@
+"""The schema of an experiment. The defaults are the reference recipe's."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from topwork.experiment.origin import Origin
+from topwork.interfaces.backbone import BackboneConfig
+from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
+from topwork.interfaces.head import HeadConfig
+from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
+from topwork.interfaces.plugin import PluginConfig
+from topwork.interfaces.pooling import PoolingConfig
+from topwork.registry import Registry
+
+# Task and source names become parts of metric names, parameter names and file names.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+#: Which catalog of the registry answers for which plugin field.
+CATALOGS = {
+    "backbone": "backbones",
+    "pooling": "poolings",
+    "head": "heads",
+    "freeze": "freeze_strategies",
+    "optimizer": "optimizer_groupings",
+}
+
+_DEFAULT_KINDS = {
+    "backbone": "distilbert",
+    "pooling": "cls",
+    "head": "classification",
+    "freeze": "all_except",
+    "optimizer": "heads_and_backbone",
+}
+
+
+def find_plugin(raw: object, info: ValidationInfo) -> object:
+    """Validate a plugin's entry with the config class that its ``kind`` names; a config object stands for itself."""
+    if isinstance(raw, PluginConfig):
+        return raw
+    registry = info.context.get("registry") if info.context else None
+    if not isinstance(registry, Registry):
+        raise ValueError("validate with context={'registry': discover()}, so that the installed plugins are known")
+    assert info.field_name is not None
+    return registry.catalogs()[CATALOGS[info.field_name]].parse(raw, problems=registry.problems)
+
+
+def _with_default_kinds(raw: object, *names: str) -> object:
+    """Add the default plugins that a mapping leaves out."""
+    if not isinstance(raw, Mapping):
+        return raw
+    return {**raw, **{name: {"kind": _DEFAULT_KINDS[name]} for name in names if name not in raw}}
+
+
+class Section(BaseModel):
+    """A part of an experiment: unknown keys are refused, values cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Split(Section):
+    """How the rows of one file are divided; the rest trains.
+
+    Attributes:
+        validation: fraction of the rows for choosing epochs and settings.
+        test: fraction of the rows for the final figures.
+        method: ``in_order`` takes train, validation and test rows in file order; ``random`` shuffles them
+            first; ``stratified`` also keeps the proportions of the values of column ``by``.
+        by: the column for ``stratified``.
+        seed: of the shuffle.
+    """
+
+    validation: Fraction = 0.0
+    test: Fraction = 0.2
+    method: Literal["in_order", "random", "stratified"] = "in_order"
+    by: str | None = None
+    seed: int = Field(default=0, strict=True, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test must leave rows to train on, but is {self.validation + self.test:g}")
+        if (self.method == "stratified") != (self.by is not None):
+            raise ValueError("`by: COLUMN` goes together with `method: stratified`")
+        return self
+
+
+class Source(Section):
+    """Rows from files. Give ``path`` and a split, or one file for each split.
+
+    Attributes:
+        path: a file with all rows. Relative paths start at the experiment file's folder, those given
+            with ``--set`` at the working directory.
+        train, validation, test: one file for each split instead.
+        pattern: a regular expression with named groups that reads each line of a file of any suffix;
+            without it the suffix decides: .csv, .tsv, .jsonl, .parquet.
+        text: the column with the text.
+        encoding: of text files.
+        limit: read at most this many rows of each file.
+        split: how the rows of ``path`` are divided.
+    """
+
+    path: Path | None = None
+    train: Path | None = None
+    validation: Path | None = None
+    test: Path | None = None
+    pattern: str | None = None
+    text: str = "text"
+    encoding: str = "utf-8"
+    limit: Count | None = None
+    split: Split | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        one_each = [name for name in SPLITS if getattr(self, name)]
+        if self.path and one_each:
+            raise ValueError(f"give either path or one file for each split, not path and {', '.join(one_each)}")
+        if not self.path and not self.train:
+            raise ValueError("give path, or train and with it validation or test")
+        if one_each and self.split:
+            raise ValueError("split divides the rows of path; with one file for each split there is nothing to divide")
+        return self
+
+    def files(self) -> dict[SplitName | Literal["all"], Path]:
+        """The files by split; ``all`` for the one file that ``split`` divides."""
+        if self.path:
+            return {"all": self.path}
+        return {name: path for name in SPLITS if (path := getattr(self, name))}
+
+
+class Task(Section):
+    """One label column of one source, learnt by one head.
+
+    Attributes:
+        label: the label column.
+        source: a name under ``data``; may be left out where there is only one.
+        head: the head's plugin.
+        loss_weight: factor of this task's loss in the total.
+    """
+
+    label: str
+    source: str | None = None
+    head: SerializeAsAny[HeadConfig]
+    loss_weight: float = Field(default=1.0, strict=True, gt=0, allow_inf_nan=False)
+
+    _find_plugin = field_validator("head", mode="before")(find_plugin)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, raw: object) -> object:
+        return _with_default_kinds(raw, "head")
+
+
+class Training(Section):
+    """The training loop.
+
+    Attributes:
+        epochs: at most this many passes over the training rows.
+        batch_size: rows per optimizer step.
+        accumulation: compute each batch in this many pieces, to fit memory; the step stays the same.
+        shuffle: a new seeded order each epoch; otherwise the order of the file.
+        seed: of initial head weights, order and dropout.
+        patience: stop after this many epochs in a row in which ``monitor`` did not improve, and return to
+            the best epoch; null trains all epochs and keeps the last.
+        monitor: the metric to watch: ``training/loss``, ``validation/loss``, ``validation/<task>/accuracy``, ...
+        clip_norm: scale gradients down to this total norm.
+        schedule: of all learning rates, by optimizer step: ``linear`` and ``cosine`` fall to 0.
+        warmup: fraction of all steps in which the rates rise from 0.
+        device: ``auto`` takes the best there is.
+        precision: ``bfloat16`` computes the trained part in mixed precision.
+    """
+
+    epochs: Count = 20
+    batch_size: Count = 20
+    accumulation: Count = 1
+    shuffle: bool = Field(default=False, strict=True)
+    seed: int = Field(default=0, strict=True, ge=0, lt=2**63)
+    patience: Count | None = 2
+    monitor: str = "training/loss"
+    clip_norm: float | None = Field(default=None, strict=True, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Fraction = 0.0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.accumulation > self.batch_size:
+            raise ValueError(f"accumulation ({self.accumulation}) must not exceed batch_size ({self.batch_size})")
+        return self
+
+
+class Tracking(Section):
+    """Where runs are logged.
+
+    Attributes:
+        enabled: false trains without MLflow.
+        uri: an MLflow tracking URI; without it MLFLOW_TRACKING_URI, or else mlflow.db in the working directory.
+        experiment: the MLflow experiment; without it the experiment's name.
+        log_model: also store the trained model with the run.
+    """
+
+    enabled: bool = Field(default=True, strict=True)
+    uri: str | None = None
+    experiment: str | None = None
+    log_model: bool = Field(default=True, strict=True)
+
+
+class Experiment(Section):
+    """A whole experiment. In Python, validate with ``context={"registry": discover()}`` or pass plugin configs."""
+
+    name: Name
+    data: dict[Name, Source] = Field(min_length=1)
+    backbone: SerializeAsAny[BackboneConfig]
+    pooling: SerializeAsAny[PoolingConfig]
+    tasks: dict[Name, Task] = Field(min_length=1)
+    freeze: SerializeAsAny[FreezeStrategyConfig]
+    optimizer: SerializeAsAny[OptimizerGroupingConfig]
+    training: Training = Training()
+    tracking: Tracking = Tracking()
+
+    _origin: Origin = PrivateAttr(default_factory=Origin)
+    _find_plugin = field_validator("backbone", "pooling", "freeze", "optimizer", mode="before")(find_plugin)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, raw: object) -> object:
+        return _with_default_kinds(raw, "backbone", "pooling", "freeze", "optimizer")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        sources = {task.source or self._only_source(name) for name, task in self.tasks.items()}
+        unknown = sorted(sources - self.data.keys())
+        if unknown:
+            raise ValueError(f"tasks read unknown source {', '.join(unknown)}; data has {', '.join(self.data)}")
+        if len(sources) > 1:
+            raise ValueError(f"all tasks must read the same source, but they read {', '.join(sorted(sources))}")
+        return self
+
+    def _only_source(self, task: str) -> str:
+        if len(self.data) > 1:
+            raise ValueError(f"task {task} must name its source, one of {', '.join(self.data)}")
+        return next(iter(self.data))
+
+    @property
+    def source(self) -> tuple[str, Source]:
+        """The source that all tasks read, with its name."""
+        task, settings = next(iter(self.tasks.items()))
+        name = settings.source or self._only_source(task)
+        return name, self.data[name]
+
+    @property
+    def origin(self) -> Origin:
+        """Where the experiment was written."""
+        return self._origin
+
+    def dump(self) -> dict[str, Any]:
+        """Return the experiment with every default, as JSON values; ``Experiment`` reads it back."""
+        return self.model_dump(mode="json")

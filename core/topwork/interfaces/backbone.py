@@ -1,0 +1,80 @@
+"""A backbone: a pretrained encoder as an ordered list of stages."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from topwork.interfaces.plugin import PluginConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a backbone's forward pass.
+
+    Attributes:
+        name: what plans and messages call it, such as ``layer.5.ffn``.
+        modules: the modules whose parameters it uses; no two stages share one.
+        run: the step itself. The first stage maps token ids (B, T), every other stage hidden states
+            (B, T, D), and the mask (B, T), True at real tokens, to hidden states (B, T, D).
+        mixes_tokens: whether a token's output depends on other tokens of its text (attention does, a
+            feed-forward network does not).
+        layer: the number of the transformer layer it belongs to, from 0; None outside the layers.
+    """
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    run: Callable[[Tensor, Tensor], Tensor]
+    mixes_tokens: bool
+    layer: int | None = None
+
+
+class Backbone(nn.Module, ABC):
+    """A pretrained encoder from token ids to hidden states.
+
+    Attributes:
+        width: D, the columns of a hidden state.
+        tokenizer: turns texts into token ids. It adds the special tokens and truncates at the maximum
+            length that the researcher asked for; the core counts what it truncates.
+    """
+
+    width: int
+    tokenizer: Tokenizer
+
+    @abstractmethod
+    def stages(self) -> Sequence[Stage]:
+        """Return the steps of the forward pass, first to last.
+
+        Together they use every parameter of the backbone. The core runs them in two parts: once up to
+        the first stage that trains, every epoch from there on.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write to ``folder`` what ``BackboneConfig.restore`` needs: architecture and tokenizer, no weights."""
+
+    def forward(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+        """Fold the stages over ``token_ids`` (B, T) with ``mask`` (B, T); return hidden states (B, T, D)."""
+        hidden = token_ids
+        for stage in self.stages():
+            hidden = stage.run(hidden, mask)
+        return hidden
+
+
+class BackboneConfig(PluginConfig, ABC):
+    """The settings of a backbone; ``backbone:`` in an experiment file."""
+
+    @abstractmethod
+    def build(self) -> Backbone:
+        """Load the pretrained encoder, in float32.
+
+        Raises:
+            ValueError: the weights cannot be found or do not fit; the core adds where the setting stands.
+        """
+
+    @abstractmethod
+    def restore(self, folder: Path) -> Backbone:
+        """Rebuild the encoder from what ``Backbone.save`` wrote; the core fills in the trained weights."""

@@ -1,0 +1,1 @@
+"""What a laboratory does with runs: carry them out, track them, draw them."""

@@ -1,0 +1,45 @@
+"""Pictures of a run."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from topwork.engine.training import Epoch
+
+
+def learning_curves(epochs: Sequence[Epoch], best: int) -> Figure:
+    """Draw every metric over the epochs: losses in one panel, a panel for each other metric."""
+    names = list(epochs[0].metrics)
+    panels = list(dict.fromkeys(name.rpartition("/")[2] for name in names))
+    figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
+    numbers = [epoch.number for epoch in epochs]
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name in (name for name in names if name.rpartition("/")[2] == panel):
+            style = "--" if name.startswith("training") else "-"
+            values = [epoch.metrics[name] for epoch in epochs]
+            axes.plot(numbers, values, style, marker="o", markersize=3, label=name.removesuffix(f"/{panel}"))
+        axes.axvline(best, color="grey", linewidth=0.8, linestyle=":")
+        axes.set(title=panel.replace("_", " "), xlabel=f"epoch (best: {best})")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def confusion_matrix(task: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
+    """Draw counts of true (rows) against predicted (columns) classes."""
+    size = max(3.2, 0.55 * len(names) + 1.6)
+    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(counts, cmap="Blues", vmin=0)
+    largest = max(max(row) for row in counts)
+    for row, line in enumerate(counts):
+        for column, count in enumerate(line):
+            color = "white" if count > largest / 2 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=45, ha="right")
+    axes.set_yticks(ticks, names)
+    axes.set(title=task, xlabel="predicted", ylabel="true")
+    figure.colorbar(image, shrink=0.8)
+    return figure

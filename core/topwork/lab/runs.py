@@ -1,0 +1,141 @@
+"""Carry out a training run, from an experiment to a model folder and an MLflow run."""
+
+import logging
+import secrets
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from sklearn.metrics import confusion_matrix
+
+from topwork.engine.evaluation import Rows, estimates, outputs_of
+from topwork.engine.preparation import Prepared, encode_splits, prepare
+from topwork.engine.trained_model import TrainedModel, save_model
+from topwork.engine.training import Epoch, Observer, fit, make_accelerator
+from topwork.errors import StorageError, TrainingError
+from topwork.experiment.schema import Experiment
+from topwork.lab.result import Result
+from topwork.lab.tracking.run_log import RunLog, log_run
+from topwork.lab.tracking.store import open_store
+from topwork.registry import Registry, discover
+
+logger = logging.getLogger(__name__)
+
+
+def train(experiment: Experiment, *, output: str | Path | None = None, observer: Observer | None = None) -> Result:
+    """Train an experiment, track it in MLflow, and write the model to a folder.
+
+    Args:
+        output: the model's folder, which must not exist; ``models/<run name>`` where it is not given.
+        observer: is told of progress.
+
+    Raises:
+        TopworkError: what is wrong, and what to do about it. The MLflow run, if it began, is closed.
+    """
+    name = f"{experiment.name}-{secrets.token_hex(3)}"
+    folder = Path(output) if output else Path("models") / name
+    if folder.exists():
+        raise StorageError(f"{folder} exists already; nothing is overwritten, so give another name or remove it")
+    registry = discover()
+    store = open_store(experiment) if experiment.tracking.enabled else None
+    prepared = prepare(experiment)
+    for warning in prepared.warnings:
+        logger.warning(warning)
+    with terminable(), log_run(store, name) if store else nullcontext() as log:
+        if log:
+            log.start(prepared, registry)
+        return carry_out(prepared, name, folder, registry, observer or Observer(), log)
+
+
+def carry_out(
+    prepared: Prepared, name: str, folder: Path, registry: Registry, observer: Observer, log: RunLog | None
+) -> Result:
+    """Encode, train, evaluate, save."""
+    experiment, model = prepared.experiment, prepared.model
+    accelerator = make_accelerator(experiment.training)
+    data, texts_per_second = encode_splits(prepared, device=accelerator.device, observer=observer)
+    if log:
+        log.encoded(texts_per_second)
+    both = Observers([observer, *([log] if log else [])])
+    try:
+        outcome = fit(model, prepared.plan, data, experiment, accelerator=accelerator, observer=both)
+    except TrainingError as fault:
+        if not fault.kept_epoch:
+            raise
+        save_model(folder, _finished(prepared), registry)
+        raise TrainingError(f"{fault}; they are in {folder}", kept_epoch=fault.kept_epoch) from None
+    split = next(name for name in ("test", "validation", "train") if name in data)
+    outputs = outputs_of(model, data[split], device=accelerator.device)
+    result = Result(
+        name=name,
+        folder=folder,
+        run_id=log.run_id if log else None,
+        tracking_uri=log.store.uri if log else None,
+        split="training" if split == "train" else split,
+        estimates=estimates(model.tasks, outputs, data[split].targets),
+        confusion=_confusion(prepared, outputs, data[split]),
+        epochs=outcome.epochs,
+        best=outcome.best,
+        warnings=prepared.warnings,
+    )
+    save_model(folder, _finished(prepared), registry)
+    if log:
+        log.finish(result)
+        if experiment.tracking.log_model:
+            log.model(folder, prepared.dataset.parts["train"].texts[:2], registry, experiment)
+    return result
+
+
+class Observers(Observer):
+    """Several observers as one."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self.observers = observers
+
+    def begin(self, phase: str, total: int) -> None:
+        for observer in self.observers:
+            observer.begin(phase, total)
+
+    def advance(self, done: int) -> None:
+        for observer in self.observers:
+            observer.advance(done)
+
+    def epoch(self, epoch: Epoch) -> None:
+        for observer in self.observers:
+            observer.epoch(epoch)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit(143), so that what is open gets closed; afterwards all is as it was."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _finished(prepared: Prepared) -> TrainedModel:
+    return TrainedModel(prepared.model.cpu(), prepared.dataset.labels, prepared.experiment.dump())
+
+
+def _confusion(
+    prepared: Prepared, outputs: dict[str, torch.Tensor], rows: Rows
+) -> dict[str, tuple[tuple[str, ...], list[list[int]]]]:
+    """Count true against predicted classes, task by task."""
+    counts = {}
+    for task, head in prepared.model.tasks.items():
+        names = prepared.dataset.labels[task].names
+        true = [names[number] for number in rows.targets[task]]
+        counts[task] = (names, confusion_matrix(true, head.decode(outputs[task]).labels, labels=names).tolist())
+    return counts

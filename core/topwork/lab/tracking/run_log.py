@@ -1,0 +1,213 @@
+"""One training run as one MLflow run."""
+
+import io
+import json
+import logging
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.pyfunc import log_model
+from ruamel.yaml import YAML
+
+from topwork.engine.preparation import Prepared
+from topwork.engine.trained_model import needed_plugins
+from topwork.engine.training import Epoch, Observer
+from topwork.experiment.schema import Experiment
+from topwork.lab.figures import confusion_matrix, learning_curves
+from topwork.lab.result import Result
+from topwork.lab.tracking.store import PROCESS_TAG, Store, active, this_process
+from topwork.registry import Registry
+
+#: MLflow's limit for the value of a parameter; longer ones are in the artifact experiment.yaml.
+LONGEST_PARAMETER = 6000
+
+logger = logging.getLogger(__name__)
+
+
+class RunLog(Observer):
+    """Writes what happens in a run to MLflow, and never lets MLflow's troubles stop it.
+
+    Metrics that could not be written are kept and sent with the next ones.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.waiting: list[Metric] = []
+
+    def epoch(self, epoch: Epoch) -> None:
+        rates = {f"learning_rate/{group}": rate for group, rate in epoch.rates.items()}
+        self._metrics(epoch.metrics | rates | {"texts_per_second/training": epoch.texts_per_second}, epoch.number)
+
+    def encoded(self, texts_per_second: float) -> None:
+        """Note how fast the prefix was."""
+        self._metrics({"texts_per_second/encoding": texts_per_second}, 0)
+
+    def start(self, prepared: Prepared, registry: Registry) -> None:
+        """Log everything that is known before training."""
+        experiment, plan = prepared.experiment, prepared.plan
+        sizes = {f"plan.trainable.{group.name}": plan.size(group) for group in plan.groups}
+        counts = {"plan.trainable": plan.trainable, "plan.frozen": plan.frozen, "plan.digest": plan.digest, **sizes}
+        parameters = [Param(name, _short(value)) for name, value in (flatten(experiment.dump()) | counts).items()]
+        self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=parameters))
+        self._text("experiment.yaml", experiment.origin.text or _as_yaml(experiment))
+        self._text("experiment.resolved.yaml", _as_yaml(experiment))
+        self._attempt("the plan", lambda: self.store.client.log_dict(self.run_id, plan.dump(), "plan.json"))
+        self._attempt("the sources", lambda: self._log_sources(prepared))
+        self._attempt("tags", lambda: self._log_tags(prepared, registry))
+
+    def finish(self, result: Result) -> None:
+        """Log the final figures and the model."""
+        for name, figure in result.estimates.items():
+            prefix = f"{result.split}/{name}"
+            self._metrics(
+                {prefix: figure.value, f"{prefix}/low": figure.low, f"{prefix}/high": figure.high}, result.best
+            )
+        self._metrics({"best_epoch": result.best}, result.best)
+        self._figure("learning_curves", learning_curves(result.epochs, result.best))
+        for task, (names, counts) in result.confusion.items():
+            self._figure(f"confusion_{task}", confusion_matrix(task, names, counts))
+
+    def model(self, folder: Path, example: list[str], registry: Registry, experiment: Experiment) -> None:
+        """Store the trained model as an MLflow model that ``mlflow.pyfunc`` loads and serves."""
+        needed = {(plugin.package, plugin.version) for plugin in needed_plugins(experiment.dump(), registry)}
+        requirements = sorted({f"topwork=={version('topwork')}", *(f"{name}=={number}" for name, number in needed)})
+
+        def store_model() -> None:
+            with active(self.store, self.run_id):
+                log_model(
+                    name="model",
+                    python_model=str(Path(__file__).with_name("served_model.py")),
+                    artifacts={"model": str(folder)},
+                    input_example=example,
+                    pip_requirements=requirements,
+                )
+
+        self._attempt("the model", store_model)
+
+    def close(self, status: str, reason: str | None = None) -> None:
+        """End the run as FINISHED, FAILED or KILLED."""
+        if reason:
+            self._attempt("the reason", lambda: self.store.client.set_tag(self.run_id, "topwork.reason", reason[:4000]))
+        self._metrics({}, 0)
+        if self.waiting:
+            logger.warning("%d metric values could not be written to %s", len(self.waiting), self.store.uri)
+        self._attempt("the end of the run", lambda: self.store.client.set_terminated(self.run_id, status=status))
+
+    def _metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        now = int(time.time() * 1000)
+        self.waiting += [Metric(name, value, now, step) for name, value in metrics.items()]
+        batch = list(self.waiting)
+        if batch and self._attempt("metrics", lambda: self.store.client.log_batch(self.run_id, metrics=batch)):
+            del self.waiting[: len(batch)]
+
+    def _figure(self, name: str, figure: Figure) -> None:
+        path = f"figures/{name}.png"
+        self._attempt(path, lambda: self.store.client.log_figure(self.run_id, figure, path))
+
+    def _text(self, name: str, text: str) -> None:
+        self._attempt(name, lambda: self.store.client.log_text(self.run_id, text, name))
+
+    def _attempt(self, what: str, call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
+            reason = (str(fault).splitlines() or [""])[0]
+            logger.warning("MLflow could not take %s: %s: %s", what, type(fault).__name__, reason)
+            return False
+        return True
+
+    def _log_sources(self, prepared: Prepared) -> None:
+        name, _ = prepared.experiment.source
+        inputs = [
+            # A digest may have 36 characters; the tag data.digest has all of them.
+            DatasetInput(
+                Dataset(name, digest[:36], "local", json.dumps({"uri": path.as_uri()})),
+                [InputTag("mlflow.data.context", "rows")],
+            )
+            for path, digest in prepared.dataset.digests.items()
+        ]
+        self.store.client.log_inputs(self.run_id, datasets=inputs)
+
+    def _log_tags(self, prepared: Prepared, registry: Registry) -> None:
+        experiment = prepared.experiment
+        packages = ["topwork", "torch", "transformers", "accelerate", "pydantic", "mlflow"]
+        tags = {f"version.{name}": version(name) for name in packages} | {"version.python": platform.python_version()}
+        for catalog, kind in kinds_of(experiment):
+            plugin = registry.catalogs()[catalog].plugins.get(kind)
+            if plugin is not None:
+                tags[f"plugin.{plugin.interface.replace(' ', '_')}.{kind}"] = f"{plugin.package} {plugin.version}"
+        tags["data.digest"] = " ".join(prepared.dataset.digests.values())
+        tags |= git_state(experiment.origin.file.parent if experiment.origin.file else Path())
+        self.store.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+@contextmanager
+def log_run(store: Store, name: str) -> Iterator[RunLog]:
+    """Open an MLflow run and see to it that it is closed, however the block ends."""
+    run = store.client.create_run(store.experiment_id, run_name=name, tags={PROCESS_TAG: this_process()})
+    log = RunLog(store, run.info.run_id)
+    try:
+        yield log
+    except (KeyboardInterrupt, SystemExit) as fault:
+        log.close("KILLED", f"interrupted: {type(fault).__name__}")
+        raise
+    except BaseException as fault:
+        log.close("FAILED", f"{type(fault).__name__}: {fault}")
+        raise
+    log.close("FINISHED")
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested settings into dotted names; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def kinds_of(experiment: Experiment) -> list[tuple[str, str]]:
+    """Catalog and kind of every plugin that an experiment uses."""
+    kinds = [
+        ("backbones", experiment.backbone.kind),
+        ("poolings", experiment.pooling.kind),
+        ("freeze_strategies", experiment.freeze.kind),
+        ("optimizer_groupings", experiment.optimizer.kind),
+    ]
+    return kinds + [("heads", task.head.kind) for task in experiment.tasks.values()]
+
+
+def git_state(folder: Path) -> dict[str, str]:
+    """Commit and cleanliness of the git checkout that ``folder`` lies in; empty outside of one."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        commit = git("rev-parse", "HEAD").strip()
+        dirty = bool(git("status", "--porcelain", "--untracked-files=no").strip())
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"mlflow.source.git.commit": commit, "git.dirty": str(dirty).lower()}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST_PARAMETER else f"{text[: LONGEST_PARAMETER - 40]}... (whole in experiment.yaml)"
+
+
+def _as_yaml(experiment: Experiment) -> str:
+    buffer = io.StringIO()
+    YAML().dump(experiment.dump(), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,36 @@
+"""A trained model as MLflow stores it: this code, and the model's folder beside it.
+
+MLflow runs this file to load the model, so that nothing has to be pickled.
+"""
+
+import mlflow
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from pydantic import BaseModel
+
+
+class TaskPrediction(BaseModel):
+    """What one head says of one text; the probabilities sum to 1."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class ServedModel(PythonModel):
+    """Predicts every task for each text."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        import topwork
+
+        self.trained = topwork.load_model(context.artifacts["model"])
+
+    # mlflow accepts this shorter signature and reads the types of inputs and outputs off it.
+    def predict(  # type: ignore[override]
+        self, model_input: list[str]
+    ) -> list[dict[str, TaskPrediction]]:
+        return [
+            {task: TaskPrediction(label=said.label, probabilities=said.probabilities) for task, said in by_task.items()}
+            for by_task in self.trained.predict(model_input)
+        ]
+
+
+mlflow.models.set_model(ServedModel())

@@ -1,0 +1,150 @@
+"""Find, reach and prepare the MLflow store."""
+
+import hashlib
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+import mlflow
+import psutil
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+
+from topwork.errors import StorageError
+from topwork.experiment.schema import Experiment
+
+#: Seconds to wait for a tracking server to answer before a run begins.
+PATIENCE = 5
+
+PROCESS_TAG = "topwork.process"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow store that has been reached, and the MLflow experiment in it."""
+
+    uri: str
+    experiment_id: str
+    client: MlflowClient
+
+
+def open_store(experiment: Experiment) -> Store:
+    """Reach the tracking store, create what is missing in it, and close runs that dead processes left open.
+
+    Raises:
+        StorageError: the store cannot be reached; names the option to go on without it.
+    """
+    uri = tracking_uri(experiment)
+    try:
+        if uri.startswith(("http://", "https://")):
+            _reach(uri)
+        with _lock(uri):
+            client = MlflowClient(tracking_uri=uri)
+            experiment_id = _experiment_id(client, uri, experiment.tracking.experiment or experiment.name)
+    except (MlflowException, OSError, ImportError, ValueError) as fault:
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+        raise StorageError(
+            f"the MLflow store {uri} cannot be reached: {reason}; "
+            "start it, or train without it: --set tracking.enabled=false"
+        ) from fault
+    store = Store(uri, experiment_id, client)
+    _close_orphans(store)
+    return store
+
+
+def tracking_uri(experiment: Experiment) -> str:
+    """The experiment's URI, or MLFLOW_TRACKING_URI, or mlflow.db in the working directory."""
+    uri = experiment.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    file = _sqlite_file(uri)
+    return f"sqlite:///{file}" if file else uri
+
+
+@contextmanager
+def active(store: Store, run_id: str) -> Iterator[None]:
+    """Make a run mlflow's active one for calls that know no other way; afterwards all is as it was."""
+    before, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(store.uri)
+    try:
+        with mlflow.start_run(run_id=run_id):
+            yield
+    finally:
+        mlflow.set_tracking_uri(before)
+        if variable is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        store.client.update_run(run_id, status="RUNNING")
+
+
+def this_process() -> str:
+    """Host, process number and start time: together they never occur twice."""
+    process = psutil.Process()
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+
+
+def _reach(uri: str) -> None:
+    """Ask a server for a sign of life: mlflow itself would retry for minutes."""
+    try:
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=PATIENCE):
+            pass
+    except HTTPError as fault:
+        if fault.code >= 500:
+            raise
+    except URLError as fault:
+        raise OSError(str(fault.reason)) from fault
+
+
+@contextmanager
+def _lock(uri: str) -> Iterator[None]:
+    """Let one process at a time create a sqlite store: two at once ruin it."""
+    if _sqlite_file(uri) is None:
+        yield
+        return
+    name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"topwork-{os.getuid()}-{name}.lock"):
+        yield
+
+
+def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise ValueError(
+            f"experiment {name!r} was deleted there but keeps its name; restore it, "
+            "or choose another name with tracking.experiment"
+        )
+    if found is not None:
+        return str(found.experiment_id)
+    file = _sqlite_file(uri)
+    # Left alone, mlflow would fix the artifacts' place by the working directory of the first run ever.
+    location = (file.parent / "mlruns" / name).as_uri() if file else None
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # the page for training, not for chat agents
+    return str(client.create_experiment(name, artifact_location=location, tags=kind))
+
+
+def _close_orphans(store: Store) -> None:
+    """Mark runs as KILLED whose process on this host is gone."""
+    open_runs = store.client.search_runs(
+        [store.experiment_id], filter_string="attributes.status = 'RUNNING'", run_view_type=ViewType.ACTIVE_ONLY
+    )
+    for run in open_runs:
+        host, _, rest = run.data.tags.get(PROCESS_TAG, "").partition(":")
+        if host == socket.gethostname() and not _alive(rest):
+            store.client.set_terminated(run.info.run_id, status="KILLED")
+
+
+def _alive(process: str) -> bool:
+    number, _, started = process.partition(":")
+    try:
+        return f"{psutil.Process(int(number)).create_time():.2f}" == started
+    except (psutil.NoSuchProcess, ValueError):
+        return False

@@ -1,0 +1,57 @@
+"""What heads are commonly built from; plugin authors are welcome to it."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from topwork.interfaces.head import Metric
+
+Activation = Literal["relu", "gelu", "tanh"]
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
+
+
+def mlp(
+    width: int, outputs: int, *, hidden: Sequence[int], activation: Activation = "relu", dropout: float = 0.0
+) -> nn.Sequential:
+    """Build a multilayer perceptron from (B, width) to (B, outputs).
+
+    Args:
+        hidden: columns of each hidden layer; may be empty.
+        activation: follows each hidden layer.
+        dropout: probability in [0, 1), after each activation; 0 adds no module.
+    """
+    layers: list[nn.Module] = []
+    for columns in hidden:
+        layers += [nn.Linear(width, columns), _ACTIVATIONS[activation]()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        width = columns
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
+def class_metrics(predict: Callable[[Tensor], Tensor], classes: int) -> tuple[Metric, Metric]:
+    """Return accuracy and macro-averaged F1.
+
+    Args:
+        predict: maps outputs (N, C) to the index of the predicted class, (N,) int64.
+        classes: how many classes the task has.
+    """
+    return (
+        Metric("accuracy", lambda outputs, targets: (predict(outputs) == targets).float()),
+        Metric("macro_f1", lambda outputs, targets: macro_f1(predict(outputs), targets, classes)),
+    )
+
+
+def macro_f1(predicted: Tensor, targets: Tensor, classes: int) -> Tensor:
+    """Average the F1 of each class, weighting classes equally; shape ().
+
+    A class that occurs neither in ``predicted`` (N,) nor in ``targets`` (N,) is left out of the average,
+    as scikit-learn's ``f1_score(average="macro")`` does without ``labels``.
+    """
+    hits = torch.bincount(targets[predicted == targets], minlength=classes)
+    occurrences = torch.bincount(predicted, minlength=classes) + torch.bincount(targets, minlength=classes)
+    seen = occurrences > 0
+    return (2 * hits[seen] / occurrences[seen]).mean()

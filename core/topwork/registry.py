@@ -1,0 +1,188 @@
+"""Find the installed plugins.
+
+``discover()`` returns a plain value; nothing is kept between calls. Shipped plugins are found as anybody's
+are. Nothing wins in silence: what is broken or claimed twice is left out, and said in ``Registry.problems``
+and in the message of the experiment that asks for it.
+"""
+
+import inspect
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any, Generic, Literal, TypeVar, get_origin
+
+import pluggy
+
+from topwork.errors import PluginError, did_you_mean
+from topwork.interfaces.backbone import BackboneConfig
+from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
+from topwork.interfaces.head import HeadConfig
+from topwork.interfaces.hookspecs import INTERFACE_VERSION, PROJECT, HookSpecs
+from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
+from topwork.interfaces.plugin import PluginConfig
+from topwork.interfaces.pooling import PoolingConfig
+
+ConfigT = TypeVar("ConfigT", bound=PluginConfig)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plugin(Generic[ConfigT]):
+    """One registered config class and the package it comes from."""
+
+    interface: str
+    kind: str
+    config: type[ConfigT]
+    package: str
+    version: str
+
+
+class Catalog(Generic[ConfigT]):
+    """The plugins of one interface, by kind."""
+
+    def __init__(self, interface: str, base: type[PluginConfig]) -> None:
+        self.interface = interface
+        self.base = base
+        self.plugins: dict[str, Plugin[ConfigT]] = {}
+        self.conflicts: dict[str, str] = {}
+
+    def check(self, config: object) -> str:
+        """Return the kind of ``config``, or raise PluginError where it breaks the interface."""
+        if not (isinstance(config, type) and issubclass(config, self.base)):
+            raise PluginError(f"a {self.interface} must be a subclass of {self.base.__name__}, got {config!r}")
+        if inspect.isabstract(config):
+            missing = ", ".join(sorted(config.__abstractmethods__))
+            raise PluginError(f"{config.__name__} does not implement {missing}")
+        kind = config.model_fields["kind"]
+        if get_origin(kind.annotation) is not Literal or not isinstance(kind.default, str):
+            raise PluginError(f'{config.__name__} needs a field like `kind: Literal["x"] = "x"`')
+        return kind.default
+
+    def add(self, plugin: Plugin[ConfigT]) -> str | None:
+        """Add ``plugin``; where its kind is taken, withdraw both and return what is wrong."""
+        rival = self.plugins.pop(plugin.kind, None)
+        if rival is None and plugin.kind not in self.conflicts:
+            self.plugins[plugin.kind] = plugin
+            return None
+        owners = rival.package if rival else self.conflicts[plugin.kind]
+        self.conflicts[plugin.kind] = f"{owners} and {plugin.package}"
+        return self._conflict(plugin.kind)
+
+    def parse(self, raw: object, *, problems: list[str]) -> ConfigT:
+        """Validate ``raw``, a mapping with a ``kind``, with the config class of that kind.
+
+        Raises:
+            ValueError: no such kind is installed, or two packages claim it.
+            pydantic.ValidationError: a setting is wrong.
+        """
+        if not isinstance(raw, dict) or "kind" not in raw:
+            raise ValueError(f"a {self.interface} is a mapping with a kind, such as {{kind: {self.example}}}")
+        kind = raw["kind"]
+        if kind in self.conflicts:
+            raise ValueError(f"{self._conflict(kind)}; uninstall one of them")
+        if not isinstance(kind, str) or kind not in self.plugins:
+            message = f"no {self.interface} of kind {kind!r} is installed{did_you_mean(str(kind), self.plugins)}"
+            message += f"; installed kinds: {', '.join(sorted(self.plugins)) or 'none'}"
+            raise ValueError("; ".join([message, *problems]))
+        return self.plugins[kind].config.model_validate(raw)
+
+    @property
+    def example(self) -> str:
+        """The name of some installed kind."""
+        return min(self.plugins, default="...")
+
+    def _conflict(self, kind: str) -> str:
+        return f"{self.interface} {kind!r} is offered by several packages: {self.conflicts[kind]}"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything that is installed, one catalog per interface."""
+
+    backbones: Catalog[BackboneConfig] = field(default_factory=lambda: Catalog("backbone", BackboneConfig))
+    poolings: Catalog[PoolingConfig] = field(default_factory=lambda: Catalog("pooling", PoolingConfig))
+    heads: Catalog[HeadConfig] = field(default_factory=lambda: Catalog("head", HeadConfig))
+    freeze_strategies: Catalog[FreezeStrategyConfig] = field(
+        default_factory=lambda: Catalog("freeze strategy", FreezeStrategyConfig)
+    )
+    optimizer_groupings: Catalog[OptimizerGroupingConfig] = field(
+        default_factory=lambda: Catalog("optimizer grouping", OptimizerGroupingConfig)
+    )
+    problems: list[str] = field(default_factory=list)
+
+    def catalogs(self) -> dict[str, Catalog[Any]]:
+        """The five catalogs, by field name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "problems"}
+
+    def plugins(self) -> Iterator[Plugin[Any]]:
+        """Every usable plugin, interface by interface, kinds sorted."""
+        for catalog in self.catalogs().values():
+            yield from (catalog.plugins[kind] for kind in sorted(catalog.plugins))
+
+
+def discover() -> Registry:
+    """Load every plugin installed under the entry-point group ``topwork``."""
+    registry = Registry()
+    by_name: dict[str, set[EntryPoint]] = defaultdict(set)
+    for entry in entry_points(group=PROJECT):
+        by_name[entry.name].add(entry)
+    for name, claimants in sorted(by_name.items()):
+        packages = sorted({_package(entry) for entry in claimants})
+        if len(claimants) > 1:
+            registry.problems.append(f"several packages offer a plugin named {name!r}: {' and '.join(packages)}")
+            continue
+        try:
+            plugins = _load(claimants.pop(), registry)
+        except Exception as fault:
+            registry.problems.append(f"plugin {name!r} of package {packages[0]} is broken: {_brief(fault)}")
+            logger.debug("plugin %r", name, exc_info=fault)
+            continue
+        conflicts = [registry.catalogs()[field_name].add(plugin) for field_name, plugin in plugins]
+        registry.problems.extend(conflict for conflict in conflicts if conflict)
+    return registry
+
+
+def _load(entry: EntryPoint, registry: Registry) -> list[tuple[str, Plugin[Any]]]:
+    """Import one plugin module and collect what its hooks register, with the name of each one's catalog.
+
+    A manager of its own for each module: what one plugin does wrong cannot touch another.
+    """
+    module: ModuleType = entry.load()
+    version = getattr(module, "TOPWORK_INTERFACE", 1)
+    if version != INTERFACE_VERSION:
+        raise PluginError(f"it was written for interface {version}, this topwork has interface {INTERFACE_VERSION}")
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(HookSpecs)
+    manager.register(module, name=entry.name)
+    manager.check_pending()
+
+    collected: list[tuple[str, Plugin[Any]]] = []
+
+    def register(field_name: str, config: type[PluginConfig]) -> None:
+        catalog = registry.catalogs()[field_name]
+        kind = catalog.check(config)
+        version = entry.dist.version if entry.dist else "?"
+        plugin = Plugin(catalog.interface, kind, config, entry.dist.name if entry.dist else "?", version)
+        collected.append((field_name, plugin))
+
+    for field_name in registry.catalogs():
+        for implementation in getattr(manager.hook, f"register_{field_name}").get_hookimpls():
+            implementation.function(register=partial(register, field_name))
+    if not collected:
+        raise PluginError("it registers nothing; is a hook missing its @topwork.hookimpl?")
+    return collected
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
+
+
+def _brief(fault: Exception) -> str:
+    """One line for an exception: its type unless we raised it, and the first line of its message."""
+    first_line = (str(fault).splitlines() or [""])[0]
+    return first_line if isinstance(fault, PluginError) else f"{type(fault).__name__}: {first_line}"

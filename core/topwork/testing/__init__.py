@@ -1,0 +1,17 @@
+"""Contracts for plugin authors: subclass one in your tests, set ``config``, and pytest does the rest.
+
+    from topwork.testing import HeadContract
+
+    class TestMyHead(HeadContract):
+        config = MyHeadConfig()
+
+For readable failures put ``pytest.register_assert_rewrite("topwork.testing")`` into your conftest.py.
+"""
+
+from topwork.testing.contracts import BackboneContract as BackboneContract
+from topwork.testing.contracts import FreezeStrategyContract as FreezeStrategyContract
+from topwork.testing.contracts import HeadContract as HeadContract
+from topwork.testing.contracts import OptimizerGroupingContract as OptimizerGroupingContract
+from topwork.testing.contracts import PoolingContract as PoolingContract
+from topwork.testing.tiny import TinyBackboneConfig as TinyBackboneConfig
+from topwork.testing.tiny import tiny_model as tiny_model

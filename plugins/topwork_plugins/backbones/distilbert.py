@@ -1,0 +1,179 @@
+"""DistilBERT (Sanh et al. 2019, arXiv 1910.01108), from the Hugging Face Hub or a folder."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+from pydantic import Field
+from tokenizers import Tokenizer
+from torch import Tensor
+
+import topwork
+
+if TYPE_CHECKING:  # transformers takes seconds to import, so the code below does it where a model is built
+    from transformers import DistilBertModel
+    from transformers.models.distilbert.modeling_distilbert import TransformerBlock
+
+
+class DistilBertBackbone(topwork.Backbone):
+    """The encoder of a ``DistilBertModel``, each layer split into its attention and its feed-forward half.
+
+    Parameter names are those of transformers: ``transformer.layer.5.ffn.lin1.weight``.
+    """
+
+    def __init__(self, model: "DistilBertModel", tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config = model.config
+        self.width = model.config.dim
+        self.embeddings = model.embeddings
+        self.transformer = model.transformer
+        self.tokenizer = tokenizer
+
+    def stages(self) -> Sequence[topwork.Stage]:
+        stages = [topwork.Stage("embeddings", (self.embeddings,), self._embed, mixes_tokens=False)]
+        for number, block in enumerate(cast("Sequence[TransformerBlock]", self.transformer.layer)):
+            attention = (block.attention, block.sa_layer_norm)
+            feed_forward = (block.ffn, block.output_layer_norm)
+            stages += [
+                topwork.Stage(f"layer.{number}.attention", attention, partial(_attend, block), True, number),
+                topwork.Stage(f"layer.{number}.ffn", feed_forward, partial(_feed_forward, block), False, number),
+            ]
+        return stages
+
+    def save(self, folder: Path) -> None:
+        self.config.save_pretrained(folder)
+        self.tokenizer.save(str(folder / "tokenizer.json"))
+
+    @classmethod
+    def restore(cls, folder: Path) -> "DistilBertBackbone":
+        """Rebuild a backbone from what ``save`` wrote, with random weights."""
+        from transformers import DistilBertConfig, DistilBertModel
+
+        config = DistilBertConfig.from_pretrained(folder)
+        return cls(DistilBertModel(config), Tokenizer.from_file(str(folder / "tokenizer.json")))
+
+    def _embed(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+        embedded: Tensor = self.embeddings(token_ids)
+        return embedded
+
+
+def _attend(block: "TransformerBlock", hidden: Tensor, mask: Tensor) -> Tensor:
+    # Without padding no mask is passed, which lets torch take its fastest kernel.
+    visible = None if mask.all() else mask[:, None, None, :]
+    attended, _ = block.attention(hidden, attention_mask=visible)
+    normed: Tensor = block.sa_layer_norm(attended + hidden)
+    return normed
+
+
+def _feed_forward(block: "TransformerBlock", hidden: Tensor, mask: Tensor) -> Tensor:
+    normed: Tensor = block.output_layer_norm(block.ffn(hidden) + hidden)
+    return normed
+
+
+class DistilBertConfig(topwork.BackboneConfig):
+    """Settings of the backbone ``distilbert``.
+
+    Attributes:
+        model: a name on the Hub, looked up in the local cache first, or a folder in the Hub's layout.
+        revision: a branch, tag or commit on the Hub.
+        max_length: tokens per text, special tokens included; longer texts are truncated and counted.
+    """
+
+    kind: Literal["distilbert"] = "distilbert"
+    model: str = "distilbert-base-uncased"
+    revision: str = "main"
+    max_length: int = Field(default=512, ge=3)
+
+    def build(self) -> topwork.Backbone:
+        from transformers import AutoConfig, AutoTokenizer, DistilBertModel
+
+        local = self._is_at_hand()
+        with _quiet_transformers():
+            found = AutoConfig.from_pretrained(self.model, revision=self.revision, local_files_only=local)
+            if found.model_type != "distilbert":
+                raise ValueError(
+                    f"model {self.model!r} is of type {found.model_type}; kind distilbert reads distilbert only"
+                )
+            if self.max_length > found.max_position_embeddings:
+                raise ValueError(
+                    f"max_length must be at most {found.max_position_embeddings}, the positions of {self.model!r}, "
+                    f"but is {self.max_length}"
+                )
+            loaded = DistilBertModel.from_pretrained(
+                self.model,
+                revision=self.revision,
+                local_files_only=local,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+            model, report = cast("tuple[DistilBertModel, dict[str, set[str]]]", loaded)
+            if report["missing_keys"]:
+                missing = ", ".join(sorted(report["missing_keys"])[:3])
+                raise ValueError(f"model {self.model!r} lacks {len(report['missing_keys'])} weights: {missing}, ...")
+            fast = AutoTokenizer.from_pretrained(self.model, revision=self.revision, local_files_only=local)
+            tokenizer = fast.backend_tokenizer
+        prepare_tokenizer(tokenizer, self.max_length)
+        return DistilBertBackbone(model, tokenizer)
+
+    def restore(self, folder: Path) -> topwork.Backbone:
+        return DistilBertBackbone.restore(folder)
+
+    def _is_at_hand(self) -> bool:
+        """Whether the model lies on this machine. Asking the Hub first would cost half a minute of retries offline.
+
+        Raises:
+            ValueError: the model is nowhere to be had.
+        """
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        folder = Path(self.model).expanduser()
+        if folder.is_dir():
+            if not (folder / "config.json").is_file():
+                raise ValueError(f"folder {self.model!r} holds no config.json; give a folder in the Hub's layout")
+            return True
+        if folder.is_absolute() or self.model.startswith((".", "~")) or self.model.count("/") > 1:
+            raise ValueError(f"there is no folder {self.model!r}")
+        if isinstance(try_to_load_from_cache(self.model, "config.json", revision=self.revision), str):
+            return True
+        if constants.HF_HUB_OFFLINE:
+            raise ValueError(
+                f"model {self.model!r} is neither a folder nor in the Hub's local cache, and HF_HUB_OFFLINE is set; "
+                "download it where there is a network, give a folder, or use {kind: minilm}"
+            )
+        return False
+
+
+def prepare_tokenizer(tokenizer: Tokenizer, max_length: int) -> None:
+    """Truncate at ``max_length`` tokens, never pad.
+
+    Raises:
+        ValueError: the tokenizer adds no special tokens, so that there would be no first token to read.
+    """
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    if len(tokenizer.encode("").ids) != 2:
+        raise ValueError("the tokenizer must add [CLS] and [SEP]; its tokenizer.json has no post-processor that does")
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers' own progress bars and load reports out of ours."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@topwork.hookimpl
+def register_backbones(register: topwork.Register[topwork.BackboneConfig]) -> None:
+    register(DistilBertConfig)

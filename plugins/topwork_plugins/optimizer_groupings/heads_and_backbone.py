@@ -1,0 +1,37 @@
+"""Two rates: a high one for what is new, a low one for what is pretrained."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+import topwork
+
+
+class HeadsAndBackboneConfig(topwork.OptimizerGroupingConfig):
+    """Settings of the optimizer grouping ``heads_and_backbone``.
+
+    Attributes:
+        heads_lr: learning rate of heads and pooling.
+        backbone_lr: learning rate of what trains in the backbone.
+        weight_decay: AdamW's decay, in both groups.
+    """
+
+    kind: Literal["heads_and_backbone"] = "heads_and_backbone"
+    heads_lr: float = Field(default=1e-3, ge=0, allow_inf_nan=False)
+    backbone_lr: float = Field(default=5e-5, ge=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+
+    def groups(self, model: topwork.Model) -> Sequence[topwork.ParameterGroup]:
+        trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        backbone = tuple(name for name in trainable if name.startswith("backbone."))
+        heads = tuple(name for name in trainable if not name.startswith("backbone."))
+        return [
+            topwork.ParameterGroup("heads", heads, self.heads_lr, self.weight_decay),
+            topwork.ParameterGroup("backbone", backbone, self.backbone_lr, self.weight_decay),
+        ]
+
+
+@topwork.hookimpl
+def register_optimizer_groupings(register: topwork.Register[topwork.OptimizerGroupingConfig]) -> None:
+    register(HeadsAndBackboneConfig)

@@ -1,0 +1,1 @@
+"""Hidden states to one vector per text."""

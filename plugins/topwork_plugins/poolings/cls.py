@@ -1,0 +1,34 @@
+"""The hidden state of the first token, [CLS], stands for the text."""
+
+from typing import Literal
+
+from torch import Tensor
+
+import topwork
+
+
+class ClsPooling(topwork.Pooling):
+    """Takes the first token."""
+
+    reads_first_token_only = True
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return hidden[:, 0]  # (B, D)
+
+
+class ClsConfig(topwork.PoolingConfig):
+    """Settings of the pooling ``cls``."""
+
+    kind: Literal["cls"] = "cls"
+
+    def build(self, width: int) -> topwork.Pooling:
+        return ClsPooling(width)
+
+
+@topwork.hookimpl
+def register_poolings(register: topwork.Register[topwork.PoolingConfig]) -> None:
+    register(ClsConfig)

@@ -1,0 +1,33 @@
+"""The mean of the hidden states of all real tokens, special tokens included."""
+
+from typing import Literal
+
+from torch import Tensor
+
+import topwork
+
+
+class MeanPooling(topwork.Pooling):
+    """Averages over the tokens under the mask."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        total = hidden.masked_fill(~mask[:, :, None], 0.0).sum(dim=1)  # (B, D)
+        return total / mask.sum(dim=1, keepdim=True)
+
+
+class MeanConfig(topwork.PoolingConfig):
+    """Settings of the pooling ``mean``."""
+
+    kind: Literal["mean"] = "mean"
+
+    def build(self, width: int) -> topwork.Pooling:
+        return MeanPooling(width)
+
+
+@topwork.hookimpl
+def register_poolings(register: topwork.Register[topwork.PoolingConfig]) -> None:
+    register(MeanConfig)

@@ -1,0 +1,71 @@
+"""What all tests share: no network, nothing written outside a temporary folder, one thread."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
+
+#: Real data is not part of the project; tests that want it skip where it is missing.
+DATA = Path(os.environ.get("TOPWORK_DATA", ROOT.parent / "shared" / "data"))
+
+pytest.register_assert_rewrite("topwork.testing")
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what libraries write to the home folder out of the real one."""
+    home = tmp_path_factory.mktemp("home")
+    for variable in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "HF_HOME"):
+        os.environ[variable] = str(home)
+
+
+@pytest.fixture(autouse=True)
+def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test in a folder of its own, with no tracking store named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def _migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def store_uri(_migrated_store: Path, tmp_path: Path) -> str:
+    """The URI of a fresh MLflow store, copied from one that is already migrated, which saves seconds."""
+    shutil.copy(_migrated_store, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a file into the test's folder and return its path."""
+
+    def write_file(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write_file
+
+
+@pytest.fixture(scope="session")
+def reviews() -> Path:
+    """The file of real reviews."""
+    path = DATA / "reviews.txt"
+    if not path.exists():
+        pytest.skip(f"the real reviews are not at {path}; set TOPWORK_DATA to their folder")
+    return path

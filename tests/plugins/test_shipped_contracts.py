@@ -1,0 +1,68 @@
+"""Shipped plugins keep the contracts that outsiders are offered."""
+
+from typing import ClassVar
+
+import topwork
+from topwork.testing import (
+    BackboneContract,
+    FreezeStrategyContract,
+    HeadContract,
+    OptimizerGroupingContract,
+    PoolingContract,
+)
+from topwork_plugins.backbones.minilm import MiniLmConfig
+from topwork_plugins.freeze_strategies.all import AllConfig
+from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
+from topwork_plugins.freeze_strategies.last_layers import LastLayersConfig
+from topwork_plugins.freeze_strategies.none import NoneConfig
+from topwork_plugins.heads.binary import BinaryConfig
+from topwork_plugins.heads.classification import ClassificationConfig
+from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
+from topwork_plugins.optimizer_groupings.uniform import UniformConfig
+from topwork_plugins.poolings.cls import ClsConfig
+from topwork_plugins.poolings.mean import MeanConfig
+
+
+class TestMiniLm(BackboneContract):
+    config = MiniLmConfig()
+
+
+class TestCls(PoolingContract):
+    config = ClsConfig()
+
+
+class TestMean(PoolingContract):
+    config = MeanConfig()
+
+
+class TestClassification(HeadContract):
+    config = ClassificationConfig(hidden=(8,), dropout=0.1)
+    labels: ClassVar[topwork.Classes] = topwork.Classes(("a", "b", "c"))
+
+
+class TestBinary(HeadContract):
+    config = BinaryConfig(hidden=())
+
+
+class TestAll(FreezeStrategyContract):
+    config = AllConfig()
+
+
+class TestNone(FreezeStrategyContract):
+    config = NoneConfig()
+
+
+class TestAllExcept(FreezeStrategyContract):
+    config = AllExceptConfig(patterns=("layer.1.ffn", "layer.*.output_layer_norm"))
+
+
+class TestLastLayers(FreezeStrategyContract):
+    config = LastLayersConfig(count=1)
+
+
+class TestHeadsAndBackbone(OptimizerGroupingContract):
+    config = HeadsAndBackboneConfig()
+
+
+class TestUniform(OptimizerGroupingContract):
+    config = UniformConfig()
