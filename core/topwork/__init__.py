@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from topwork.lab.runs import train as train
     from topwork.parts import Activation as Activation
     from topwork.parts import class_metrics as class_metrics
+    from topwork.parts import decode_logits as decode_logits
     from topwork.parts import macro_f1 as macro_f1
     from topwork.parts import mlp as mlp
     from topwork.registry import Registry as Registry
@@ -66,7 +67,7 @@ _ROOMS = {
     "interfaces.plugin": ("PluginConfig",),
     "interfaces.pooling": ("Pooling", "PoolingConfig"),
     "lab.runs": ("train",),
-    "parts": ("Activation", "class_metrics", "macro_f1", "mlp"),
+    "parts": ("Activation", "class_metrics", "decode_logits", "macro_f1", "mlp"),
     "registry": ("Registry", "discover"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

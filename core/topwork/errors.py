@@ -51,6 +51,6 @@ class StorageError(TopworkError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return ``"; did you mean X?"`` for the choice nearest to ``word``, or ``""`` where none is near."""
+    """Return ``"; did you mean X?"`` to end a message with, or ``""`` where no choice is near ``word``."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""

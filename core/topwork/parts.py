@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from topwork.interfaces.head import Metric
+from topwork.interfaces.head import Classes, Decoded, Metric
 
 Activation = Literal["relu", "gelu", "tanh"]
 
@@ -32,12 +32,26 @@ def mlp(
     return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
-def class_metrics(predict: Callable[[Tensor], Tensor], classes: int) -> tuple[Metric, Metric]:
+def largest(outputs: Tensor) -> Tensor:
+    """Return the number of the class with the largest output, (N,) int64 from (N, C)."""
+    return outputs.argmax(dim=1)
+
+
+def decode_logits(labels: Classes) -> Callable[[Tensor], Decoded]:
+    """Return a ``Head.decode`` for outputs (N, C) that are the logits of the classes."""
+
+    def decode(outputs: Tensor) -> Decoded:
+        return Decoded([labels.names[number] for number in largest(outputs)], outputs.softmax(dim=1))
+
+    return decode
+
+
+def class_metrics(classes: int, predict: Callable[[Tensor], Tensor] = largest) -> tuple[Metric, Metric]:
     """Return accuracy and macro-averaged F1.
 
     Args:
-        predict: maps outputs (N, C) to the index of the predicted class, (N,) int64.
         classes: how many classes the task has.
+        predict: maps outputs (N, C) to the number of the predicted class, (N,) int64.
     """
     return (
         Metric("accuracy", lambda outputs, targets: (predict(outputs) == targets).float()),

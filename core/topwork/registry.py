@@ -86,9 +86,9 @@ class Catalog(Generic[ConfigT]):
         if kind in self.conflicts:
             raise ValueError(f"{self._conflict(kind)}; uninstall one of them")
         if not isinstance(kind, str) or kind not in self.plugins:
-            message = f"no {self.interface} of kind {kind!r} is installed{did_you_mean(str(kind), self.plugins)}"
-            message += f"; installed kinds: {', '.join(sorted(self.plugins)) or 'none'}"
-            raise ValueError("; ".join([message, *problems]))
+            installed = ", ".join(sorted(self.plugins)) or "none"
+            message = f"no {self.interface} of kind {kind!r} is installed, only {installed}"
+            raise ValueError("\n".join([message + did_you_mean(str(kind), self.plugins), *problems]))
         return self.plugins[kind].config.model_validate(raw)
 
     @property

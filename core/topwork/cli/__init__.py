@@ -48,9 +48,12 @@ def version(
 @app.command()
 def plan(file: ExperimentFile, settings: Settings = None) -> None:
     """Show what would train, at which rates, and what it would cost."""
-    from topwork.cli.show_plan import show_plan
+    from topwork.experiment.loading import load_experiment
 
-    show_plan(file, settings or [])
+    experiment = load_experiment(file, settings or [])
+    from topwork.cli.show_plan import show_plan  # only now, since a typo should be told at once
+
+    show_plan(experiment)
 
 
 @app.command()
@@ -62,9 +65,12 @@ def train(
     ] = None,
 ) -> None:
     """Train an experiment and log the run in MLflow."""
+    from topwork.experiment.loading import load_experiment
+
+    experiment = load_experiment(file, settings or [])
     from topwork.cli.show_training import show_training
 
-    show_training(file, settings or [], output)
+    show_training(experiment, output)
 
 
 @app.command()

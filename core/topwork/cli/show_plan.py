@@ -1,40 +1,42 @@
 """``topwork plan``."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
-from topwork.cli.tables import amount, console, table
+from topwork.cli.tables import amount, console, heading, table
 from topwork.engine.plan import Plan
 from topwork.engine.preparation import prepare
-from topwork.experiment.loading import load_experiment
+from topwork.experiment.schema import Experiment, SplitName
 
 
-def show_plan(file: Path, settings: Sequence[str]) -> None:
+def show_plan(experiment: Experiment) -> None:
     """Print what would train and what it would cost."""
-    prepared = prepare(load_experiment(file, settings))
+    prepared = prepare(experiment)
     plan = prepared.plan
-    groups = table("group", "#tensors", "#numbers", "#learning rate", "#weight decay", title="what trains")
+    groups = table("group", "#tensors", "#numbers", "#learning rate", "#weight decay")
     for group in plan.groups:
         numbers = f"{plan.size(group):,}"
         groups.add_row(
             group.name, str(len(group.parameters)), numbers, f"{group.learning_rate:g}", f"{group.weight_decay:g}"
         )
     groups.add_row("frozen", "", f"{plan.frozen:,}", "", "")
+    heading("what trains")
     console.print(groups)
     console.print()
-    rows = table("task", "head", "classes", title="tasks")
+    rows = table("task", "head", "classes")
     for name, task in prepared.experiment.tasks.items():
         rows.add_row(name, task.head.kind, ", ".join(prepared.dataset.labels[name].names))
+    heading("tasks")
     console.print(rows)
     console.print()
-    console.print(describe_rows(plan, {name: len(part.texts) for name, part in prepared.dataset.parts.items()}))
-    console.print(describe_cut(plan))
+    sizes = {name: len(part.texts) for name, part in prepared.dataset.parts.items()}
+    console.print(describe_rows(plan, sizes), soft_wrap=True)
+    console.print(describe_cut(plan), soft_wrap=True)
     for warning in prepared.warnings:
-        console.print(f"warning: {warning}")
+        console.print(f"warning: {warning}", soft_wrap=True)
     console.print(f"plan {plan.digest[:12]}")
 
 
-def describe_rows(plan: Plan, sizes: dict[str, int]) -> str:
+def describe_rows(plan: Plan, sizes: Mapping[SplitName, int]) -> str:
     """Say how many texts there are and how long."""
     splits = ", ".join(f"{name} {count:,}" for name, count in sizes.items())
     return f"rows: {splits}; {plan.tokens / plan.texts:.1f} tokens per text, {plan.truncated:,} texts truncated"

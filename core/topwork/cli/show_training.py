@@ -1,6 +1,5 @@
 """``topwork train``."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import (
@@ -15,13 +14,12 @@ from rich.progress import (
 
 from topwork.cli.tables import console, show_estimates
 from topwork.engine.training import Epoch, Observer
-from topwork.experiment.loading import load_experiment
+from topwork.experiment.schema import Experiment
 from topwork.lab.runs import train
 
 
-def show_training(file: Path, settings: Sequence[str], output: Path | None) -> None:
+def show_training(experiment: Experiment, output: Path | None) -> None:
     """Train with a progress bar, then print the results and where they are."""
-    experiment = load_experiment(file, settings)
     with make_progress() as progress:
         result = train(experiment, output=output, observer=ProgressBar(progress))
     console.print()
@@ -64,6 +62,12 @@ class ProgressBar(Observer):
             self.progress.advance(self.bar, done)
 
     def epoch(self, epoch: Epoch) -> None:
-        figures = {name: value for name, value in epoch.metrics.items() if name.count("/") == 2}
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
-        self.progress.console.print(f"epoch {epoch.number:>3}  {shown}", soft_wrap=True)
+        by_task: dict[str, list[str]] = {}
+        for name, value in epoch.metrics.items():
+            split, _, rest = name.partition("/")
+            task, _, metric = rest.rpartition("/")
+            if task:
+                label = metric if metric != "loss" else f"{split} loss"
+                by_task.setdefault(task, []).append(f"{label} {value:.3f}")
+        shown = "   ".join(f"{task}: {', '.join(figures)}" for task, figures in by_task.items())
+        self.progress.console.print(f"epoch {epoch.number:>3}   {shown}", soft_wrap=True)

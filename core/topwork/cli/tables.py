@@ -1,29 +1,41 @@
 """Tables and numbers as all commands print them."""
 
+import math
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from topwork.engine.evaluation import Estimate
 
 console = Console(highlight=False)
+if not console.is_terminal:
+    console.width = 200  # nobody wraps what goes into a file or a pipe
 
 
-def table(*columns: str, title: str | None = None) -> Table:
+def table(*columns: str) -> Table:
     """Make an empty table; a column whose name starts with ``#`` holds numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    made = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        made.add_column(column.removeprefix("#"), justify="right" if column.startswith("#") else "left")
+        made.add_column(
+            column.removeprefix("#"), justify="right" if column.startswith("#") else "left", overflow="fold"
+        )
     return made
+
+
+def heading(text: str) -> None:
+    """Print what follows' title."""
+    console.print(f"[bold]{escape(text)}[/bold]", soft_wrap=True)
 
 
 def show_estimates(estimates: Mapping[str, Estimate], title: str) -> None:
     """Print metrics with their intervals."""
-    shown = table("task", "metric", "#value", "#95 % interval", "#rows", title=title)
+    heading(title)
+    shown = table("task", "metric", "#value", "#95 % interval", "#rows")
     for name, figure in estimates.items():
         task, _, metric = name.rpartition("/")
-        interval = f"{figure.low:.3f} to {figure.high:.3f}"
+        interval = "unknown" if math.isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
         shown.add_row(task, metric, f"{figure.value:.3f}", interval, f"{figure.rows:,}")
     console.print(shown)
 

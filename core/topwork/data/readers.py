@@ -146,7 +146,7 @@ def _read_parquet(path: Path, content: bytes) -> Read:
 
 def column_missing(name: str, row: Row) -> str:
     """Say that ``row`` has no column ``name``, and which it has."""
-    return f"there is no such column{did_you_mean(name, row)}; columns: {', '.join(row)}"
+    return f"there is no such column, only {', '.join(row)}{did_you_mean(name, row)}"
 
 
 def _shorten(line: str) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from topwork.engine.encoding import Activations
@@ -40,7 +39,8 @@ class Estimate:
     """A metric on N rows with its 95 % interval.
 
     The interval is Wilson's for proportions (Wilson 1927), else the percentile bootstrap over rows. It says
-    what another sample of rows would give, not what another seed would.
+    what another sample of rows would give, not what another seed would. Where all resamples agree, the rows
+    say nothing about it, and both ends are NaN.
     """
 
     value: float
@@ -79,11 +79,15 @@ def estimate(metric: Metric, outputs: Tensor, targets: Tensor, *, seed: int = 0)
     scores = metric.of(outputs, targets)
     value = float(scores.mean())
     if scores.ndim == 1 and bool(((scores == 0) | (scores == 1)).all()):
+        from scipy.stats import binomtest  # takes a second to import
+
         interval = binomtest(int(scores.sum()), count).proportion_ci(0.95, method="wilson")
         return Estimate(value, float(interval.low), float(interval.high), count)
     resamples = torch.from_numpy(np.random.default_rng(seed).integers(count, size=(RESAMPLES, count)))
     values = [float(metric.of(outputs[rows], targets[rows]).mean()) for rows in resamples]
     low, high = np.quantile(values, [0.025, 0.975])
+    if low == high:
+        low = high = math.nan
     return Estimate(value, float(low), float(high), count)
 
 

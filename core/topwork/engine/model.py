@@ -93,10 +93,21 @@ class MultiTaskModel(nn.Module):
         """Turn what the cut keeps, with its mask (B, T) or (B, 1), into pooled vectors (B, W)."""
         if self.cut.keeps == "pooled":
             return hidden[:, 0]
-        for stage in self.backbone.stages()[self.cut.stage :]:
-            hidden = stage.run(hidden, mask)
-        pooled: Tensor = self.pooling(hidden, mask)
+        pooled: Tensor = self.pooling(self._run_suffix(hidden, mask), mask)
         return pooled
+
+    def _run_suffix(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Run the stages right of the cut; where none mixes tokens, on the real tokens alone, without padding."""
+        stages = self.backbone.stages()[self.cut.stage :]
+        packable = self.cut.stage > 0 and not any(stage.mixes_tokens for stage in stages) and not mask.all()
+        if packable:
+            padded, packed = hidden, hidden[mask][None]  # (B, T, D), (1, real tokens, D)
+            for stage in stages:
+                packed = stage.run(packed, mask[mask][None])
+            return torch.zeros_like(padded).masked_scatter(mask[:, :, None], packed)
+        for stage in stages:
+            hidden = stage.run(hidden, mask)
+        return hidden
 
     def forward(self, hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Turn what the cut keeps into the outputs (B, C) of each task."""
@@ -183,4 +194,5 @@ def blame(experiment: Experiment, *path: str) -> Iterator[None]:
     try:
         yield
     except ValueError as fault:
-        raise ConfigurationError(f"{experiment.origin.locate(*path)}: {fault}") from fault
+        where = experiment.origin.locate(*path)
+        raise ConfigurationError("\n".join(f"{where}: {line}" for line in str(fault).splitlines())) from fault

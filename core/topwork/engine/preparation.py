@@ -11,7 +11,7 @@ from topwork.engine.encoding import Activations, Ragged, Recomputed, encode, tok
 from topwork.engine.evaluation import Rows
 from topwork.engine.model import MultiTaskModel, build_model
 from topwork.engine.plan import Plan, make_plan
-from topwork.engine.training import Observer
+from topwork.engine.training import Observer, check_monitor
 from topwork.experiment.schema import Experiment, SplitName
 
 
@@ -50,6 +50,7 @@ def prepare(experiment: Experiment) -> Prepared:
         tokens=sum(len(ids.values) for ids in token_ids.values()),
         truncated=sum(truncated for _, truncated in tokenized.values()),
     )
+    check_monitor(experiment, model, dataset.parts.keys())
     return Prepared(experiment, dataset, token_ids, model, plan)
 
 

@@ -1,7 +1,8 @@
 """The training loop."""
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -70,6 +71,9 @@ def make_accelerator(settings: Training) -> Accelerator:
         raise ConfigurationError(
             f"training.device is {settings.device}, but this machine offers {accelerator.device.type}; use auto"
         )
+    if accelerator.device.type == "cuda":  # where kernels differ from run to run, take those that do not
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
     return accelerator
 
 
@@ -85,13 +89,12 @@ def fit(
     """Train what the plan says on ``data["train"]``, measuring validation rows after each epoch.
 
     Raises:
-        ConfigurationError: the monitored metric does not exist.
         TrainingError: a loss or weight is not finite; ``model`` is back at the best epoch so far.
     """
     settings = experiment.training
     train = data["train"]
     steps = math.ceil(train.count / settings.batch_size)
-    monitor = Monitor(model, settings, data)
+    monitor = Monitor(model, settings, data.keys())
     optimizer = make_optimizer(model, plan)
     schedule = make_schedule(optimizer, settings, steps * settings.epochs)
     prepared, optimizer = accelerator.prepare(model, optimizer)
@@ -235,35 +238,42 @@ def diverged(figures: Mapping[str, float], optimizer: Any, epoch: int, step: int
     )
 
 
+def directions(model: MultiTaskModel, splits: Collection[SplitName]) -> dict[str, bool]:
+    """Every metric that an epoch gives, and whether greater is better."""
+    losses = ["loss", *(f"{task}/loss" for task in model.tasks)]
+    given = {f"training/{name}": False for name in losses}
+    if "validation" in splits:
+        given |= {f"validation/{name}": False for name in losses}
+        for task, head in model.tasks.items():
+            given |= {f"validation/{task}/{metric.name}": metric.greater_is_better for metric in head.metrics}
+    return given
+
+
+def check_monitor(experiment: Experiment, model: MultiTaskModel, splits: Collection[SplitName]) -> None:
+    """Check that the monitored metric will exist.
+
+    Raises:
+        ConfigurationError: it will not; names those that will.
+    """
+    name, given = experiment.training.monitor, directions(model, splits)
+    if name not in given:
+        hint = did_you_mean(name, given)
+        if not hint and "validation" not in splits and name.startswith("validation/"):
+            hint = "; there are no validation rows: set split.validation or a validation file"
+        where = experiment.origin.locate("training", "monitor")
+        raise ConfigurationError(f"{where}: there is no metric {name!r}, only {', '.join(given)}{hint}")
+
+
 class Monitor:
     """Watches one metric and keeps the trainable weights of the best epoch."""
 
-    def __init__(self, model: MultiTaskModel, settings: Training, data: Mapping[SplitName, Rows]) -> None:
+    def __init__(self, model: MultiTaskModel, settings: Training, splits: Collection[SplitName]) -> None:
         self.name = settings.monitor
         self.patience = settings.patience
-        greater_is_better = self._directions(model, "validation" in data)
-        if self.name not in greater_is_better:
-            raise ConfigurationError(
-                f"training.monitor: there is no metric {self.name!r}{did_you_mean(self.name, greater_is_better)}; "
-                f"metrics: {', '.join(greater_is_better)}"
-            )
-        self.sign = 1 if greater_is_better[self.name] else -1
+        self.sign = 1 if directions(model, splits)[self.name] else -1
         self.best = 0
         self.score = -math.inf
         self.weights: dict[str, Tensor] = {}
-
-    @staticmethod
-    def _directions(model: MultiTaskModel, validation: bool) -> dict[str, bool]:
-        """Every metric that an epoch gives, and whether greater is better."""
-        splits = ["training", *(["validation"] if validation else [])]
-        directions = {
-            f"{split}/{loss}": False for split in splits for loss in ["loss", *(f"{t}/loss" for t in model.tasks)]
-        }
-        if validation:
-            directions |= {
-                f"validation/{t}/{m.name}": m.greater_is_better for t, h in model.tasks.items() for m in h.metrics
-            }
-        return directions
 
     def best_after(self, epoch: Epoch, model: MultiTaskModel) -> int:
         """Take note of an epoch and return the number of the best so far; without patience that is the last."""

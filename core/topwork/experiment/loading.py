@@ -146,7 +146,7 @@ def _messages(fault: ValidationError, raw: object, origin: Origin, registry: Reg
         elif error["type"] == "missing":
             yield f"{where}: this key is required"
         elif error["type"] == "value_error":
-            yield f"{where}: {error['ctx']['error']}"
+            yield from (f"{where}: {line}" for line in str(error["ctx"]["error"]).splitlines())
         else:
             message = error["msg"]
             yield f"{where}: {message[0].lower()}{message[1:]}, got {error['input']!r}"

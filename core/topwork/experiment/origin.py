@@ -26,9 +26,10 @@ class Origin:
     def locate(self, *path: str | int) -> str:
         """Return ``file:line:column: dotted.path`` for a path, at the nearest ancestor that is written down."""
         dotted = ".".join(map(str, path))
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.overrides:
-                return f"--set {self.overrides[path[:length]]}: {dotted}"
+        for overridden, written in self.overrides.items():
+            shared = min(len(path), len(overridden))
+            if shared and path[:shared] == overridden[:shared]:
+                return f"--set {written}: {dotted}"
         if self.file is None:
             return dotted or "experiment"
         for length in range(len(path), -1, -1):

@@ -20,8 +20,8 @@ class Stage:
         modules: the modules whose parameters it uses; no two stages share one.
         run: the step itself. The first stage maps token ids (B, T), every other stage hidden states
             (B, T, D), and the mask (B, T), True at real tokens, to hidden states (B, T, D).
-        mixes_tokens: whether a token's output depends on other tokens of its text (attention does, a
-            feed-forward network does not).
+        mixes_tokens: whether a token's output depends on more than that token's input: on other tokens of
+            its text or, after the first stage, on its position. Attention does, a feed-forward network does not.
         layer: the number of the transformer layer it belongs to, from 0; None outside the layers.
     """
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from topwork.engine.model import MultiTaskModel
 from topwork.interfaces.backbone import Backbone, BackboneConfig, Stage
-from topwork.interfaces.head import Decoded, Head
+from topwork.interfaces.head import Classes, Head
 from topwork.interfaces.pooling import Pooling
-from topwork.parts import class_metrics, mlp
+from topwork.parts import class_metrics, decode_logits, mlp
 
 WIDTH = 16
 LAYERS = 2
@@ -127,8 +127,5 @@ def tiny_model(pooling: Pooling | None = None) -> MultiTaskModel:
 
 
 def _head(width: int) -> Head:
-    def decode(outputs: Tensor) -> Decoded:
-        return Decoded([("no", "yes")[number] for number in outputs.argmax(dim=1)], outputs.softmax(dim=1))
-
-    predict = partial(torch.argmax, dim=1)
-    return Head(nn.Linear(width, 2), nn.functional.cross_entropy, decode, class_metrics(predict, 2))
+    labels = Classes(("no", "yes"))
+    return Head(nn.Linear(width, 2), nn.functional.cross_entropy, decode_logits(labels), class_metrics(2))

@@ -30,7 +30,7 @@ class AllExceptConfig(topwork.FreezeStrategyConfig):
             if not matched:
                 idle.append(f"pattern {pattern!r} matches no parameter of the backbone{near_miss(pattern, names)}")
         if idle:
-            raise ValueError("; ".join(idle))
+            raise ValueError("\n".join(idle))
         return trainable
 
 

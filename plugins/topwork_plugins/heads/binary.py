@@ -43,7 +43,7 @@ class BinaryConfig(topwork.HeadConfig):
                 outputs[:, 0], targets.to(outputs)
             ),
             decode=decode,
-            metrics=topwork.class_metrics(predict, 2),
+            metrics=topwork.class_metrics(2, predict),
         )
 
 

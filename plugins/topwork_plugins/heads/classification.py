@@ -3,7 +3,7 @@
 from typing import Literal
 
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 import topwork
 
@@ -24,15 +24,11 @@ class ClassificationConfig(topwork.HeadConfig):
 
     def build(self, width: int, labels: topwork.Classes) -> topwork.Head:
         classes = len(labels.names)
-
-        def decode(outputs: Tensor) -> topwork.Decoded:
-            return topwork.Decoded([labels.names[i] for i in outputs.argmax(dim=1)], outputs.softmax(dim=1))
-
         return topwork.Head(
             module=topwork.mlp(width, classes, hidden=self.hidden, activation=self.activation, dropout=self.dropout),
             loss=nn.functional.cross_entropy,
-            decode=decode,
-            metrics=topwork.class_metrics(lambda outputs: outputs.argmax(dim=1), classes),
+            decode=topwork.decode_logits(labels),
+            metrics=topwork.class_metrics(classes),
         )
 
 

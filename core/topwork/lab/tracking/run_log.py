@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import math
 import platform
 import subprocess
 import time
@@ -55,8 +56,9 @@ class RunLog(Observer):
         """Log everything that is known before training."""
         experiment, plan = prepared.experiment, prepared.plan
         sizes = {f"plan.trainable.{group.name}": plan.size(group) for group in plan.groups}
-        counts = {"plan.trainable": plan.trainable, "plan.frozen": plan.frozen, "plan.digest": plan.digest, **sizes}
-        parameters = [Param(name, _short(value)) for name, value in (flatten(experiment.dump()) | counts).items()]
+        counts = {"plan.trainable": plan.trainable, "plan.frozen": plan.frozen, **sizes}
+        settings = {name: value for name, value in flatten(experiment.dump()).items() if name != "name"}
+        parameters = [Param(name, _short(value)) for name, value in (settings | counts).items()]
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=parameters))
         self._text("experiment.yaml", experiment.origin.text or _as_yaml(experiment))
         self._text("experiment.resolved.yaml", _as_yaml(experiment))
@@ -65,13 +67,12 @@ class RunLog(Observer):
         self._attempt("tags", lambda: self._log_tags(prepared, registry))
 
     def finish(self, result: Result) -> None:
-        """Log the final figures and the model."""
-        for name, figure in result.estimates.items():
+        """Log the final figures."""
+        final: dict[str, float] = {"best_epoch": result.best}
+        for name, estimate in result.estimates.items():
             prefix = f"{result.split}/{name}"
-            self._metrics(
-                {prefix: figure.value, f"{prefix}/low": figure.low, f"{prefix}/high": figure.high}, result.best
-            )
-        self._metrics({"best_epoch": result.best}, result.best)
+            final |= {prefix: estimate.value, f"{prefix}/low": estimate.low, f"{prefix}/high": estimate.high}
+        self._metrics({name: value for name, value in final.items() if not math.isnan(value)}, result.best)
         self._figure("learning_curves", learning_curves(result.epochs, result.best))
         for task, (names, counts) in result.confusion.items():
             self._figure(f"confusion_{task}", confusion_matrix(task, names, counts))
@@ -146,6 +147,8 @@ class RunLog(Observer):
             if plugin is not None:
                 tags[f"plugin.{plugin.interface.replace(' ', '_')}.{kind}"] = f"{plugin.package} {plugin.version}"
         tags["data.digest"] = " ".join(prepared.dataset.digests.values())
+        tags["plan.digest"] = prepared.plan.digest
+        tags |= {"mlflow.source.name": str(experiment.origin.file or "python"), "mlflow.source.type": "LOCAL"}
         tags |= git_state(experiment.origin.file.parent if experiment.origin.file else Path())
         self.store.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 

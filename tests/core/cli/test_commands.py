@@ -1,0 +1,147 @@
+"""What each command prints and writes."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+import topwork
+
+Command = Callable[..., tuple[int, str, str]]
+
+QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
+TEXTS = ["The singer is wonderful.", "The zoom is broken, although the lens is a pleasure."]
+
+
+def test_plan_shows_groups_cut_and_cost(command: Command) -> None:
+    code, out, _ = command("plan", QUICKSTART, "--set", "pooling.kind=cls")
+    assert code == 0
+    assert ["backbone", "6", "1,182,336", "5e-05", "0.01"] in [line.split() for line in out.splitlines()]
+    assert "cut: before layer.5.ffn; the 12 stages left of it run once" in out
+    assert "kept: first token of each text, 1.5 kB per text, 1.1 MB in all" in out
+    assert "111.6 times less arithmetic per epoch" in out
+
+
+@pytest.mark.parametrize(
+    ("freeze", "said"),
+    [
+        ("all", "cut: behind the pooling; the 13 stages left of it run once"),
+        ("none", "cut: before the first stage, since it trains; every epoch runs the whole backbone"),
+    ],
+)
+def test_plan_says_where_the_cut_is_when_all_or_nothing_is_frozen(command: Command, freeze: str, said: str) -> None:
+    code, out, _ = command("plan", QUICKSTART, "--set", f"freeze={{kind: {freeze}}}")
+    assert code == 0
+    assert said in out
+
+
+def test_train_prints_results_with_intervals_and_where_they_are(
+    command: Command, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
+    code, out, _ = command("train", QUICKSTART, "--set", "training.epochs=1", "--set", "data.reviews.limit=100")
+    assert code == 0
+    assert "epoch   1   sentiment: training loss " in out
+    assert "test rows, weights of epoch 1 of 1" in out
+    assert "95 % interval" in out
+    folder = next(line for line in out.splitlines() if line.startswith("model: ")).removeprefix("model: ")
+    assert topwork.load_model(folder).predict(TEXTS)
+    assert f"mlflow ui --backend-store-uri {store_uri}" in out
+
+
+def test_evaluate_measures_the_test_rows_of_the_experiment_again(command: Command, trained: Path) -> None:
+    code, out, _ = command("evaluate", trained)
+    assert code == 0
+    assert "test rows of the experiment" in out
+    assert out.count("180") == 4
+
+
+def test_evaluate_reads_other_rows_like_the_training_rows(
+    command: Command, trained: Path, write: Callable[..., Path]
+) -> None:
+    file = write(
+        "more.csv", "text,category,sentiment\nThe singer is dull.,music,neg\nThe zoom is reliable.,camera,pos\n"
+    )
+    code, out, _ = command("evaluate", trained, file)
+    assert code == 0
+    assert f"all rows of {file}" in out
+
+
+def test_predict_prints_a_table_of_labels_and_probabilities(command: Command, trained: Path) -> None:
+    code, out, _ = command("predict", trained, *TEXTS)
+    assert code == 0
+    header, first, second = (line.split() for line in out.splitlines())
+    assert header == ["text", "sentiment", "p", "category", "p"]
+    assert first[:4] == TEXTS[0].split()
+    assert "music" in first
+    assert "camera" in second
+
+
+def test_predict_writes_csv_that_reads_back(command: Command, trained: Path) -> None:
+    _, out, _ = command("predict", trained, *TEXTS, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["text"] for row in rows] == TEXTS
+    assert [row["category"] for row in rows] == ["music", "camera"]
+    assert all(0.5 <= float(row["sentiment_probability"]) <= 1 for row in rows)
+
+
+def test_predict_reads_standard_input_and_writes_jsonl(
+    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{TEXTS[0]}\n\n{TEXTS[1]}\n"))
+    _, out, _ = command("predict", trained, "--format", "jsonl")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["text"] for row in rows] == TEXTS
+    assert sum(rows[0]["category"]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_predict_reads_a_file_of_one_text_to_a_line(
+    command: Command, trained: Path, write: Callable[..., Path]
+) -> None:
+    file = write("texts.txt", "\r\n".join(TEXTS))
+    _, out, _ = command("predict", trained, "--file", file, "--format", "csv")
+    assert [row["text"] for row in csv.DictReader(io.StringIO(out))] == TEXTS
+
+
+def test_encode_writes_the_same_vectors_as_npy_and_as_parquet(command: Command, trained: Path) -> None:
+    _, out, _ = command("encode", trained, *TEXTS, "--output", "vectors.npy")
+    assert out == "vectors.npy: 2 vectors of width 384\n"
+    command("encode", trained, *TEXTS, "--output", "vectors.parquet")
+    vectors = np.load("vectors.npy", allow_pickle=False)
+    assert vectors.shape == (2, 384)
+    assert vectors.dtype == np.float32
+    table = pyarrow.parquet.read_table("vectors.parquet").to_pydict()
+    assert table["text"] == TEXTS
+    assert np.array_equal(np.array(table["vector"], dtype=np.float32), vectors)
+
+
+def test_plugins_lists_every_shipped_kind_with_its_defaults(command: Command) -> None:
+    code, out, _ = command("plugins")
+    assert code == 0
+    assert "heads_and_backbone  topwork  0.1.0    heads_lr=0.001, backbone_lr=5e-05, weight_decay=0.01" in out
+    assert [line.split("  ")[0] for line in out.splitlines()].count("freeze strategy") == 4
+
+
+def test_plugins_ends_with_code_4_when_one_is_broken(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "broken-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[topwork]\nbroken = not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    code, out, error = command("plugins")
+    assert code == 4
+    assert "minilm" in out
+    assert error.startswith("error: plugin 'broken' of package broken 0.1 is broken: ModuleNotFoundError: No module")
+
+
+def test_version_is_that_of_the_package(command: Command) -> None:
+    code, out, _ = command("--version")
+    assert (code, out) == (0, "0.1.0\n")

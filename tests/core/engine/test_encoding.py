@@ -1,0 +1,237 @@
+"""A text's activation is the same to the last bit, whatever it is encoded with."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from topwork.engine.encoding import BUDGET, FLOOR, Ragged, Recomputed, encode, offsets_of, tokenize
+from topwork.engine.model import MultiTaskModel
+from topwork.interfaces.backbone import Backbone
+from topwork.interfaces.pooling import Pooling
+from topwork.testing.tiny import FirstToken, letter_tokenizer, tiny_model
+from topwork_plugins.poolings.cls import ClsPooling
+from topwork_plugins.poolings.mean import MeanPooling
+
+CPU = torch.device("cpu")
+MINILM = 384
+RECIPE = ("layer.5.ffn", "layer.5.output_layer_norm")
+
+#: A cut of MiniLM for each thing that can be kept: pooling, what trains, and the name of what is kept.
+CUTS = [
+    pytest.param(ClsPooling(MINILM), RECIPE, id="first token"),
+    pytest.param(MeanPooling(MINILM), RECIPE, id="tokens"),
+    pytest.param(MeanPooling(MINILM), ("nothing",), id="pooled"),
+]
+CutMiniLm = Callable[[Pooling, tuple[str, ...]], MultiTaskModel]
+RandomIds = Callable[..., Ragged]
+
+
+def pieces(activations: Ragged) -> list[Tensor]:
+    """The activation of each text."""
+    return list(activations.values.split(activations.lengths.tolist()))
+
+
+def assert_same_alone_together_reordered_and_repeated(model: MultiTaskModel, ids: Ragged) -> None:
+    count = len(ids.lengths)
+    together = pieces(encode(model, ids, device=CPU))
+    order = torch.arange(count).flip(0).repeat(2)
+    for row, piece in zip(order.tolist(), pieces(encode(model, ids.take(order), device=CPU)), strict=True):
+        assert torch.equal(piece, together[row]), f"length {ids.lengths[row]}, reordered and repeated"
+    for row in range(count):
+        alone = encode(model, ids.take(torch.tensor([row])), device=CPU)
+        assert torch.equal(alone.values, together[row]), f"length {ids.lengths[row]}, alone"
+
+
+@pytest.mark.parametrize(("pooling", "trains"), CUTS)
+def test_an_activation_does_not_depend_on_the_company(
+    cut_minilm: CutMiniLm, random_ids: RandomIds, pooling: Pooling, trains: tuple[str, ...]
+) -> None:
+    lengths = [3, 4, 17, 31, 64, 65, 200]
+    assert_same_alone_together_reordered_and_repeated(cut_minilm(pooling, trains), random_ids(lengths + lengths[:4]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pooling", "trains"), CUTS)
+def test_an_activation_does_not_depend_on_the_company_at_any_length(
+    cut_minilm: CutMiniLm, random_ids: RandomIds, pooling: Pooling, trains: tuple[str, ...]
+) -> None:
+    lengths = [*range(3, 70, 2), *range(71, 200, 17), 127, 128, 129, 200]
+    assert_same_alone_together_reordered_and_repeated(cut_minilm(pooling, trains), random_ids(lengths * 2))
+
+
+@pytest.mark.parametrize("count", [2, 7, 22, 40, 300])
+def test_the_number_of_short_texts_changes_nothing(cut_minilm: CutMiniLm, random_ids: RandomIds, count: int) -> None:
+    model = cut_minilm(ClsPooling(MINILM), RECIPE)
+    ids = random_ids([5] * count)
+    first = encode(model, ids.take(torch.tensor([0])), device=CPU)
+    assert torch.equal(encode(model, ids, device=CPU).values[:1], first.values)
+
+
+@pytest.mark.parametrize(("pooling", "trains"), CUTS)
+def test_prefix_and_suffix_equal_the_whole_forward_of_a_padded_batch(
+    cut_minilm: CutMiniLm, random_ids: RandomIds, minilm: Backbone, pooling: Pooling, trains: tuple[str, ...]
+) -> None:
+    ids = random_ids([5, 30, 12])
+    padded, mask = ids.batch(torch.arange(3))
+    with torch.no_grad():
+        whole = pooling(minilm(padded, mask), mask)
+        model = cut_minilm(pooling, trains)
+        cut = model.pool(*encode(model, ids, device=CPU).batch(torch.arange(3)))
+    torch.testing.assert_close(cut, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("pooling", "trains"), CUTS)
+def test_recomputed_activations_equal_kept_ones(
+    cut_minilm: CutMiniLm, random_ids: RandomIds, pooling: Pooling, trains: tuple[str, ...]
+) -> None:
+    model, ids = cut_minilm(pooling, trains), random_ids([9, 40, 3, 40, 22])
+    rows = torch.tensor([4, 1, 2, 1])
+    kept, kept_mask = encode(model, ids, device=CPU).batch(rows)
+    again, again_mask = Recomputed(model, ids, CPU).batch(rows)
+    assert torch.equal(again_mask, kept_mask)
+    assert torch.equal(again[again_mask], kept[kept_mask])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_recomputing_leaves_the_mode_of_the_model(random_ids: RandomIds, training: bool) -> None:
+    model = tiny_model()
+    model.train_only([])
+    model.train(training)
+    Recomputed(model, random_ids([4, 5], vocabulary=50), CPU).batch(torch.tensor([1]))
+    assert model.training == training
+    assert model.heads.training == training
+
+
+@pytest.mark.parametrize(("pooling", "trains"), CUTS)
+def test_encoding_touches_neither_requires_grad_nor_the_generator(
+    cut_minilm: CutMiniLm, random_ids: RandomIds, pooling: Pooling, trains: tuple[str, ...]
+) -> None:
+    model = cut_minilm(pooling, trains).train()
+    requires_grad = [parameter.requires_grad for parameter in model.parameters()]
+    state = torch.get_rng_state()
+    activations = encode(model, random_ids([6, 12]), device=CPU)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [parameter.requires_grad for parameter in model.parameters()] == requires_grad
+    assert not activations.values.requires_grad
+
+
+def test_encoding_in_train_mode_uses_no_dropout(random_ids: RandomIds) -> None:
+    model = tiny_model()
+    ids = random_ids([6, 12], vocabulary=50)
+    model.train_only([name for name, _ in model.named_parameters() if ".layer.1.ffn" in name])
+    assert torch.equal(encode(model.train(), ids, device=CPU).values, encode(model.eval(), ids, device=CPU).values)
+
+
+def test_with_an_empty_prefix_the_token_ids_are_kept(random_ids: RandomIds) -> None:
+    model = tiny_model()
+    model.train_only([f"backbone.{name}" for name, _ in model.backbone.named_parameters()])
+    ids = random_ids([6, 12], vocabulary=50)
+    assert encode(model, ids, device=CPU) is ids
+
+
+@pytest.mark.parametrize(
+    ("lengths", "batches"),
+    [
+        ([3], [(22, 3)]),
+        ([3] * 30, [(30, 3)]),
+        ([63], [(2, 63)]),
+        ([64], [(1, 64)]),
+        ([16, 8, 16], [(8, 8), (4, 16)]),
+        ([60] * 70, [(BUDGET // 60, 60), (70 - BUDGET // 60, 60)]),
+        ([60] * (BUDGET // 60 + 1), [(BUDGET // 60, 60), (2, 60)]),
+    ],
+)
+def test_batches_hold_texts_of_one_length_and_at_least_64_token_rows(
+    random_ids: RandomIds, lengths: list[int], batches: list[tuple[int, int]]
+) -> None:
+    model = tiny_model()
+    model.train_only([])
+    seen: list[tuple[int, ...]] = []
+    model.backbone.embeddings.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))  # type: ignore[union-attr]
+    encode(model, random_ids(lengths, vocabulary=50), device=CPU)
+    assert seen == batches
+    assert all(rows * length >= FLOOR for rows, length in seen)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "trains", "shape"),
+    [
+        (FirstToken(), ".layer.1.ffn", (3, 16)),
+        (MeanPooling(16), ".layer.1.ffn", (12, 16)),
+        (FirstToken(), "-", (3, 16)),
+    ],
+)
+def test_there_is_one_vector_for_each_text_or_for_each_token(
+    random_ids: RandomIds, pooling: Pooling, trains: str, shape: tuple[int, int]
+) -> None:
+    model = tiny_model(pooling)
+    model.train_only([name for name, _ in model.named_parameters() if trains in name])
+    activations = encode(model, random_ids([3, 5, 4], vocabulary=50), device=CPU)
+    assert activations.values.shape == shape
+    assert activations.values.dtype == torch.float32
+
+
+def test_progress_counts_every_text_once(random_ids: RandomIds) -> None:
+    model = tiny_model()
+    model.train_only([])
+    done: list[int] = []
+    encode(model, random_ids([3, 9, 3, 40, 40, 40], vocabulary=50), device=CPU, progress=done.append)
+    assert sum(done) == 6
+
+
+Sequences = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=6), min_size=1, max_size=8)
+
+
+@st.composite
+def ragged_and_rows(draw: st.DrawFn) -> tuple[list[list[int]], list[int]]:
+    sequences = draw(Sequences)
+    return sequences, draw(st.lists(st.integers(0, len(sequences) - 1), min_size=1, max_size=10))
+
+
+def ragged(sequences: list[list[int]]) -> Ragged:
+    values = torch.tensor([value for sequence in sequences for value in sequence])
+    return Ragged(values, offsets_of(torch.tensor([len(sequence) for sequence in sequences])))
+
+
+@given(ragged_and_rows())
+def test_a_batch_holds_the_wanted_sequences_under_its_mask(drawn: tuple[list[list[int]], list[int]]) -> None:
+    sequences, rows = drawn
+    values, mask = ragged(sequences).batch(torch.tensor(rows))
+    assert values.shape == mask.shape == (len(rows), max(len(sequences[row]) for row in rows))
+    assert [line[seen].tolist() for line, seen in zip(values, mask, strict=True)] == [sequences[row] for row in rows]
+    assert all(bool(seen[: len(sequences[row])].all()) for row, seen in zip(rows, mask, strict=True))
+
+
+@given(ragged_and_rows())
+def test_taking_gives_the_wanted_sequences_in_order(drawn: tuple[list[list[int]], list[int]]) -> None:
+    sequences, rows = drawn
+    taken = ragged(sequences).take(torch.tensor(rows))
+    assert [piece.tolist() for piece in pieces(taken)] == [sequences[row] for row in rows]
+    assert taken.lengths.tolist() == [len(sequences[row]) for row in rows]
+
+
+def test_a_batch_of_vectors_keeps_their_columns() -> None:
+    vectors = Ragged(torch.arange(12.0).reshape(4, 3), torch.tensor([0, 1, 4]))
+    values, mask = vectors.batch(torch.tensor([1, 0]))
+    assert values.shape == (2, 3, 3)
+    assert mask.tolist() == [[True, True, True], [True, False, False]]
+    assert torch.equal(values[1, 0], vectors.values[0])
+
+
+@pytest.mark.parametrize(("letters", "tokens", "truncated"), [(1, 3, 0), (30, 32, 0), (31, 32, 1), (500, 32, 1)])
+def test_truncated_texts_are_counted(letters: int, tokens: int, truncated: int) -> None:
+    ids, count = tokenize(letter_tokenizer(max_length=32), ["a" * letters, "short"])
+    assert ids.lengths.tolist() == [tokens, 7]
+    assert count == truncated
+
+
+def test_more_texts_than_are_tokenized_at_once_keep_their_order() -> None:
+    texts = ["ab"[number % 2] * (number % 7 + 1) for number in range(2003)]
+    tokenizer = letter_tokenizer(max_length=6)
+    ids, truncated = tokenize(tokenizer, texts)
+    assert [piece.tolist() for piece in pieces(ids)] == [tokenizer.encode(text).ids for text in texts]
+    assert truncated == sum(len(text) > 4 for text in texts)

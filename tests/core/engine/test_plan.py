@@ -1,0 +1,235 @@
+"""The plan says what will happen, and refuses what does not add up."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from topwork.engine.model import Cut
+from topwork.engine.plan import Plan
+from topwork.engine.preparation import prepare
+from topwork.errors import ConfigurationError, PluginError
+from topwork.experiment.schema import Experiment
+from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
+from topwork.interfaces.model import Model
+from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig, ParameterGroup
+from topwork_plugins.freeze_strategies.all import AllConfig
+from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
+from topwork_plugins.freeze_strategies.none import NoneConfig
+from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
+from topwork_plugins.optimizer_groupings.uniform import UniformConfig
+from topwork_plugins.poolings.cls import ClsConfig
+from topwork_plugins.poolings.mean import MeanConfig
+
+Make = Callable[..., Experiment]
+LAST_FFN = AllExceptConfig(patterns=("layer.1.ffn", "layer.1.output_layer_norm"))
+
+
+def plan_of(experiment: Experiment) -> Plan:
+    return prepare(experiment).plan
+
+
+class FaultyConfig(OptimizerGroupingConfig):
+    """A grouping that does not divide what trains."""
+
+    kind: Literal["faulty"] = "faulty"
+    faults: tuple[str, ...]
+
+    def groups(self, model: Model) -> Sequence[ParameterGroup]:
+        names = tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+        frozen = tuple(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
+        groups = [ParameterGroup("all", names, 1e-3, 0.0)]
+        if "left out" in self.faults:
+            groups = [ParameterGroup("all", names[2:], 1e-3, 0.0)]
+        if "twice" in self.faults:
+            groups.append(ParameterGroup("again", names[-1:], 1e-3, 0.0))
+        if "twice in one" in self.faults:
+            groups = [ParameterGroup("all", (*names, names[-1]), 1e-3, 0.0)]
+        if "frozen" in self.faults:
+            groups.append(ParameterGroup("frozen", frozen[:1], 1e-3, 0.0))
+        if "unknown" in self.faults:
+            groups.append(ParameterGroup("unknown", ("heads.nobody.weight",), 1e-3, 0.0))
+        if "one name" in self.faults:
+            groups = [ParameterGroup("all", names[:1], 1e-3, 0.0), ParameterGroup("all", names[1:], 1e-3, 0.0)]
+        if "negative rate" in self.faults:
+            groups = [ParameterGroup("all", names, -1e-3, 0.0)]
+        if "rate not a number" in self.faults:
+            groups = [ParameterGroup("all", names, math.nan, 0.0)]
+        if "negative decay" in self.faults:
+            groups = [ParameterGroup("all", names, 1e-3, -1.0)]
+        return groups
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            "left out",
+            "2 parameters are in no group: backbone.layer.1.ffn.0.bias, backbone.layer.1.ffn.0.weight",
+        ),
+        ("twice", "1 parameters are in several groups: heads.category.2.bias"),
+        ("twice in one", "1 parameters are in several groups: heads.category.2.bias"),
+        ("frozen", "1 parameters are in a group but frozen or unknown: backbone.embeddings.weight"),
+        ("unknown", "1 parameters are in a group but frozen or unknown: heads.nobody.weight"),
+        ("one name", "group names must differ, but are all, all"),
+    ],
+)
+def test_a_grouping_must_divide_what_trains(make: Make, fault: str, message: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        plan_of(make(optimizer=FaultyConfig(faults=(fault,))))
+    assert str(caught.value) == f"optimizer grouping 'faulty': {message}"
+
+
+def test_all_faults_of_a_grouping_are_reported_together(make: Make) -> None:
+    with pytest.raises(PluginError) as caught:
+        plan_of(make(optimizer=FaultyConfig(faults=("left out", "twice", "frozen"))))
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("fault", ["negative rate", "rate not a number", "negative decay"])
+def test_rates_and_decays_of_a_grouping_must_not_be_negative(make: Make, fault: str) -> None:
+    with pytest.raises(PluginError, match="optimizer grouping 'faulty': .*group all"):
+        plan_of(make(optimizer=FaultyConfig(faults=(fault,))))
+
+
+class ThawingConfig(FreezeStrategyConfig):
+    """Thaws the last layer in a later epoch."""
+
+    kind: Literal["thawing"] = "thawing"
+    epoch: int
+
+    def trainable(self, model: Model, epoch: int) -> Collection[str]:
+        names = [f"backbone.{name}" for name, _ in model.backbone.named_parameters()]
+        return [name for name in names if "layer.1" in name] if epoch >= self.epoch else []
+
+
+@pytest.mark.parametrize("epoch", [2, 5])
+def test_a_strategy_that_changes_what_trains_is_refused(make: Make, epoch: int) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        plan_of(make(freeze=ThawingConfig(epoch=epoch), training={"epochs": 5}))
+    assert str(caught.value) == (
+        f"freeze: freeze strategy 'thawing' changes what trains in epoch {epoch}; "
+        "this version trains the same parameters in all epochs"
+    )
+
+
+def test_a_strategy_that_would_change_after_the_last_epoch_is_accepted(make: Make) -> None:
+    plan = plan_of(make(freeze=ThawingConfig(epoch=6), training={"epochs": 5}))
+    assert plan.cut == Cut(5, "pooled")
+
+
+def test_a_plan_counts_what_trains_and_what_is_frozen(make: Make) -> None:
+    plan = plan_of(make(freeze=LAST_FFN))
+    backbone = 16 * 64 + 64 + 64 * 16 + 16 + 2 * 16
+    heads = (16 * 8 + 8 + 8 * 1 + 1) + (16 * 8 + 8 + 8 * 3 + 3)
+    assert {group.name: plan.size(group) for group in plan.groups} == {"heads": heads, "backbone": backbone}
+    assert plan.trainable == heads + backbone
+    assert plan.frozen + plan.trainable == sum(p.numel() for p in prepare(make()).model.parameters())
+
+
+def test_a_plan_names_the_stages_on_either_side_of_the_cut(make: Make) -> None:
+    plan = plan_of(make(freeze=LAST_FFN))
+    assert plan.prefix == ("embeddings", "layer.0.attention", "layer.0.ffn", "layer.1.attention")
+    assert plan.suffix == ("layer.1.ffn",)
+
+
+def test_a_group_without_parameters_is_left_out(make: Make) -> None:
+    assert [group.name for group in plan_of(make(freeze=AllConfig())).groups] == ["heads"]
+
+
+def test_a_plan_counts_texts_and_tokens_of_all_splits(make: Make) -> None:
+    prepared = prepare(make())
+    texts = [text for part in prepared.dataset.parts.values() for text in part.texts]
+    assert prepared.plan.texts == len(texts) == 60
+    assert prepared.plan.tokens == sum(min(32, len(text) + 2) for text in texts)
+    assert prepared.plan.truncated == sum(len(text) > 30 for text in texts) == 0
+
+
+def test_truncated_texts_are_a_warning(make: Make) -> None:
+    experiment = make()
+    prepared = prepare(experiment.model_copy(update={"backbone": type(experiment.backbone)(max_length=12)}))
+    assert prepared.warnings == [
+        f"{prepared.plan.truncated} of 60 texts are longer than the backbone's max_length and were truncated"
+    ]
+    assert prepared.plan.truncated > 50
+
+
+@pytest.mark.parametrize(
+    ("pooling", "freeze", "keeps"),
+    [
+        (ClsConfig(), AllConfig(), "pooled"),
+        (ClsConfig(), LAST_FFN, "first token"),
+        (MeanConfig(), LAST_FFN, "tokens"),
+        (ClsConfig(), NoneConfig(), "token ids"),
+    ],
+)
+def test_kept_bytes_are_those_of_float32_activations(
+    make: Make, pooling: ClsConfig | MeanConfig, freeze: FreezeStrategyConfig, keeps: str
+) -> None:
+    plan = plan_of(make(pooling=pooling, freeze=freeze))
+    expected = {"pooled": 60 * 16 * 4, "first token": 60 * 16 * 4, "tokens": plan.tokens * 16 * 4, "token ids": 0}
+    assert plan.cut.keeps == keeps
+    assert plan.kept_bytes == expected[keeps]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": HeadsAndBackboneConfig(heads_lr=2e-2, backbone_lr=1e-3)},
+        {"optimizer": HeadsAndBackboneConfig(heads_lr=1e-2, backbone_lr=1e-3, weight_decay=0.1)},
+        {"optimizer": UniformConfig()},
+        {"freeze": AllConfig()},
+        {"pooling": MeanConfig()},
+    ],
+)
+def test_the_digest_changes_with_what_decides_the_result(make: Make, change: dict[str, object]) -> None:
+    assert plan_of(make(**change)).digest != plan_of(make()).digest
+
+
+def test_the_digest_does_not_change_with_the_data(make: Make) -> None:
+    experiment = make()
+    name, source = experiment.source
+    fewer = experiment.model_copy(update={"data": {name: source.model_copy(update={"limit": 50})}})
+    assert plan_of(fewer).texts != plan_of(experiment).texts
+    assert plan_of(fewer).digest == plan_of(experiment).digest
+
+
+def test_a_plan_is_dumped_as_json_values(make: Make) -> None:
+    plan = plan_of(make())
+    dumped = plan.dump()
+    assert json.loads(json.dumps(dumped)) == dumped
+    assert dumped["cut"] == {"stage": 4, "keeps": "first token"}
+    assert dumped["digest"] == plan.digest
+    assert dumped["kept_bytes"] == plan.kept_bytes
+
+
+SCRIPT = """
+import sys
+from topwork.engine.preparation import prepare
+from topwork.experiment.schema import Experiment
+from topwork.registry import discover
+from topwork.testing import TinyBackboneConfig
+import json
+raw = json.loads(sys.argv[1]) | {"backbone": TinyBackboneConfig()}
+print(prepare(Experiment.model_validate(raw, context={"registry": discover()})).plan.digest)
+"""
+
+
+def test_the_digest_is_the_same_in_another_process(make: Make, tmp_path: Path) -> None:
+    experiment = make()
+    finished = subprocess.run(
+        [sys.executable, "-c", SCRIPT, experiment.model_dump_json()],
+        env=os.environ | {"PYTHONHASHSEED": "123"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert finished.stdout.strip() == plan_of(experiment).digest

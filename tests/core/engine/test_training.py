@@ -1,0 +1,404 @@
+"""The training loop does what the plan says, the same way each time."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from topwork.engine.evaluation import outputs_of
+from topwork.engine.model import MultiTaskModel
+from topwork.engine.preparation import encode_splits, prepare
+from topwork.engine.training import (
+    Epoch,
+    Observer,
+    backward,
+    fit,
+    make_accelerator,
+    make_optimizer,
+    make_schedule,
+    order,
+)
+from topwork.errors import ConfigurationError, TrainingError
+from topwork.experiment.schema import Experiment, Source, Split, Task, Training
+from topwork.interfaces.head import Classes, Head
+from topwork_plugins.freeze_strategies.all import AllConfig
+from topwork_plugins.freeze_strategies.none import NoneConfig
+from topwork_plugins.heads.binary import BinaryConfig
+from topwork_plugins.heads.classification import ClassificationConfig
+from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
+from topwork_plugins.poolings.mean import MeanConfig
+
+Make = Callable[..., Experiment]
+Train = Callable[..., Any]
+
+
+def weights_of(model: MultiTaskModel) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    return some.keys() == others.keys() and all(torch.equal(some[name], others[name]) for name in some)
+
+
+@dataclass
+class Watcher(Observer):
+    """Notes what it is told, the weights after each epoch, and the norm of the gradients in each step."""
+
+    model: Any = None
+    phases: list[tuple[str, int]] = field(default_factory=list)
+    done: int = 0
+    epochs: list[Epoch] = field(default_factory=list)
+    weights: list[dict[str, Tensor]] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+
+    def begin(self, phase: str, total: int) -> None:
+        self.phases.append((phase, total))
+
+    def advance(self, done: int) -> None:
+        self.done += done
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        self.norms.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.epochs.append(epoch)
+        self.weights.append(weights_of(self.model))
+
+
+@pytest.mark.parametrize("freeze", [None, AllConfig(), NoneConfig()])
+def test_the_same_seed_gives_the_same_weights(make: Make, train: Train, freeze: Any) -> None:
+    experiment = make(**{} if freeze is None else {"freeze": freeze})
+    assert same(weights_of(train(experiment).model), weights_of(train(experiment).model))
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before(make: Make, train: Train) -> None:
+    experiment = make()
+    first = weights_of(train(experiment).model)
+    torch.rand(7)
+    assert same(first, weights_of(train(experiment).model))
+
+
+def test_another_seed_gives_other_weights(make: Make, train: Train) -> None:
+    first, other = (weights_of(train(make(training={"seed": seed})).model) for seed in (0, 1))
+    assert not same(first, other)
+
+
+def test_training_draws_nothing_from_the_global_generator(make: Make, train: Train) -> None:
+    before = torch.get_rng_state()
+    train(make())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_lowers_the_loss(make: Make, train: Train) -> None:
+    optimizer = HeadsAndBackboneConfig(heads_lr=0.03, backbone_lr=0.01)
+    experiment = make(pooling=MeanConfig(), freeze=NoneConfig(), optimizer=optimizer, training={"epochs": 12})
+    epochs = train(experiment).fit.epochs
+    assert epochs[-1].metrics["training/loss"] < 0.7 * epochs[0].metrics["training/loss"]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_frozen_parameters_do_not_change_by_one_bit(make: Make, train: Train, pooling: str) -> None:
+    experiment = make(**{"pooling": MeanConfig()} if pooling == "mean" else {})
+    before = weights_of(prepare(experiment).model)
+    trained = train(experiment)
+    after = weights_of(trained.model)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for group in trained.prepared.plan.groups for name in group.parameters}
+
+
+def test_early_stopping_returns_to_the_best_epoch(make: Make, train: Train) -> None:
+    watcher = Watcher()
+    training = {"epochs": 50, "patience": 3, "monitor": "validation/loss"}
+    optimizer = HeadsAndBackboneConfig(heads_lr=0.1, backbone_lr=0.05)
+    trained = train(make(training=training, optimizer=optimizer), watcher)
+    losses = [epoch.metrics["validation/loss"] for epoch in trained.fit.epochs]
+    best = losses.index(min(losses)) + 1
+    assert trained.fit.best == best
+    assert len(losses) == best + 3 < 50
+    assert same(weights_of(trained.model), watcher.weights[best - 1])
+    assert not same(weights_of(trained.model), watcher.weights[-1])
+
+
+def test_a_metric_that_grows_better_is_watched_upwards(make: Make, train: Train) -> None:
+    training = {"epochs": 12, "patience": 12, "monitor": "validation/category/accuracy"}
+    outcome = train(make(training=training)).fit
+    figures = [epoch.metrics["validation/category/accuracy"] for epoch in outcome.epochs]
+    assert min(figures) < max(figures)
+    assert outcome.best == figures.index(max(figures)) + 1
+
+
+def test_without_patience_all_epochs_run_and_the_last_is_kept(make: Make, train: Train) -> None:
+    watcher = Watcher()
+    optimizer = HeadsAndBackboneConfig(heads_lr=0.1, backbone_lr=0.05)
+    trained = train(make(training={"epochs": 9, "monitor": "validation/loss"}, optimizer=optimizer), watcher)
+    assert len(trained.fit.epochs) == trained.fit.best == 9
+    assert same(weights_of(trained.model), watcher.weights[-1])
+    losses = [epoch.metrics["validation/loss"] for epoch in trained.fit.epochs]
+    assert losses.index(min(losses)) + 1 < 9
+
+
+@pytest.mark.parametrize(
+    ("monitor", "hint"),
+    [
+        ("validation/los", "; did you mean validation/loss?"),
+        ("validation/sentiment/acuracy", "; did you mean validation/sentiment/accuracy?"),
+        ("test/sentiment/accuracy", "; did you mean validation/sentiment/accuracy?"),
+        ("f1", ", validation/category/macro_f1"),
+    ],
+)
+def test_a_monitor_that_does_not_exist_is_refused_before_anything_is_encoded(
+    make: Make, monitor: str, hint: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        prepare(make(training={"monitor": monitor}))
+    assert str(caught.value).startswith(
+        f"training.monitor: there is no metric {monitor!r}, only training/loss, training/sentiment/loss, "
+    )
+    assert str(caught.value).endswith(hint)
+
+
+def test_validation_metrics_are_not_offered_without_validation_rows(make: Make) -> None:
+    experiment = make(training={"monitor": "validation/sentiment/accuracy"})
+    name, source = experiment.source
+    without = {name: Source(path=source.path, split=Split(test=0.2))}
+    with pytest.raises(ConfigurationError) as caught:
+        prepare(experiment.model_copy(update={"data": without}))
+    assert str(caught.value) == (
+        "training.monitor: there is no metric 'validation/sentiment/accuracy', only training/loss, "
+        "training/sentiment/loss, training/category/loss; there are no validation rows: "
+        "set split.validation or a validation file"
+    )
+
+
+class FailingConfig(ClassificationConfig):
+    """A head whose loss is not a number from some training step on."""
+
+    after: int
+
+    def build(self, width: int, labels: Classes) -> Head:
+        head, steps = super().build(width, labels), 0
+
+        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+            nonlocal steps
+            steps += outputs.requires_grad
+            return head.loss(outputs, targets) * (math.nan if steps > self.after else 1.0)
+
+        return Head(head.module, loss, head.decode, head.metrics)
+
+
+def test_a_loss_that_is_not_a_number_ends_training_with_the_best_weights(make: Make, train: Train) -> None:
+    tasks = {
+        "sentiment": Task(label="sentiment", head=BinaryConfig(hidden=())),
+        "category": Task(label="category", head=FailingConfig(hidden=(), after=3 * 5 + 1)),
+    }
+    watcher = Watcher()
+    training = {"epochs": 9, "patience": 9, "monitor": "training/loss"}
+    with pytest.raises(TrainingError) as caught:
+        train(make(tasks=tasks, training=training), watcher)
+    losses = [epoch.metrics["training/loss"] for epoch in watcher.epochs]
+    best = losses.index(min(losses)) + 1
+    assert len(losses) == 3
+    assert caught.value.kept_epoch == best
+    assert str(caught.value) == (
+        "training diverged in epoch 4, step 2: category is nan; learning rates: heads 0.01, backbone 0.001; "
+        f"try lower rates or training.clip_norm; the weights of epoch {best} are kept"
+    )
+    assert same(weights_of(watcher.model), watcher.weights[best - 1])
+
+
+def test_a_rate_that_is_far_too_high_ends_training(make: Make, train: Train) -> None:
+    optimizer = HeadsAndBackboneConfig(heads_lr=1e30, backbone_lr=1e-3)
+    with pytest.raises(
+        TrainingError, match=r"diverged in epoch 1, step 2: .*(sentiment|category) is (nan|inf)"
+    ) as caught:
+        train(make(optimizer=optimizer))
+    assert "learning rates: heads 1e+30, backbone 0.001" in str(caught.value)
+    assert str(caught.value).endswith("no epoch was finished, so no weights are kept")
+    assert caught.value.kept_epoch == 0
+
+
+def test_a_weight_that_is_not_finite_ends_training_too(make: Make, train: Train) -> None:
+    optimizer = HeadsAndBackboneConfig(heads_lr=1e39, backbone_lr=0.0)
+    training = {"batch_size": 36, "epochs": 1, "monitor": "training/loss"}
+    with pytest.raises(TrainingError, match="diverged in epoch 1, step 1"):
+        train(make(optimizer=optimizer, training=training))
+
+
+def gradients_of(experiment: Experiment, rows: int = 7) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The gradients and losses of one batch, without dropout."""
+    prepared = prepare(experiment)
+    accelerator = make_accelerator(experiment.training)
+    data, _ = encode_splits(prepared, device=accelerator.device, observer=Observer())
+    losses = backward(prepared.model.eval(), data["train"], torch.arange(rows), experiment, accelerator=accelerator)
+    named = prepared.model.named_parameters()
+    return {name: parameter.grad for name, parameter in named if parameter.grad is not None}, losses
+
+
+def test_padding_adds_nothing_to_the_gradients_of_a_batch(make: Make) -> None:
+    together, losses = gradients_of(make(pooling=MeanConfig()))
+    alone, alone_losses = gradients_of(make(pooling=MeanConfig(), training={"accumulation": 7}))
+    for name in together:
+        torch.testing.assert_close(alone[name], together[name], atol=1e-6, rtol=0)
+    assert alone_losses == pytest.approx(losses, abs=1e-6)
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 8])
+def test_a_batch_in_pieces_gives_the_same_step(make: Make, pieces: int) -> None:
+    whole, losses = gradients_of(make(pooling=MeanConfig()))
+    parts, part_losses = gradients_of(make(pooling=MeanConfig(), training={"accumulation": pieces}))
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-6, rtol=0)
+    assert part_losses == pytest.approx(losses, abs=1e-6)
+
+
+def test_training_in_pieces_gives_nearly_the_same_weights(make: Make, train: Train) -> None:
+    whole = weights_of(train(make(freeze=AllConfig())).model)
+    parts = weights_of(train(make(freeze=AllConfig(), training={"accumulation": 3})).model)
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-4, rtol=0) for name in whole)
+
+
+def test_the_weight_of_a_loss_scales_its_gradients(make: Make) -> None:
+    tasks = make().tasks
+    heavy = tasks | {"category": tasks["category"].model_copy(update={"loss_weight": 3.0})}
+    once, losses = gradients_of(make(tasks=tasks))
+    thrice, heavy_losses = gradients_of(make(tasks=heavy))
+    torch.testing.assert_close(thrice["heads.category.0.weight"], 3 * once["heads.category.0.weight"])
+    torch.testing.assert_close(thrice["heads.sentiment.0.weight"], once["heads.sentiment.0.weight"])
+    assert losses == heavy_losses
+
+
+def test_the_total_loss_is_the_weighted_sum(make: Make, train: Train) -> None:
+    tasks = make().tasks
+    tasks = tasks | {"category": tasks["category"].model_copy(update={"loss_weight": 0.25})}
+    metrics = train(make(tasks=tasks)).fit.epochs[-1].metrics
+    for split in ("training", "validation"):
+        parts = metrics[f"{split}/sentiment/loss"] + 0.25 * metrics[f"{split}/category/loss"]
+        assert metrics[f"{split}/loss"] == pytest.approx(parts)
+
+
+def test_clipping_bounds_the_norm_of_the_gradients(make: Make, train: Train) -> None:
+    free, clipped = Watcher(), Watcher()
+    train(make(), free)
+    train(make(training={"clip_norm": 0.05}), clipped)
+    assert min(free.norms) > 0.06
+    assert max(clipped.norms) <= 0.05 * (1 + 1e-5)
+
+
+def test_gradients_under_the_bound_are_not_clipped(make: Make, train: Train) -> None:
+    free = weights_of(train(make()).model)
+    assert same(free, weights_of(train(make(training={"clip_norm": 1e6})).model))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "factors"),
+    [
+        ("constant", 0.0, [1, 1, 1, 1]),
+        ("linear", 0.0, [1, 0.75, 0.5, 0.25]),
+        ("cosine", 0.0, [1, 0.853553, 0.5, 0.146447]),
+        ("constant", 0.5, [1 / 3, 2 / 3, 1, 1]),
+        ("linear", 0.5, [1 / 3, 2 / 3, 1, 0.5]),
+        ("cosine", 0.25, [1 / 2, 1, 0.75, 0.25]),
+    ],
+)
+def test_schedules_scale_every_rate(schedule: Any, warmup: float, factors: list[float]) -> None:
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.AdamW([{"params": weights[:1], "lr": 1.0}, {"params": weights[1:], "lr": 0.5}])
+    scheduler = make_schedule(optimizer, Training(schedule=schedule, warmup=warmup), steps=4)
+    rates = []
+    for _ in range(4):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    assert [first for first, _ in rates] == pytest.approx(factors, abs=1e-6)
+    assert [second for _, second in rates] == pytest.approx([factor / 2 for factor in factors], abs=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_rates_end_at_zero(make: Make, train: Train, schedule: str) -> None:
+    epochs = train(make(training={"epochs": 4, "schedule": schedule})).fit.epochs
+    rates = [epoch.rates["heads"] for epoch in epochs]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.002  # of 0.01
+
+
+def test_the_rates_of_an_epoch_are_those_of_its_last_step(make: Make, train: Train) -> None:
+    epochs = train(make(training={"epochs": 2, "batch_size": 36, "schedule": "linear"})).fit.epochs
+    assert [epoch.rates["heads"] for epoch in epochs] == pytest.approx([0.01, 0.005])
+
+
+def test_the_optimizer_is_fused_adamw_with_the_groups_of_the_plan(make: Make) -> None:
+    optimizer = HeadsAndBackboneConfig(heads_lr=0.3, backbone_lr=0.2, weight_decay=0.1)
+    prepared = prepare(make(optimizer=optimizer))
+    made = make_optimizer(prepared.model, prepared.plan)
+    assert type(made) is torch.optim.AdamW
+    found = [(group["name"], group["lr"], group["weight_decay"], group["fused"]) for group in made.param_groups]
+    assert found == [("heads", 0.3, 0.1, True), ("backbone", 0.2, 0.1, True)]
+    assert [len(group["params"]) for group in made.param_groups] == [8, 6]
+
+
+def test_bfloat16_trains_and_leaves_plain_float32_behind(make: Make, train: Train) -> None:
+    trained = train(make(training={"precision": "bfloat16"}))
+    assert {parameter.dtype for parameter in trained.model.parameters()} == {torch.float32}
+    assert not same(weights_of(trained.model), weights_of(train(make()).model))
+    fresh = prepare(make()).model
+    fresh.load_state_dict(trained.model.state_dict())
+    rows = trained.data["test"]
+    outputs, plain = (outputs_of(model, rows, device=torch.device("cpu")) for model in (trained.model, fresh))
+    assert all(torch.equal(outputs[task], plain[task]) for task in outputs)
+
+
+def test_the_precision_of_one_run_does_not_decide_that_of_the_next(make: Make, train: Train) -> None:
+    before = weights_of(train(make()).model)
+    train(make(training={"precision": "bfloat16"}))
+    assert same(before, weights_of(train(make()).model))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        make_accelerator(Training(device="cuda"))
+    assert str(caught.value) == "training.device is cuda, but this machine offers cpu; use auto"
+
+
+def test_without_shuffling_rows_come_in_the_order_of_the_file() -> None:
+    assert order(5, Training(shuffle=False), 3).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_shuffling_gives_each_epoch_an_order_of_its_own() -> None:
+    orders = [order(50, Training(shuffle=True, seed=seed), epoch).tolist() for seed in (0, 1) for epoch in (1, 2)]
+    assert all(sorted(one) == list(range(50)) for one in orders)
+    assert len({tuple(one) for one in orders}) == 4
+    assert order(50, Training(shuffle=True), 1).tolist() == orders[0]
+
+
+def test_an_observer_hears_of_every_step_and_epoch(make: Make, train: Train) -> None:
+    watcher = Watcher()
+    trained = train(make(training={"epochs": 3}), watcher)
+    assert watcher.phases == [("epoch 1", 5), ("epoch 2", 5), ("epoch 3", 5)]
+    assert watcher.done == 15
+    assert watcher.epochs == trained.fit.epochs
+    assert all(epoch.texts_per_second > 0 for epoch in watcher.epochs)
+
+
+class CountingConfig(ClassificationConfig):
+    """A head whose loss is the number of rows it sees, so that averages can be checked."""
+
+    kind: Literal["classification"] = "classification"
+
+    def build(self, width: int, labels: Classes) -> Head:
+        head = super().build(width, labels)
+
+        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+            return 0 * outputs.sum() + len(targets)
+
+        return Head(head.module, loss, head.decode, head.metrics)
+
+
+def test_the_training_loss_is_the_mean_over_rows(make: Make, train: Train) -> None:
+    tasks = {"category": Task(label="category", head=CountingConfig(hidden=()))}
+    metrics = train(make(tasks=tasks, training={"epochs": 1})).fit.epochs[0].metrics
+    assert metrics["training/category/loss"] == pytest.approx((4 * 8 * 8 + 4 * 4) / 36)

@@ -1,0 +1,290 @@
+"""What an experiment may say, and what it means where it says nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+import topwork
+from topwork.experiment.schema import Experiment, Source, Split
+from topwork.registry import Registry, discover
+from topwork_plugins.backbones.minilm import MiniLmConfig
+from topwork_plugins.freeze_strategies.none import NoneConfig
+from topwork_plugins.heads.binary import BinaryConfig
+from topwork_plugins.heads.classification import ClassificationConfig
+from topwork_plugins.optimizer_groupings.uniform import UniformConfig
+from topwork_plugins.poolings.mean import MeanConfig
+
+REVIEWS = {"reviews": {"path": "reviews.csv"}}
+MOOD = {"mood": {"label": "mood"}}
+TWO_SOURCES = {"reviews": {"path": "reviews.csv"}, "tweets": {"path": "tweets.csv"}}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return discover()
+
+
+def make(registry: Registry, **sections: Any) -> Experiment:
+    """Validate an experiment that is minimal but for some sections."""
+    raw = {"name": "small", "data": REVIEWS, "tasks": MOOD, **sections}
+    return Experiment.model_validate(raw, context={"registry": registry})
+
+
+def faults(registry: Registry, **sections: Any) -> dict[str, str]:
+    """What is wrong with an experiment, by dotted path."""
+    with pytest.raises(ValidationError) as caught:
+        make(registry, **sections)
+    return {".".join(map(str, e["loc"])): e["msg"].removeprefix("Value error, ") for e in caught.value.errors()}
+
+
+def test_the_defaults_are_the_reference_recipe(registry: Registry) -> None:
+    dumped = make(registry).dump()
+    heads = {"kind": "classification", "hidden": [100, 50], "activation": "relu", "dropout": 0.0}
+    assert dumped["backbone"]["kind"] == "distilbert"
+    assert dumped["backbone"]["model"] == "distilbert-base-uncased"
+    assert dumped["backbone"]["max_length"] == 512
+    assert dumped["pooling"] == {"kind": "cls"}
+    assert dumped["tasks"]["mood"]["head"] == heads
+    assert dumped["tasks"]["mood"]["loss_weight"] == 1.0
+    assert dumped["freeze"] == {"kind": "all_except", "patterns": ["layer.5.ffn", "layer.5.output_layer_norm"]}
+    assert dumped["optimizer"] == {
+        "kind": "heads_and_backbone",
+        "heads_lr": 1e-3,
+        "backbone_lr": 5e-5,
+        "weight_decay": 0.01,
+    }
+
+
+def test_the_default_training_is_the_reference_recipes(registry: Registry) -> None:
+    training = make(registry).training
+    assert (training.epochs, training.batch_size, training.accumulation, training.shuffle) == (20, 20, 1, False)
+    assert (training.patience, training.monitor) == (2, "training/loss")
+    assert (training.schedule, training.warmup, training.clip_norm) == ("constant", 0.0, None)
+
+
+def test_the_default_split_keeps_the_last_fifth_for_testing() -> None:
+    assert Split().model_dump() == {"validation": 0.0, "test": 0.2, "method": "in_order", "by": None, "seed": 0}
+
+
+def test_the_binary_head_has_the_reference_recipes_layers() -> None:
+    assert BinaryConfig().model_dump() == {"kind": "binary", "hidden": (100, 50), "activation": "relu", "dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"data": {"reviews": {"path": "r.txt", "pattern": "(?P<text>.*)", "limit": 5, "split": {"validation": 0.1}}}},
+        {"data": {"reviews": {"train": "a.csv", "validation": "b.csv", "test": "c.csv"}}},
+        {"backbone": {"kind": "minilm"}, "pooling": {"kind": "mean"}, "freeze": {"kind": "last_layers", "count": 2}},
+        {"optimizer": {"kind": "uniform", "lr": 3e-4}, "training": {"patience": None, "clip_norm": 1.0, "warmup": 0.1}},
+        {"tasks": {"mood": {"label": "m", "head": {"kind": "binary", "hidden": []}, "loss_weight": 0.5}}},
+        {"tracking": {"enabled": False, "uri": "sqlite:///x.db", "experiment": "e"}},
+    ],
+    ids=lambda sections: "-".join(sections) or "minimal",
+)
+def test_a_dump_is_read_back_as_the_same_experiment(registry: Registry, sections: dict[str, Any]) -> None:
+    experiment = make(registry, **sections)
+    again = Experiment.model_validate(experiment.dump(), context={"registry": registry})
+    assert again == experiment
+    assert again.dump() == experiment.dump()
+
+
+def test_a_dump_says_what_was_asked_for(registry: Registry) -> None:
+    dumped = make(registry, freeze={"kind": "last_layers", "count": 3}, pooling={"kind": "mean"}).dump()
+    assert dumped["freeze"] == {"kind": "last_layers", "count": 3}
+    assert dumped["pooling"] == {"kind": "mean"}
+    assert dumped["data"]["reviews"]["path"] == "reviews.csv"
+
+
+def test_an_experiment_is_made_in_python_from_plugin_configs() -> None:
+    experiment = topwork.Experiment.model_validate(
+        {
+            "name": "small",
+            "data": REVIEWS,
+            "backbone": MiniLmConfig(),
+            "pooling": MeanConfig(),
+            "tasks": {"mood": {"label": "mood", "head": ClassificationConfig(hidden=())}},
+            "freeze": NoneConfig(),
+            "optimizer": UniformConfig(),
+        }
+    )
+    assert experiment.tasks["mood"].head == ClassificationConfig(hidden=())
+    assert experiment.origin.locate("tasks", "mood") == "tasks.mood"
+
+
+def test_a_config_of_another_interface_is_refused(registry: Registry) -> None:
+    assert set(faults(registry, pooling=NoneConfig())) == {"pooling"}
+
+
+def test_validation_without_a_registry_says_what_to_pass() -> None:
+    with pytest.raises(ValidationError, match=r"validate with context=\{'registry': discover\(\)\}"):
+        Experiment.model_validate({"name": "small", "data": REVIEWS, "tasks": MOOD})
+
+
+def test_an_experiment_cannot_be_changed(registry: Registry) -> None:
+    experiment = make(registry)
+    with pytest.raises(ValidationError, match="frozen"):
+        experiment.name = "other"  # type: ignore[misc]  # what is tested
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ({}, "give path, or train and with it validation or test"),
+        ({"test": "t.csv"}, "give path, or train and with it validation or test"),
+        (
+            {"path": "a.csv", "train": "t.csv", "test": "s.csv"},
+            "give either path or one file for each split, not path and train, test",
+        ),
+        (
+            {"train": "t.csv", "test": "s.csv", "split": {"test": 0.1}},
+            "split divides the rows of path; with one file for each split there is nothing to divide",
+        ),
+    ],
+    ids=["no file", "test alone", "path and files", "files and split"],
+)
+def test_a_source_has_one_file_or_one_for_each_split(registry: Registry, source: dict[str, Any], fault: str) -> None:
+    assert faults(registry, data={"reviews": source}) == {"data.reviews": fault}
+
+
+def test_a_source_lists_its_files_by_split() -> None:
+    assert Source(path=Path("a.csv")).files() == {"all": Path("a.csv")}
+    assert Source(test=Path("c.csv"), train=Path("a.csv")).files() == {"train": Path("a.csv"), "test": Path("c.csv")}
+
+
+@pytest.mark.parametrize(
+    ("split", "fault"),
+    [
+        ({"validation": 0.5, "test": 0.5}, "validation + test must leave rows to train on, but is 1"),
+        ({"validation": 0.9}, "validation + test must leave rows to train on, but is 1.1"),
+        ({"method": "stratified"}, "`by: COLUMN` goes together with `method: stratified`"),
+        ({"by": "mood"}, "`by: COLUMN` goes together with `method: stratified`"),
+        ({"method": "random", "by": "mood"}, "`by: COLUMN` goes together with `method: stratified`"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused(registry: Registry, split: dict[str, Any], fault: str) -> None:
+    assert faults(registry, data={"reviews": {"path": "a.csv", "split": split}}) == {"data.reviews.split": fault}
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, True, "0.2", float("nan"), float("inf")], ids=repr)
+def test_a_fraction_is_a_number_from_0_to_below_1(registry: Registry, fraction: object) -> None:
+    source = {"path": "a.csv", "split": {"test": fraction}}
+    assert set(faults(registry, data={"reviews": source})) == {"data.reviews.split.test"}
+
+
+@pytest.mark.parametrize("value", [True, 3.0, "3", 0, -1, None], ids=repr)
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "accumulation"])
+def test_a_count_is_a_whole_number_from_1(registry: Registry, name: str, value: object) -> None:
+    assert set(faults(registry, training={name: value})) == {f"training.{name}"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("patience", 0),
+        ("patience", False),
+        ("seed", -1),
+        ("seed", True),
+        ("seed", 2**63),
+        ("shuffle", 1),
+        ("shuffle", "no"),
+        ("clip_norm", 0),
+        ("clip_norm", True),
+        ("clip_norm", float("nan")),
+        ("warmup", 1),
+        ("schedule", "linaer"),
+        ("device", "gpu"),
+        ("precision", "float16"),
+        ("monitor", None),
+    ],
+)
+def test_a_training_setting_of_the_wrong_kind_is_refused(registry: Registry, name: str, value: object) -> None:
+    assert set(faults(registry, training={name: value})) == {f"training.{name}"}
+
+
+@pytest.mark.parametrize("value", [True, 0, -1.0, "2", float("inf"), float("nan")], ids=repr)
+def test_a_loss_weight_is_a_finite_number_above_0(registry: Registry, value: object) -> None:
+    tasks = {"mood": {"label": "mood", "loss_weight": value}}
+    assert set(faults(registry, tasks=tasks)) == {"tasks.mood.loss_weight"}
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "path"),
+    [
+        ("freeze", {"kind": "last_layers", "count": True}, "freeze.count"),
+        ("freeze", {"kind": "last_layers", "count": "2"}, "freeze.count"),
+        ("freeze", {"kind": "last_layers", "count": 0}, "freeze.count"),
+        ("freeze", {"kind": "all_except", "patterns": []}, "freeze.patterns"),
+        ("optimizer", {"kind": "uniform", "lr": True}, "optimizer.lr"),
+        ("optimizer", {"kind": "uniform", "lr": "0.1"}, "optimizer.lr"),
+        ("optimizer", {"kind": "uniform", "lr": -1}, "optimizer.lr"),
+        ("optimizer", {"kind": "heads_and_backbone", "heads_lr": float("nan")}, "optimizer.heads_lr"),
+        ("backbone", {"kind": "minilm", "max_length": True}, "backbone.max_length"),
+        ("backbone", {"kind": "minilm", "max_length": 513}, "backbone.max_length"),
+    ],
+)
+def test_a_plugin_setting_of_the_wrong_kind_is_refused(
+    registry: Registry, section: str, settings: dict[str, Any], path: str
+) -> None:
+    assert set(faults(registry, **{section: settings})) == {path}
+
+
+@pytest.mark.parametrize("value", [[True], ["7"], [7.5], [0]], ids=repr)
+def test_hidden_layers_are_whole_numbers_from_1(registry: Registry, value: object) -> None:
+    tasks = {"mood": {"label": "mood", "head": {"kind": "binary", "hidden": value}}}
+    assert set(faults(registry, tasks=tasks)) == {"tasks.mood.head.hidden.0"}
+
+
+def test_accumulation_must_not_exceed_the_batch(registry: Registry) -> None:
+    assert faults(registry, training={"batch_size": 4, "accumulation": 5}) == {
+        "training": "accumulation (5) must not exceed batch_size (4)"
+    }
+    assert make(registry, training={"batch_size": 4, "accumulation": 4}).training.accumulation == 4
+
+
+@pytest.mark.parametrize("name", ["", "1st", "a b", "a.b", "a/b", "../a", "größe", "a\n", "x" * 61], ids=repr)
+def test_a_name_that_would_not_do_in_a_path_is_refused(registry: Registry, name: str) -> None:
+    assert set(faults(registry, name=name)) == {"name"}
+    assert len(faults(registry, tasks={name: MOOD["mood"]})) == 1
+    assert len(faults(registry, data={name: REVIEWS["reviews"]})) == 1
+
+
+@pytest.mark.parametrize("name", ["a", "A-b_1", "type", "head", "x" * 60])
+def test_other_names_are_fine(registry: Registry, name: str) -> None:
+    experiment = make(registry, name=name, tasks={name: MOOD["mood"]}, data={name: REVIEWS["reviews"]})
+    assert list(experiment.tasks) == [name]
+
+
+@pytest.mark.parametrize("section", ["data", "tasks"])
+def test_there_is_at_least_one_source_and_one_task(registry: Registry, section: str) -> None:
+    assert set(faults(registry, **{section: {}})) == {section}
+
+
+def test_a_task_reads_the_only_source_where_it_names_none(registry: Registry) -> None:
+    name, source = make(registry).source
+    assert name == "reviews"
+    assert source.path == Path("reviews.csv")
+
+
+def test_a_task_names_its_source_where_there_are_several(registry: Registry) -> None:
+    name, _ = make(registry, data=TWO_SOURCES, tasks={"mood": {"label": "mood", "source": "tweets"}}).source
+    assert name == "tweets"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "words"),
+    [
+        (MOOD, "task mood must name its source, one of reviews, tweets"),
+        ({"mood": {"label": "m", "source": "tweet"}}, "tasks read unknown source tweet; data has reviews, tweets"),
+        (
+            {"mood": {"label": "m", "source": "tweets"}, "topic": {"label": "t", "source": "reviews"}},
+            "all tasks must read the same source, but they read reviews, tweets",
+        ),
+    ],
+    ids=["unnamed", "unknown", "several"],
+)
+def test_all_tasks_read_one_known_source(registry: Registry, tasks: dict[str, Any], words: str) -> None:
+    assert list(faults(registry, data=TWO_SOURCES, tasks=tasks).values()) == [words]

@@ -1,0 +1,436 @@
+"""A run goes from an experiment to a folder and an MLflow run, and ends properly whatever happens to it."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from topwork.engine.trained_model import load_model
+from topwork.engine.training import Epoch, Observer
+from topwork.errors import StorageError, TopworkError, TrainingError
+from topwork.experiment.loading import load_experiment
+from topwork.experiment.schema import Experiment
+from topwork.lab.runs import Observers, terminable, train
+from topwork.lab.tracking.store import PROCESS_TAG, Store, open_store, this_process, tracking_uri
+
+QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
+SMALL = [
+    "data.reviews.limit=80",
+    "backbone={kind: tiny}",
+    "freeze={kind: all_except, patterns: [layer.1.ffn]}",
+    "training={epochs: 2, batch_size: 16, device: cpu}",
+    "tracking.log_model=false",
+]
+PLUGIN = """\
+import topwork
+from topwork.testing import TinyBackboneConfig
+
+@topwork.hookimpl
+def register_backbones(register):
+    register(TinyBackboneConfig)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Install the tiny backbone as a plugin of another package, and return the folder that it lies in."""
+    folder = tmp_path_factory.mktemp("installed")
+    info = folder / "tiny_plugin-1.5.dist-info"
+    info.mkdir()
+    (folder / "tiny_plugin.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-plugin\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text("[topwork]\ntiny = tiny_plugin\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield folder
+
+
+def small(*settings: str) -> Experiment:
+    return load_experiment(QUICKSTART, [*SMALL, *settings])
+
+
+def untracked(*settings: str) -> Experiment:
+    return small("tracking.enabled=false", *settings)
+
+
+def only_run(uri: str) -> Run:
+    """The one run in a store."""
+    client = MlflowClient(tracking_uri=uri)
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    return run
+
+
+def test_a_run_without_tracking_writes_the_model_and_nothing_else(tmp_path: Path) -> None:
+    result = train(untracked())
+    assert result.run_id is None
+    assert result.tracking_uri is None
+    assert result.folder == Path("models") / result.name
+    assert {path.name for path in tmp_path.iterdir()} == {"models"}
+    assert load_model(result.folder).predict(["a text"])
+
+
+def test_two_runs_have_different_names(tmp_path: Path) -> None:
+    names = {train(untracked("training.epochs=1")).name for _ in range(2)}
+    assert len(names) == 2
+    assert all(name.startswith("quickstart-") for name in names)
+
+
+def test_an_existing_folder_is_refused_before_anything_is_done(tmp_path: Path, store_uri: str) -> None:
+    with pytest.raises(StorageError, match="exists already; nothing is overwritten"):
+        train(small(f"tracking.uri={store_uri}"), output=tmp_path)
+    assert MlflowClient(tracking_uri=store_uri).get_experiment_by_name("quickstart") is None
+
+
+@pytest.mark.parametrize(
+    ("split", "named", "rows"),
+    [
+        ("{validation: 0.2, test: 0.3}", "test", 24),
+        ("{validation: 0.2, test: 0.0}", "validation", 16),
+        ("{validation: 0.0, test: 0.0}", "training", 80),
+    ],
+)
+def test_figures_are_from_the_most_telling_rows(tmp_path: Path, split: str, named: str, rows: int) -> None:
+    settings = (f"data.reviews.split={split}", "training.monitor=training/loss")
+    result = train(untracked(*settings), output=tmp_path / "model")
+    assert result.split == named
+    assert {figure.rows for figure in result.estimates.values()} == {rows}
+    for names, counts in result.confusion.values():
+        assert len(counts) == len(names)
+        assert sum(map(sum, counts)) == rows
+
+
+def test_the_diagonal_of_the_confusion_is_the_accuracy(tmp_path: Path) -> None:
+    result = train(untracked(), output=tmp_path / "model")
+    for task, (_, counts) in result.confusion.items():
+        right = sum(counts[number][number] for number in range(len(counts)))
+        assert right / sum(map(sum, counts)) == pytest.approx(result.estimates[f"{task}/accuracy"].value)
+
+
+def test_truncated_texts_are_said_in_the_log_and_in_the_result(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        result = train(untracked(), output=tmp_path / "model")
+    assert any("of 80 texts are longer than the backbone's max_length" in warning for warning in result.warnings)
+    assert set(result.warnings) <= set(caplog.messages)
+
+
+class Raising(Observer):
+    """Raises when an epoch begins."""
+
+    def __init__(self, fault: BaseException) -> None:
+        self.fault = fault
+
+    def begin(self, phase: str, total: int) -> None:
+        if phase == "epoch 2":
+            raise self.fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "reason"),
+    [(KeyboardInterrupt(), "KILLED", "KeyboardInterrupt"), (RuntimeError("out of ink"), "FAILED", "out of ink")],
+)
+def test_an_interrupted_run_is_closed_with_its_reason(
+    store_uri: str, tmp_path: Path, fault: BaseException, status: str, reason: str
+) -> None:
+    with pytest.raises(type(fault)):
+        train(small(f"tracking.uri={store_uri}"), output=tmp_path / "model", observer=Raising(fault))
+    run = only_run(store_uri)
+    assert run.info.status == status
+    assert reason in run.data.tags["topwork.reason"]
+    assert "training/loss" in run.data.metrics
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_run_that_diverges_is_failed_and_leaves_no_folder(store_uri: str, tmp_path: Path) -> None:
+    experiment = small(f"tracking.uri={store_uri}", "optimizer.heads_lr=1e30")
+    with pytest.raises(TrainingError, match="no epoch was finished"):
+        train(experiment, output=tmp_path / "model")
+    run = only_run(store_uri)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["topwork.reason"].startswith("TrainingError: training diverged in epoch 1, step 2: ")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_run_that_diverges_later_leaves_the_best_weights(tmp_path: Path) -> None:
+    class Overflow(Observer):
+        """Spoils a rate when the second epoch begins."""
+
+        def begin(self, phase: str, total: int) -> None:
+            if phase == "epoch 2":
+                groups = [group for group in optimizers()[-1].param_groups if group["name"] == "heads"]
+                groups[0]["lr"] = 1e30
+
+    with pytest.raises(TrainingError, match="the weights of epoch 1 are kept; they are in ") as caught:
+        train(untracked(), output=tmp_path / "model", observer=Overflow())
+    assert str(caught.value).endswith(f"they are in {tmp_path / 'model'}")
+    prediction = load_model(tmp_path / "model").predict(["a text"])[0]
+    assert sum(prediction["category"].probabilities.values()) == pytest.approx(1)
+
+
+def optimizers() -> list[object]:
+    """Every optimizer that lives, the youngest last."""
+    import gc
+
+    import torch
+
+    return [thing for thing in gc.get_objects() if type(thing) is torch.optim.AdamW]
+
+
+def test_several_observers_hear_the_same() -> None:
+    class Noting(Observer):
+        def __init__(self) -> None:
+            self.heard: list[object] = []
+
+        def begin(self, phase: str, total: int) -> None:
+            self.heard.append((phase, total))
+
+        def advance(self, done: int) -> None:
+            self.heard.append(done)
+
+        def epoch(self, epoch: Epoch) -> None:
+            self.heard.append(epoch)
+
+    one, other = Noting(), Noting()
+    both, epoch = Observers([one, other]), Epoch(1, {}, {}, 1.0)
+    both.begin("encoding", 3)
+    both.advance(2)
+    both.epoch(epoch)
+    assert one.heard == other.heard == [("encoding", 3), 2, epoch]
+
+
+def test_sigterm_becomes_an_exit_and_its_handler_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught, terminable():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_training_outside_the_main_thread_touches_no_handler(tmp_path: Path) -> None:
+    handlers: list[object] = []
+
+    class Looking(Observer):
+        def begin(self, phase: str, total: int) -> None:
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    settings = {"output": tmp_path / "model", "observer": Looking()}
+    thread = threading.Thread(target=train, args=[untracked("training.epochs=1")], kwargs=settings)
+    thread.start()
+    thread.join(timeout=60)
+    assert (tmp_path / "model" / "model.json").exists()
+    assert set(handlers) == {before}
+
+
+@pytest.fixture
+def start(installed: Path, store_uri: str, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Start a long training run in a process of its own, and wait until its first epoch is done."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start_run() -> subprocess.Popen[str]:
+        settings = [*SMALL, f"tracking.uri={store_uri}", "training={epochs: 100000, patience: null, device: cpu}"]
+        options = [part for setting in settings for part in ("--set", setting)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "topwork.cli", "train", str(QUICKSTART), *options],
+            env=os.environ | {"PYTHONPATH": str(installed), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        processes.append(process)
+        watchdog = threading.Timer(90, process.kill)
+        watchdog.start()
+        assert process.stdout is not None
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if line.lstrip().startswith("epoch"):
+                break
+        else:
+            pytest.fail("the run ended by itself:\n" + "".join(seen))
+        threading.Thread(target=process.stdout.read, daemon=True).start()  # else the pipe fills up and blocks it
+        watchdog.cancel()
+        return process
+
+    yield start_run
+    for process in processes:
+        process.kill()
+        process.wait(timeout=30)
+        assert process.stdout is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_asked_to_end_is_marked_as_killed(
+    start: Callable[[], subprocess.Popen[str]], store_uri: str, number: signal.Signals, code: int
+) -> None:
+    process = start()
+    process.send_signal(number)
+    assert process.wait(timeout=30) == code
+    assert only_run(store_uri).info.status == "KILLED"
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_is_marked_when_the_next_one_begins(
+    start: Callable[[], subprocess.Popen[str]], store_uri: str
+) -> None:
+    process = start()
+    assert only_run(store_uri).info.status == "RUNNING"
+    process.kill()
+    process.wait(timeout=30)
+    open_store(small(f"tracking.uri={store_uri}"))
+    assert only_run(store_uri).info.status == "KILLED"
+
+
+@pytest.mark.parametrize(
+    ("process", "status"),
+    [
+        (f"{socket.gethostname()}:999999999:1.00", "KILLED"),
+        (f"{socket.gethostname()}:{os.getpid()}:1.00", "KILLED"),  # the number is taken again, by another process
+        (f"{socket.gethostname()}:nonsense", "KILLED"),
+        (this_process(), "RUNNING"),
+        ("another-host:999999999:1.00", "RUNNING"),
+        (None, "RUNNING"),
+    ],
+)
+def test_only_runs_of_dead_processes_of_this_host_are_closed(store_uri: str, process: str | None, status: str) -> None:
+    store = open_store(small(f"tracking.uri={store_uri}"))
+    tags = {PROCESS_TAG: process} if process else {}
+    run = store.client.create_run(store.experiment_id, tags=tags)
+    open_store(small(f"tracking.uri={store_uri}"))
+    assert store.client.get_run(run.info.run_id).info.status == status
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """A server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def closed_port() -> Iterator[str]:
+    yield "http://127.0.0.1:9"
+
+
+@contextmanager
+def broken_server() -> Iterator[str]:
+    """A server that answers everything with 500."""
+
+    class Broken(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(500)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Broken) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def no_folder() -> Iterator[str]:
+    yield f"sqlite:///{Path.cwd()}/nowhere/at/all/mlflow.db"
+
+
+@contextmanager
+def no_database() -> Iterator[str]:
+    Path("mlflow.db").write_text("this is not a database\n" * 100)
+    yield f"sqlite:///{Path.cwd()}/mlflow.db"
+
+
+@contextmanager
+def no_scheme() -> Iterator[str]:
+    yield "nonsense://somewhere"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [closed_port, silent_server, broken_server, no_folder, no_database, no_scheme],
+    ids=lambda place: place.__name__,
+)
+def test_a_store_that_cannot_be_reached_is_said_at_once(place: Callable[[], Iterator[str]], tmp_path: Path) -> None:
+    with place() as uri:  # type: ignore[attr-defined]  # a context manager
+        started = time.monotonic()
+        with pytest.raises(StorageError) as caught:
+            train(small(f"tracking.uri={uri}"), output=tmp_path / "model")
+    assert time.monotonic() - started < 10
+    assert str(caught.value).startswith(f"the MLflow store {uri} cannot be reached: ")
+    assert str(caught.value).endswith("start it, or train without it: --set tracking.enabled=false")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_experiment_that_was_deleted_is_not_used_again(store_uri: str) -> None:
+    store: Store = open_store(small(f"tracking.uri={store_uri}"))
+    store.client.delete_experiment(store.experiment_id)
+    with pytest.raises(TopworkError, match="experiment 'quickstart' was deleted there but keeps its name; restore it"):
+        open_store(small(f"tracking.uri={store_uri}"))
+    assert open_store(small(f"tracking.uri={store_uri}", "tracking.experiment=another")).experiment_id
+
+
+@pytest.mark.parametrize(
+    ("setting", "variable", "uri"),
+    [
+        ("null", None, "sqlite:///{here}/mlflow.db"),
+        ("null", "http://from.variable", "http://from.variable"),
+        ("null", "", "sqlite:///{here}/mlflow.db"),
+        ("http://from.file", "http://from.variable", "http://from.file"),
+        ("sqlite:///sub/own.db", None, "sqlite:///{here}/sub/own.db"),
+    ],
+)
+def test_the_experiment_comes_before_the_variable(
+    setting: str, variable: str | None, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
+    assert tracking_uri(small(f"tracking.uri={setting}")) == uri.format(here=tmp_path)
+
+
+OPEN = """\
+import sys
+from topwork.experiment.loading import load_experiment
+from topwork.lab.tracking.store import open_store
+print("ready", flush=True)
+sys.stdin.readline()
+print(open_store(load_experiment(sys.argv[1], ["tracking.uri=" + sys.argv[2]])).experiment_id)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_may_create_a_store_at_the_same_time(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'fresh.db'}"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", OPEN, str(QUICKSTART), uri]
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    try:
+        assert [process.stdout.readline() for process in processes] == ["ready\n", "ready\n"]
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        ends = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait(timeout=30)
+    assert [process.returncode for process in processes] == [0, 0], [error for _, error in ends]
+    assert ends[0][0] == ends[1][0]

@@ -1,0 +1,376 @@
+"""A run is written to MLflow whole, and MLflow's troubles never stop it."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from ruamel.yaml import YAML
+
+from topwork.engine.preparation import prepare
+from topwork.engine.trained_model import load_model
+from topwork.engine.training import Epoch, Observer
+from topwork.experiment.loading import load_experiment
+from topwork.experiment.schema import Experiment, Task
+from topwork.lab.result import Result
+from topwork.lab.runs import train
+from topwork.lab.tracking.run_log import LONGEST_PARAMETER, RunLog, flatten, git_state, log_run
+from topwork.lab.tracking.store import open_store
+from topwork.registry import discover
+from topwork_plugins.heads.binary import BinaryConfig
+
+QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
+REVIEWS = QUICKSTART.parent / "data" / "synthetic_reviews.csv"
+SMALL = [
+    "data.reviews.limit=80",
+    "backbone={kind: tiny}",
+    "freeze={kind: all_except, patterns: [layer.1.ffn]}",
+    "optimizer.heads_lr=0.003",
+    "training={epochs: 3, batch_size: 16, device: cpu}",
+]
+PLUGIN = """\
+import topwork
+from topwork.testing import TinyBackboneConfig
+
+@topwork.hookimpl
+def register_backbones(register):
+    register(TinyBackboneConfig)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Install the tiny backbone as a plugin of another package."""
+    folder = tmp_path_factory.mktemp("installed")
+    info = folder / "tiny_plugin-1.5.dist-info"
+    info.mkdir()
+    (folder / "tiny_plugin.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-plugin\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text("[topwork]\ntiny = tiny_plugin\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield
+
+
+def small(uri: str, *settings: str) -> Experiment:
+    return load_experiment(QUICKSTART, [*SMALL, f"tracking.uri={uri}", *settings])
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A finished run: what it was asked for, what it returned, and what MLflow has of it."""
+
+    experiment: Experiment
+    result: Result
+    client: MlflowClient
+    run: Run
+    environment: dict[str, str]
+
+    def history(self, name: str) -> list[tuple[int, float]]:
+        return [(m.step, m.value) for m in self.client.get_metric_history(self.run.info.run_id, name)]
+
+    def artifacts(self, folder: str | None = None) -> Iterator[str]:
+        for entry in self.client.list_artifacts(self.run.info.run_id, folder):
+            yield from self.artifacts(entry.path) if entry.is_dir else [entry.path]
+
+    def text(self, name: str) -> str:
+        return Path(mlflow.artifacts.download_artifacts(f"{self.run.info.artifact_uri}/{name}")).read_text()
+
+
+@pytest.fixture(scope="module")
+def tracked(_migrated_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Tracked:
+    """Train once, with the model stored."""
+    folder = tmp_path_factory.mktemp("tracked")
+    shutil.copy(_migrated_store, folder / "mlflow.db")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    environment = dict(os.environ)
+    experiment = small(uri)
+    result = train(experiment, output=folder / "model")
+    assert result.run_id is not None
+    client = MlflowClient(tracking_uri=uri)
+    return Tracked(experiment, result, client, client.get_run(result.run_id), environment)
+
+
+def test_a_run_is_finished_and_has_its_name(tracked: Tracked) -> None:
+    assert tracked.run.info.status == "FINISHED"
+    assert tracked.run.info.run_name == tracked.result.name
+    assert tracked.run.info.end_time >= tracked.run.info.start_time
+    assert tracked.client.get_experiment(tracked.run.info.experiment_id).name == "quickstart"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("optimizer.heads_lr", "0.003"),
+        ("optimizer.backbone_lr", "5e-05"),
+        ("backbone.kind", "tiny"),
+        ("backbone.max_length", "32"),
+        ("training.epochs", "3"),
+        ("training.clip_norm", "None"),
+        ("tasks.sentiment.head.hidden", "[100, 50]"),
+        ("freeze.patterns", "['layer.1.ffn']"),
+        ("data.reviews.split.by", "category"),
+    ],
+)
+def test_every_setting_is_a_flat_parameter(tracked: Tracked, name: str, value: str) -> None:
+    assert tracked.run.data.params[name] == value
+
+
+def test_no_setting_is_left_out(tracked: Tracked) -> None:
+    assert flatten(tracked.experiment.dump()).keys() <= tracked.run.data.params.keys()
+
+
+def test_the_plan_is_in_parameters_and_in_an_artifact(tracked: Tracked) -> None:
+    plan, params = json.loads(tracked.text("plan.json")), tracked.run.data.params
+    by_group = [int(params[f"plan.trainable.{group}"]) for group in ("heads", "backbone")]
+    assert int(params["plan.trainable"]) == sum(by_group)
+    assert int(params["plan.frozen"]) == plan["frozen"]
+    assert params["plan.digest"] == plan["digest"] == prepare(tracked.experiment).plan.digest
+
+
+@pytest.mark.parametrize("name", ["validation/sentiment/accuracy", "training/category/loss", "validation/loss"])
+def test_metrics_have_a_value_for_each_epoch(tracked: Tracked, name: str) -> None:
+    expected = [(epoch.number, epoch.metrics[name]) for epoch in tracked.result.epochs]
+    assert tracked.history(name) == expected
+    assert [step for step, _ in expected] == [1, 2, 3]
+
+
+def test_learning_rates_and_speeds_are_metrics_too(tracked: Tracked) -> None:
+    assert tracked.history("learning_rate/heads") == [(1, 0.003), (2, 0.003), (3, 0.003)]
+    assert tracked.history("learning_rate/backbone") == [(1, 5e-5), (2, 5e-5), (3, 5e-5)]
+    assert [step for step, _ in tracked.history("texts_per_second/training")] == [1, 2, 3]
+    assert tracked.run.data.metrics["texts_per_second/encoding"] > 0
+
+
+def test_final_figures_come_with_their_intervals(tracked: Tracked) -> None:
+    metrics = tracked.run.data.metrics
+    for name, figure in tracked.result.estimates.items():
+        logged = [metrics[f"test/{name}{end}"] for end in ("", "/low", "/high")]
+        assert logged == pytest.approx([figure.value, figure.low, figure.high])
+    assert metrics["best_epoch"] == tracked.result.best
+
+
+def test_a_run_has_its_files(tracked: Tracked) -> None:
+    assert set(tracked.artifacts()) == {
+        "experiment.yaml",
+        "experiment.resolved.yaml",
+        "plan.json",
+        "figures/learning_curves.png",
+        "figures/confusion_sentiment.png",
+        "figures/confusion_category.png",
+    }
+
+
+def test_the_experiment_is_kept_as_written_and_as_resolved(tracked: Tracked) -> None:
+    assert tracked.text("experiment.yaml") == QUICKSTART.read_text()
+    resolved = YAML(typ="safe").load(tracked.text("experiment.resolved.yaml"))
+    assert resolved == tracked.experiment.dump()
+    again = Experiment.model_validate(resolved, context={"registry": discover()})
+    assert again.dump() == tracked.experiment.dump()
+
+
+def test_the_source_is_an_input_with_its_digest(tracked: Tracked) -> None:
+    (source,) = tracked.run.inputs.dataset_inputs
+    digest = hashlib.sha256(REVIEWS.read_bytes()).hexdigest()
+    assert source.dataset.name == "reviews"
+    assert source.dataset.digest == digest[:36]
+    assert json.loads(source.dataset.source) == {"uri": REVIEWS.as_uri()}
+    assert tracked.run.data.tags["data.digest"] == digest
+
+
+def test_versions_and_plugins_are_tags(tracked: Tracked) -> None:
+    tags = tracked.run.data.tags
+    for package in ("topwork", "torch", "transformers", "mlflow"):
+        assert tags[f"version.{package}"] == version(package)
+    assert tags["plugin.backbone.tiny"] == "tiny-plugin 1.5"
+    assert tags["plugin.freeze_strategy.all_except"] == f"topwork {version('topwork')}"
+    assert {f"plugin.head.{kind}" for kind in ("binary", "classification")} <= tags.keys()
+
+
+def test_the_stored_model_predicts_what_the_folder_predicts(tracked: Tracked) -> None:
+    texts = ["The scale is not reliable at all.", "I found the display a pleasure."]
+    (stored,) = tracked.client.search_logged_models([tracked.run.info.experiment_id])
+    said = mlflow.pyfunc.load_model(stored.artifact_location).predict(texts)
+    expected = load_model(tracked.result.folder).predict(texts)
+    assert len(said) == 2
+    for one, other in zip(said, expected, strict=True):
+        assert one.keys() == other.keys()
+        for task in other:
+            assert one[task].label == other[task].label
+            assert one[task].probabilities == other[task].probabilities
+
+
+def test_the_stored_model_names_the_packages_it_needs(tracked: Tracked) -> None:
+    (stored,) = tracked.client.search_logged_models([tracked.run.info.experiment_id])
+    required = Path(mlflow.artifacts.download_artifacts(f"{stored.artifact_location}/requirements.txt")).read_text()
+    assert {f"topwork=={version('topwork')}", "tiny-plugin==1.5"} <= set(required.split())
+    assert stored.source_run_id == tracked.run.info.run_id
+
+
+def test_nothing_that_is_stored_is_pickled(tracked: Tracked) -> None:
+    (stored,) = tracked.client.search_logged_models([tracked.run.info.experiment_id])
+    folder = Path(mlflow.artifacts.download_artifacts(stored.artifact_location))
+    assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".bin")]
+
+
+def test_a_run_leaves_the_environment_as_it_was(tracked: Tracked) -> None:
+    kept = {name: value for name, value in tracked.environment.items() if name.startswith("MLFLOW_")}
+    assert {name: os.environ[name] for name in kept if name != "MLFLOW_TRACKING_URI"} == {
+        name: value for name, value in kept.items() if name != "MLFLOW_TRACKING_URI"
+    }
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert mlflow.active_run() is None
+
+
+def test_after_a_run_mlflow_still_follows_its_own_variable(tracked: Tracked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    assert mlflow.get_tracking_uri() == "sqlite:///elsewhere.db"
+
+
+def test_the_variable_decides_where_an_experiment_names_no_store(
+    store_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
+    result = train(load_experiment(QUICKSTART, [*SMALL, "training.epochs=1"]), output=tmp_path / "model")
+    assert result.tracking_uri == store_uri
+    assert os.environ["MLFLOW_TRACKING_URI"] == store_uri
+    assert MlflowClient(tracking_uri=store_uri).get_run(result.run_id).info.status == "FINISHED"
+
+
+@pytest.fixture
+def log(store_uri: str) -> Iterator[RunLog]:
+    """An open run in a fresh store."""
+    with log_run(open_store(small(store_uri)), "a-run") as log:
+        yield log
+
+
+def run_of(log: RunLog) -> Run:
+    return MlflowClient(tracking_uri=log.store.uri).get_run(log.run_id)
+
+
+def test_a_long_parameter_is_shortened_with_a_note(log: RunLog) -> None:
+    patterns = ["layer.1.ffn"] * 1000
+    experiment = small(log.store.uri, f"freeze.patterns={patterns}")
+    log.start(prepare(experiment), discover())
+    value = run_of(log).data.params["freeze.patterns"]
+    assert len(value) <= LONGEST_PARAMETER < len(str(patterns))
+    assert value.startswith("['layer.1.ffn', ")
+    assert value.endswith("... (whole in experiment.yaml)")
+
+
+def test_a_large_experiment_has_all_its_parameters(log: RunLog) -> None:
+    tasks = {f"task{number}": Task(label="sentiment", head=BinaryConfig(hidden=())) for number in range(40)}
+    experiment = small(log.store.uri).model_copy(update={"tasks": tasks})
+    log.start(prepare(experiment), discover())
+    assert flatten(experiment.dump()).keys() <= run_of(log).data.params.keys()
+
+
+def test_an_experiment_made_in_python_is_kept_as_resolved(log: RunLog) -> None:
+    read = small(log.store.uri)
+    experiment = Experiment.model_validate(read.dump(), context={"registry": discover()})
+    log.start(prepare(experiment), discover())
+    uri = f"{run_of(log).info.artifact_uri}/experiment.yaml"
+    text = Path(mlflow.artifacts.download_artifacts(uri)).read_text()
+    assert YAML(typ="safe").load(text) == experiment.dump()
+
+
+def epoch(number: int) -> Epoch:
+    return Epoch(number, {"training/loss": 1.0 / number}, {"heads": 1e-3}, 100.0)
+
+
+def sql(uri: str, statement: str) -> None:
+    """Do something to the store behind MLflow's back."""
+    connection = sqlite3.connect(uri.removeprefix("sqlite:///"))
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_metrics_that_could_not_be_written_are_sent_with_the_next(
+    log: RunLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.epoch(epoch(1))
+    sql(log.store.uri, "ALTER TABLE metrics RENAME TO gone")
+    log.epoch(epoch(2))
+    sql(log.store.uri, "ALTER TABLE gone RENAME TO metrics")
+    log.epoch(epoch(3))
+    assert "MLflow could not take metrics" in caplog.text
+    history = log.store.client.get_metric_history(log.run_id, "training/loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 1 / 2), (3, 1 / 3)]
+
+
+def test_any_number_of_metrics_that_waited_is_written(log: RunLog) -> None:
+    many = {f"training/task{number}/loss": 0.5 for number in range(600)}  # MLflow takes 1000 at a time
+    sql(log.store.uri, "ALTER TABLE metrics RENAME TO gone")
+    log.epoch(Epoch(1, many, {"heads": 1e-3}, 100.0))
+    sql(log.store.uri, "ALTER TABLE gone RENAME TO metrics")
+    log.epoch(Epoch(2, many, {"heads": 1e-3}, 100.0))
+    assert len(log.store.client.get_metric_history(log.run_id, "training/task599/loss")) == 2
+    assert log.waiting == []
+
+
+def test_a_tracker_that_fails_does_not_stop_training(
+    store_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Saboteur(Observer):
+        def begin(self, phase: str, total: int) -> None:
+            if phase == "epoch 2":
+                sql(store_uri, "DROP TABLE metrics")
+
+    with caplog.at_level(logging.WARNING):
+        result = train(small(store_uri, "tracking.log_model=false"), output=tmp_path / "model", observer=Saboteur())
+    assert len(result.epochs) == 3
+    assert load_model(tmp_path / "model").predict(["a text"])
+    assert "MLflow could not take metrics: " in caplog.text
+    assert f"metric values could not be written to {store_uri}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "reason"),
+    [
+        (KeyboardInterrupt(), "KILLED", "interrupted: KeyboardInterrupt"),
+        (SystemExit(143), "KILLED", "interrupted: SystemExit"),
+        (ValueError("something is wrong"), "FAILED", "ValueError: something is wrong"),
+        (MemoryError("x" * 10000), "FAILED", "MemoryError: xxx"),
+    ],
+)
+def test_a_run_is_closed_however_it_ends(store_uri: str, fault: BaseException, status: str, reason: str) -> None:
+    with pytest.raises(type(fault)), log_run(open_store(small(store_uri)), "a-run") as log:
+        raise fault
+    assert run_of(log).info.status == status
+    assert run_of(log).info.end_time is not None
+    assert run_of(log).data.tags["topwork.reason"].startswith(reason)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+def test_the_commit_of_the_experiment_is_noted(tmp_path: Path, dirty: bool) -> None:
+    (tmp_path / "experiment.yaml").write_text("name: one")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", "experiment.yaml")
+    git(tmp_path, "commit", "--quiet", "--message", "one")
+    if dirty:
+        (tmp_path / "experiment.yaml").write_text("name: two")
+    expected = {"mlflow.source.git.commit": git(tmp_path, "rev-parse", "HEAD"), "git.dirty": str(dirty).lower()}
+    assert git_state(tmp_path) == expected
+
+
+def test_outside_of_a_checkout_no_commit_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_state(tmp_path) == {}

@@ -1,0 +1,89 @@
+"""What heads are built from."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+from torch import nn
+
+import topwork
+
+FIVE_CLASSES = 5
+
+
+@pytest.mark.parametrize(
+    ("hidden", "shapes"),
+    [((), [(3, 8)]), ((5,), [(5, 8), (3, 5)]), ((100, 50), [(100, 8), (50, 100), (3, 50)])],
+    ids=["linear", "one hidden layer", "two hidden layers"],
+)
+def test_a_perceptron_has_the_layers_that_were_asked_for(
+    hidden: tuple[int, ...], shapes: list[tuple[int, int]]
+) -> None:
+    linear = [module for module in topwork.mlp(8, 3, hidden=hidden) if isinstance(module, nn.Linear)]
+    assert [tuple(module.weight.shape) for module in linear] == shapes
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "function"),
+    [("relu", nn.ReLU, torch.relu), ("gelu", nn.GELU, nn.functional.gelu), ("tanh", nn.Tanh, torch.tanh)],
+)
+def test_a_perceptron_computes_what_its_parts_compute(
+    name: topwork.Activation, module: type[nn.Module], function: object
+) -> None:
+    perceptron = topwork.mlp(4, 2, hidden=[3], activation=name)
+    first, activation, last = perceptron
+    vectors = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    assert isinstance(activation, module)
+    assert callable(function)
+    torch.testing.assert_close(perceptron(vectors), last(function(first(vectors))))
+
+
+def test_each_activation_is_followed_by_dropout() -> None:
+    perceptron = topwork.mlp(4, 2, hidden=[3, 3], activation="tanh", dropout=0.25)
+    followers = [after for before, after in pairwise(perceptron) if isinstance(before, nn.Tanh)]
+    assert [follower.p for follower in followers if isinstance(follower, nn.Dropout)] == [0.25, 0.25]
+
+
+def test_no_dropout_means_no_dropout_module() -> None:
+    assert not any(isinstance(module, nn.Dropout) for module in topwork.mlp(4, 2, hidden=[3], dropout=0.0))
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, FIVE_CLASSES - 1), st.integers(0, FIVE_CLASSES - 1)), min_size=1, max_size=40))
+def test_macro_f1_equals_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    predicted, targets = torch.tensor(pairs).unbind(dim=1)
+    wanted = f1_score(targets.numpy(), predicted.numpy(), average="macro", zero_division=0.0)
+    score = topwork.macro_f1(predicted, targets, FIVE_CLASSES)
+    assert score.shape == ()
+    assert score.item() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_macro_f1_weights_rare_classes_like_frequent_ones() -> None:
+    targets = torch.tensor([0] * 99 + [1])
+    always_the_first = torch.zeros(100, dtype=torch.int64)
+    assert topwork.macro_f1(always_the_first, targets, 2).item() == pytest.approx(0.5 * (2 * 99 / 199))
+
+
+def test_class_metrics_are_accuracy_by_text_and_macro_f1() -> None:
+    outputs = torch.tensor([[3.0, 1.0, 0.0], [0.0, 1.0, 0.5], [0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
+    targets = torch.tensor([0, 1, 2, 1])
+    accuracy, macro_f1 = topwork.class_metrics(3)
+    assert (accuracy.name, macro_f1.name) == ("accuracy", "macro_f1")
+    assert accuracy.greater_is_better
+    assert macro_f1.greater_is_better
+    assert accuracy.of(outputs, targets).tolist() == [1.0, 1.0, 1.0, 0.0]
+    assert macro_f1.of(outputs, targets).item() == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+
+
+def test_class_metrics_follow_the_prediction_they_are_given() -> None:
+    accuracy, _ = topwork.class_metrics(2, predict=lambda outputs: (outputs[:, 0] > 0).long())
+    assert accuracy.of(torch.tensor([[-1.0], [2.0]]), torch.tensor([1, 1])).tolist() == [0.0, 1.0]
+
+
+def test_logits_are_decoded_to_the_label_of_the_largest() -> None:
+    decoded = topwork.decode_logits(topwork.Classes(("a", "b", "c")))(torch.tensor([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0]]))
+    assert decoded.labels == ["b", "a"]
+    torch.testing.assert_close(decoded.probabilities, torch.tensor([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0]]).softmax(dim=1))

@@ -1,0 +1,165 @@
+"""Patterns match whole segments of parameter names."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import topwork
+from topwork.engine.model import MultiTaskModel
+from topwork.testing import tiny_model
+from topwork_plugins.freeze_strategies.all_except import AllExceptConfig, matches
+from topwork_plugins.poolings.cls import ClsPooling
+
+FFN = "backbone.transformer.layer.5.ffn.lin1.weight"
+SEGMENTS = st.lists(st.text("ab1.", min_size=1, max_size=3).filter(lambda s: "." not in s), min_size=1, max_size=6)
+
+
+class Tower(topwork.Backbone):
+    """Twelve linear layers, so that there is a ``layer.1`` and a ``layer.10``."""
+
+    width = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(nn.Linear(2, 2) for _ in range(12))
+
+    def stages(self) -> Sequence[topwork.Stage]:
+        return []
+
+    def save(self, folder: object) -> None: ...
+
+
+def trainable(*patterns: str, model: topwork.Model | None = None) -> set[str]:
+    return set(AllExceptConfig(patterns=patterns).trainable(model or tiny_model(), 1))
+
+
+def tower() -> MultiTaskModel:
+    return MultiTaskModel(Tower(), ClsPooling(2), {})
+
+
+def fault(*patterns: str) -> str:
+    with pytest.raises(ValueError) as caught:
+        trainable(*patterns)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "layer.5.ffn",
+        "ffn",
+        "lin1.weight",
+        "5",
+        "layer.*.ffn",
+        "*.5",
+        "layer.5.*",
+        "*",
+        "backbone",
+        FFN,
+        "*.*.*.*.*.*.*",
+    ],
+)
+def test_a_pattern_matches_segments_in_a_row(pattern: str) -> None:
+    assert matches(pattern, FFN)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["layer.5.ff", "ayer.5", "fn", "lin", "layer.ffn", "layer.5.lin1", "ffn.5", "lin*", "layer.6.ffn", "", "layer.5.",
+     f"{FFN}.x", "*.*.*.*.*.*.*.*", "LAYER.5", "layer.[5]", "layer.**.lin1"],
+)  # fmt: skip
+def test_a_pattern_matches_nothing_less_than_that(pattern: str) -> None:
+    assert not matches(pattern, FFN)
+
+
+@settings(deadline=None, derandomize=True)
+@given(SEGMENTS, st.data())
+def test_every_run_of_segments_matches_with_any_of_them_starred(name: list[str], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(name) - 1))
+    end = data.draw(st.integers(start + 1, len(name)))
+    stars = data.draw(st.lists(st.booleans(), min_size=end - start, max_size=end - start))
+    pattern = ["*" if star else segment for star, segment in zip(stars, name[start:end], strict=True)]
+    assert matches(".".join(pattern), ".".join(name))
+
+
+@settings(deadline=None, derandomize=True)
+@given(SEGMENTS, SEGMENTS)
+def test_a_pattern_without_stars_matches_like_a_dotted_substring(pattern: list[str], name: list[str]) -> None:
+    wanted, text = f".{'.'.join(pattern)}.", f".{'.'.join(name)}."
+    assert matches(".".join(pattern), ".".join(name)) == (wanted in text)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(0, 11), st.integers(0, 11))
+def test_a_layers_number_never_matches_that_of_another(asked: int, layer: int) -> None:
+    assume(asked != layer)
+    assert not matches(f"layer.{asked}", f"backbone.layer.{layer}.weight")
+
+
+def test_layer_1_is_not_layer_10() -> None:
+    assert trainable("layer.1", model=tower()) == {"backbone.layer.1.weight", "backbone.layer.1.bias"}
+
+
+def test_what_a_pattern_names_trains_with_its_full_name() -> None:
+    assert trainable("layer.1.output_layer_norm") == {
+        "backbone.layer.1.output_layer_norm.weight",
+        "backbone.layer.1.output_layer_norm.bias",
+    }
+
+
+def test_a_star_stands_for_any_layer() -> None:
+    assert trainable("layer.*.output_layer_norm.bias") == {
+        "backbone.layer.0.output_layer_norm.bias",
+        "backbone.layer.1.output_layer_norm.bias",
+    }
+
+
+def test_several_patterns_add_up_and_may_overlap() -> None:
+    both = trainable("layer.1.ffn", "layer.1")
+    assert both == trainable("layer.1")
+    assert trainable("layer.0", "layer.1") == trainable("layer.0") | trainable("layer.1") == trainable("layer.*")
+
+
+def test_heads_are_not_named() -> None:
+    assert all(name.startswith("backbone.") for name in trainable("*"))
+    assert fault("heads").startswith("pattern 'heads' matches no parameter of the backbone")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "near"),
+    [
+        ("layer.1.fnn", "; did you mean layer.1.ffn?"),
+        ("layer.1.output_layernorm", "; did you mean layer.1.output_layer_norm?"),
+        ("embedings", "; did you mean embeddings?"),
+        ("qqqq", ""),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_named_with_the_nearest(pattern: str, near: str) -> None:
+    assert fault(pattern) == f"pattern {pattern!r} matches no parameter of the backbone{near}"
+
+
+def test_all_patterns_that_match_nothing_are_named_together() -> None:
+    assert fault("qqqq", "layer.1", "zzzz").splitlines() == [
+        "pattern 'qqqq' matches no parameter of the backbone",
+        "pattern 'zzzz' matches no parameter of the backbone",
+    ]
+
+
+def test_what_trains_is_the_same_in_every_epoch() -> None:
+    model = tiny_model()
+    first, later = (AllExceptConfig(patterns=("layer.1",)).trainable(model, epoch) for epoch in (1, 7))
+    assert set(first) == set(later)
+
+
+def test_the_core_freezes_all_else() -> None:
+    torch.manual_seed(0)
+    model = tiny_model()
+    names = trainable("layer.1.ffn", model=model)
+    model.train_only(names)
+    assert {name for name, parameter in model.backbone.named_parameters() if parameter.requires_grad} == {
+        name.removeprefix("backbone.") for name in names
+    }

@@ -1,0 +1,116 @@
+"""The README and the experiment files stay true: their commands run, their listings are what they claim to be."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+import topwork
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language in the README."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def run(*command: str, folder: Path) -> str:
+    """Run a command of this environment in a folder and return what it prints."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the experiments, to run the README's commands in."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "experiments", folder / "experiments")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run_in_the_order_of_reading(checkout: Path) -> None:
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("topwork ")]
+    assert len(lines) >= 5
+    printed = {line: run(*shlex.split(line, comments=True), folder=checkout) for line in lines}
+    plan = printed["topwork plan experiments/quickstart.yaml"]
+    shown = blocks("text")[0]
+    assert [line.rstrip() for line in shown.splitlines()] == [line.rstrip() for line in plan.splitlines()][:-1]
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(checkout: Path) -> None:
+    script = next(block for block in blocks("python") if "load_experiment" in block)
+    printed = run(sys.executable, "-c", script, folder=checkout).splitlines()
+    assert printed[0].startswith("Estimate(value=")
+    assert printed[1] in ("books", "camera", "dvd", "health", "music", "software")
+    assert printed[2] == "(1, 384)"
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    targets = re.findall(r"^make ([\w-]+)", "\n".join(blocks("bash")), flags=re.MULTILINE)
+    assert {"demo", "test"} <= set(targets)
+    for target in targets:
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_readme_shows_the_quickstart_as_it_is() -> None:
+    shown = YAML(typ="safe").load(blocks("yaml")[0])
+    assert shown == YAML(typ="safe").load(ROOT / "experiments" / "quickstart.yaml")
+
+
+def test_the_head_of_the_readme_is_the_one_that_is_installed_and_trained() -> None:
+    package = ROOT / "tests" / "outside" / "topwork-prototypes"
+    listings = blocks("python")
+    assert (package / "topwork_prototypes.py").read_text(encoding="utf-8") in listings
+    assert (package / "test_prototypes.py").read_text(encoding="utf-8") in listings
+    assert blocks("toml")[0] in (package / "pyproject.toml").read_text(encoding="utf-8")
+    code = [line for line in (package / "topwork_prototypes.py").read_text().splitlines() if line.strip()]
+    assert len(code) < 30
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)]+)\)", README))))
+def test_what_the_readme_links_to_exists(target: str) -> None:
+    assert (ROOT / target).is_file()
+
+
+def test_the_readme_names_every_shipped_kind() -> None:
+    missing = [plugin.kind for plugin in topwork.discover().plugins() if f"{plugin.kind}" not in README]
+    assert not missing
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_an_experiment_file_begins_with_the_command_that_runs_it(file: Path) -> None:
+    first = file.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith(f"# topwork train experiments/{file.name}")
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_an_experiment_file_is_valid(file: Path) -> None:
+    assert topwork.load_experiment(file).name
+
+
+def test_the_synthetic_reviews_are_what_their_script_makes(checkout: Path) -> None:
+    data = checkout / "experiments" / "data"
+    run(sys.executable, str(data / "make_synthetic_reviews.py"), folder=checkout)
+    made, kept = data / "synthetic_reviews.csv", ROOT / "experiments" / "data" / "synthetic_reviews.csv"
+    assert made.read_bytes() == kept.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_baseline_measures_the_same_rows(checkout: Path) -> None:
+    baseline = str(checkout / "experiments" / "tfidf_baseline.py")
+    printed = run(sys.executable, baseline, "experiments/quickstart.yaml", folder=checkout)
+    assert "TF-IDF and logistic regression, test rows" in printed
+    assert printed.count(" 180\n") == 4
