@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from topwork.interfaces.model import Model as Model
     from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig as OptimizerGroupingConfig
     from topwork.interfaces.optimizer_grouping import ParameterGroup as ParameterGroup
+    from topwork.interfaces.plugin import Count as Count
     from topwork.interfaces.plugin import PluginConfig as PluginConfig
+    from topwork.interfaces.plugin import Rate as Rate
     from topwork.interfaces.pooling import Pooling as Pooling
     from topwork.interfaces.pooling import PoolingConfig as PoolingConfig
     from topwork.lab.runs import train as train
@@ -64,7 +66,7 @@ _ROOMS = {
     "interfaces.hookspecs": ("Register", "hookimpl"),
     "interfaces.model": ("Model",),
     "interfaces.optimizer_grouping": ("OptimizerGroupingConfig", "ParameterGroup"),
-    "interfaces.plugin": ("PluginConfig",),
+    "interfaces.plugin": ("Count", "PluginConfig", "Rate"),
     "interfaces.pooling": ("Pooling", "PoolingConfig"),
     "lab.runs": ("train",),
     "parts": ("Activation", "class_metrics", "decode_logits", "macro_f1", "mlp"),

@@ -18,10 +18,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         StorageError: ``folder`` exists already, or something could not be written; then nothing is left behind.
     """
-    if folder.exists():
-        raise StorageError(f"{folder} exists already; nothing is overwritten, so give another name or remove it")
     temporary: Path | None = None
     try:
+        if os.path.lexists(folder):
+            raise StorageError(f"{folder} exists already; nothing is overwritten, so give another name or remove it")
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         temporary.chmod(0o755)

@@ -63,15 +63,14 @@ class Catalog(Generic[ConfigT]):
             raise PluginError(f'{config.__name__} needs a field like `kind: Literal["x"] = "x"`')
         return kind.default
 
-    def add(self, plugin: Plugin[ConfigT]) -> str | None:
-        """Add ``plugin``; where its kind is taken, withdraw both and return what is wrong."""
+    def add(self, plugin: Plugin[ConfigT]) -> None:
+        """Add ``plugin``; where its kind is taken, nobody has it."""
         rival = self.plugins.pop(plugin.kind, None)
         if rival is None and plugin.kind not in self.conflicts:
             self.plugins[plugin.kind] = plugin
-            return None
+            return
         owners = rival.package if rival else self.conflicts[plugin.kind]
         self.conflicts[plugin.kind] = f"{owners} and {plugin.package}"
-        return self._conflict(plugin.kind)
 
     def parse(self, raw: object, *, problems: list[str]) -> ConfigT:
         """Validate ``raw``, a mapping with a ``kind``, with the config class of that kind.
@@ -81,10 +80,11 @@ class Catalog(Generic[ConfigT]):
             pydantic.ValidationError: a setting is wrong.
         """
         if not isinstance(raw, dict) or "kind" not in raw:
-            raise ValueError(f"a {self.interface} is a mapping with a kind, such as {{kind: {self.example}}}")
+            article = "an" if self.interface.startswith("o") else "a"
+            raise ValueError(f"{article} {self.interface} is a mapping with a kind, such as {{kind: {self.example}}}")
         kind = raw["kind"]
-        if kind in self.conflicts:
-            raise ValueError(f"{self._conflict(kind)}; uninstall one of them")
+        if isinstance(kind, str) and kind in self.conflicts:
+            raise ValueError(f"{self.conflict(kind)}; uninstall one of them")
         if not isinstance(kind, str) or kind not in self.plugins:
             installed = ", ".join(sorted(self.plugins)) or "none"
             message = f"no {self.interface} of kind {kind!r} is installed, only {installed}"
@@ -96,7 +96,8 @@ class Catalog(Generic[ConfigT]):
         """The name of some installed kind."""
         return min(self.plugins, default="...")
 
-    def _conflict(self, kind: str) -> str:
+    def conflict(self, kind: str) -> str:
+        """Say who claims ``kind``."""
         return f"{self.interface} {kind!r} is offered by several packages: {self.conflicts[kind]}"
 
 
@@ -128,9 +129,9 @@ class Registry:
 def discover() -> Registry:
     """Load every plugin installed under the entry-point group ``topwork``."""
     registry = Registry()
-    by_name: dict[str, set[EntryPoint]] = defaultdict(set)
+    by_name: dict[str, list[EntryPoint]] = defaultdict(list)
     for entry in entry_points(group=PROJECT):
-        by_name[entry.name].add(entry)
+        by_name[entry.name].append(entry)
     for name, claimants in sorted(by_name.items()):
         packages = sorted({_package(entry) for entry in claimants})
         if len(claimants) > 1:
@@ -138,12 +139,14 @@ def discover() -> Registry:
             continue
         try:
             plugins = _load(claimants.pop(), registry)
-        except Exception as fault:
+        except (Exception, SystemExit) as fault:  # a plugin may do anything when it is imported
             registry.problems.append(f"plugin {name!r} of package {packages[0]} is broken: {_brief(fault)}")
             logger.debug("plugin %r", name, exc_info=fault)
             continue
-        conflicts = [registry.catalogs()[field_name].add(plugin) for field_name, plugin in plugins]
-        registry.problems.extend(conflict for conflict in conflicts if conflict)
+        for field_name, plugin in plugins:
+            registry.catalogs()[field_name].add(plugin)
+    for catalog in registry.catalogs().values():
+        registry.problems.extend(catalog.conflict(kind) for kind in catalog.conflicts)
     return registry
 
 
@@ -166,6 +169,8 @@ def _load(entry: EntryPoint, registry: Registry) -> list[tuple[str, Plugin[Any]]
     def register(field_name: str, config: type[PluginConfig]) -> None:
         catalog = registry.catalogs()[field_name]
         kind = catalog.check(config)
+        if any((name, plugin.kind) == (field_name, kind) for name, plugin in collected):
+            raise PluginError(f"it registers {catalog.interface} {kind!r} twice")
         version = entry.dist.version if entry.dist else "?"
         plugin = Plugin(catalog.interface, kind, config, entry.dist.name if entry.dist else "?", version)
         collected.append((field_name, plugin))
@@ -182,7 +187,8 @@ def _package(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
 
 
-def _brief(fault: Exception) -> str:
-    """One line for an exception: its type unless we raised it, and the first line of its message."""
-    first_line = (str(fault).splitlines() or [""])[0]
-    return first_line if isinstance(fault, PluginError) else f"{type(fault).__name__}: {first_line}"
+def _brief(fault: BaseException) -> str:
+    """One line for an exception: its type unless we raised it, and its message."""
+    lines = str(fault).splitlines() or [""]
+    message = " ".join(lines) if isinstance(fault, pluggy.PluginValidationError) else lines[0]
+    return message if isinstance(fault, PluginError) else f"{type(fault).__name__}: {message}"

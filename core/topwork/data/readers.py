@@ -51,17 +51,20 @@ def decode(path: Path, content: bytes, encoding: str) -> str:
         DataError: names line, byte and the option to set.
     """
     try:
-        codec = codecs.lookup(encoding).name
+        codec = codecs.lookup(encoding)
+        if not codec._is_text_encoding:
+            raise LookupError
     except LookupError:
         raise DataError(f"{path}: unknown encoding {encoding!r}; try utf-8, latin-1 or cp1252") from None
     try:
-        return content.decode("utf-8-sig" if codec == "utf-8" else codec)
+        text = content.decode(codec.name)
     except UnicodeDecodeError as fault:
         line = content.count(b"\n", 0, fault.start) + 1
         raise DataError(
             f"{path}:{line}: byte {fault.start} (0x{content[fault.start]:02x}) is not {encoding}; "
             "set `encoding` of the source, for example `encoding: latin-1`"
         ) from None
+    return text.removeprefix("\ufeff") if codec.name == "utf-8" else text
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -87,9 +90,12 @@ def _read_pattern(text: str, path: Path, pattern: str) -> Read:
 def _read_delimited(text: str, path: Path, *, delimiter: str, quoting: Any) -> Read:
     csv.field_size_limit(sys.maxsize)  # a text may be longer than the default limit of 131,072 characters
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    header = next(rows, None)
+    try:
+        header = next(rows, [])
+    except csv.Error as fault:
+        raise DataError(f"{path}:1: not valid CSV: {fault}") from None
     if not header:
-        raise DataError(f"{path}:1: the first line must name the columns, but the file is empty")
+        raise DataError(f"{path}:1: the first line must name the columns, but {'it' if text else 'the file'} is empty")
     if len(set(header)) < len(header):
         raise DataError(f"{path}:1: column names must differ, but they are {', '.join(header)}")
     while True:
@@ -106,7 +112,7 @@ def _read_delimited(text: str, path: Path, *, delimiter: str, quoting: Any) -> R
         if len(fields) == len(header):
             yield first_line, dict(zip(header, fields, strict=True))
         else:
-            yield first_line, f"the row has {len(fields)} fields, the header {len(header)}"
+            yield first_line, f"the row should have {len(header)} fields as the header has, but has {len(fields)}"
 
 
 def _read_jsonl(text: str) -> Read:
@@ -117,6 +123,8 @@ def _read_jsonl(text: str) -> Read:
             yield number, f"not valid JSON: {fault.msg} at character {fault.colno}"
         except ValueError as fault:
             yield number, str(fault)
+        except RecursionError:
+            yield number, "the JSON is nested too deeply"
         else:
             yield number, row if isinstance(row, dict) else f"a row must be a JSON object, got {_shorten(line)}"
 

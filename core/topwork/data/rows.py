@@ -53,7 +53,7 @@ def read_rows(path: Path, source: Source, columns: Sequence[str]) -> Rows:
         faults = [*_check_text(row, source.text), *(f for name in columns for f in _check_label(row, name, types))]
         if faults:
             problems += [f"{place}: {fault}" for fault in faults]
-            if any(name not in row for name in (source.text, *columns)) and path.suffix != ".jsonl":
+            if any(name not in row for name in (source.text, *columns)) and path.suffix.lower() != ".jsonl":
                 break  # a missing column is missing in every row; once is enough
             continue
         rows.texts.append(row[source.text])
@@ -83,6 +83,8 @@ def _check_text(row: Row, column: str) -> list[str]:
         return [f"{column}: a text must be a string, got {text!r}"]
     if not text.strip():
         return [f"{column}: the text is empty"]
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return [f"{column}: the text holds half a character (a lone surrogate)"]
     return []
 
 

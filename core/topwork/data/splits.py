@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.errors import DataError
-from topwork.experiment.schema import Split, SplitName
+from topwork.experiment.schema import SPLITS, Split, SplitName
 
 
 def divide(count: int, split: Split, strata: Sequence[str] | None = None) -> dict[SplitName, NDArray[np.int64]]:
@@ -20,20 +20,16 @@ def divide(count: int, split: Split, strata: Sequence[str] | None = None) -> dic
     Raises:
         DataError: a split would be empty.
     """
-    sizes: dict[SplitName, int] = {
-        "train": 0,
-        "validation": int(count * split.validation),
-        "test": int(count * split.test),
-    }
-    sizes["train"] = count - sum(sizes.values())
-    for name, fraction in (("validation", split.validation), ("test", split.test)):
-        if fraction and not sizes[name]:  # type: ignore[index]  # mypy widens the names of the tuple to str
+    fractions: dict[SplitName, float] = {"validation": split.validation, "test": split.test}
+    sizes = {name: int(count * fraction + 1e-9) for name, fraction in fractions.items()}  # 0.29 * 100 is under 29
+    for name, fraction in fractions.items():
+        if fraction and not sizes[name]:
             raise DataError(
                 f"{fraction:g} of {count} rows leaves the {name} split empty; raise the fraction or the limit"
             )
+    train = count - sum(sizes.values())
     order = _order(count, split, strata)
-    ends = np.cumsum([sizes["train"], sizes["validation"]])
-    parts = zip(sizes, np.split(order, ends), strict=True)
+    parts = zip(SPLITS, np.split(order, [train, train + sizes["validation"]]), strict=True)
     return {name: np.sort(part) for name, part in parts if len(part)}
 
 

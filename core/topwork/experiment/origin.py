@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Path_ = tuple[str | int, ...]
+from topwork.experiment.yaml_text import Path_, Place
 
 
 @dataclass(frozen=True)
@@ -20,20 +20,27 @@ class Origin:
 
     file: Path | None = None
     text: str = ""
-    positions: Mapping[Path_, tuple[int, int]] = field(default_factory=dict)
+    positions: Mapping[Path_, Place] = field(default_factory=dict)
     overrides: Mapping[Path_, str] = field(default_factory=dict)
 
+    def is_overridden(self, *path: str | int) -> bool:
+        """Whether the value at ``path`` was given with ``--set``, by itself or with a section around it."""
+        return any(path[: len(overridden)] == overridden for overridden in self.overrides)
+
     def locate(self, *path: str | int) -> str:
-        """Return ``file:line:column: dotted.path`` for a path, at the nearest ancestor that is written down."""
+        """Return ``file:line:column: dotted.path`` for a path, at the nearest ancestor that is written down.
+
+        For what ``--set`` gave, return that instead of the place.
+        """
         dotted = ".".join(map(str, path))
-        for overridden, written in self.overrides.items():
-            shared = min(len(path), len(overridden))
-            if shared and path[:shared] == overridden[:shared]:
-                return f"--set {written}: {dotted}"
+        inside = {key: written for key, written in self.overrides.items() if path and key[: len(path)] == path}
+        around = {key: written for key, written in self.overrides.items() if path[: len(key)] == key}
+        if around or (inside and path not in self.positions):
+            return f"--set {next(iter((around or inside).values()))}: {dotted}"
         if self.file is None:
             return dotted or "experiment"
-        for length in range(len(path), -1, -1):
-            if path[:length] in self.positions:
-                line, column = self.positions[path[:length]]
-                return ": ".join(filter(None, [f"{self.file}:{line}:{column}", dotted]))
-        return ": ".join(filter(None, [str(self.file), dotted]))
+        line, column = next(
+            self.positions[path[:length]] for length in range(len(path), -1, -1) if path[:length] in self.positions
+        )
+        note = f" with --set {' '.join(inside.values())}" if inside else ""
+        return f"{self.file}:{line}:{column}{note}{': ' if dotted else ''}{dotted}"

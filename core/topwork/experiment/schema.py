@@ -21,17 +21,17 @@ from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import HeadConfig
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
-from topwork.interfaces.plugin import PluginConfig
+from topwork.interfaces.plugin import Count, PluginConfig
 from topwork.interfaces.pooling import PoolingConfig
 from topwork.registry import Registry
 
 # Task and source names become parts of metric names, parameter names and file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
-Count = Annotated[int, Field(strict=True, ge=1)]
 Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+FILE_FIELDS = ("path", *SPLITS)
 
 #: Which catalog of the registry answers for which plugin field.
 CATALOGS = {
@@ -63,10 +63,14 @@ def find_plugin(raw: object, info: ValidationInfo) -> object:
 
 
 def _with_default_kinds(raw: object, *names: str) -> object:
-    """Add the default plugins that a mapping leaves out."""
+    """Add the default plugins that a mapping leaves out, or of which it gives settings but no kind."""
     if not isinstance(raw, Mapping):
         return raw
-    return {**raw, **{name: {"kind": _DEFAULT_KINDS[name]} for name in names if name not in raw}}
+    given = {name: raw.get(name, {}) for name in names}
+    completed = {
+        name: {"kind": _DEFAULT_KINDS[name], **entry} for name, entry in given.items() if isinstance(entry, dict)
+    }
+    return {**raw, **completed}
 
 
 class Section(BaseModel):
@@ -133,7 +137,7 @@ class Source(Section):
         if self.path and one_each:
             raise ValueError(f"give either path or one file for each split, not path and {', '.join(one_each)}")
         if not self.path and not self.train:
-            raise ValueError("give path, or train and with it validation or test")
+            raise ValueError("give path, or train and, where there are such rows, validation and test")
         if one_each and self.split:
             raise ValueError("split divides the rows of path; with one file for each split there is nothing to divide")
         return self

@@ -1,8 +1,14 @@
 """The base of every plugin's settings."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+#: A whole number from 1; `true` and "2" are refused.
+Count = Annotated[int, Field(strict=True, ge=1)]
+
+#: A finite number from 0, such as a learning rate.
+Rate = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
 class PluginConfig(BaseModel):

@@ -85,7 +85,7 @@ class DistilBertConfig(topwork.BackboneConfig):
     kind: Literal["distilbert"] = "distilbert"
     model: str = "distilbert-base-uncased"
     revision: str = "main"
-    max_length: int = Field(default=512, ge=3)
+    max_length: int = Field(default=512, strict=True, ge=3)
 
     def build(self) -> topwork.Backbone:
         from transformers import AutoConfig, AutoTokenizer, DistilBertModel

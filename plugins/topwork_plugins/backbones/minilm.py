@@ -42,7 +42,7 @@ class MiniLmConfig(topwork.BackboneConfig):
     """
 
     kind: Literal["minilm"] = "minilm"
-    max_length: int = Field(default=256, ge=3, le=512)
+    max_length: int = Field(default=256, strict=True, ge=3, le=512)
 
     def build(self) -> topwork.Backbone:
         from transformers import DistilBertConfig, DistilBertModel

@@ -3,8 +3,6 @@
 from collections.abc import Collection
 from typing import Literal
 
-from pydantic import PositiveInt
-
 import topwork
 
 
@@ -16,7 +14,7 @@ class LastLayersConfig(topwork.FreezeStrategyConfig):
     """
 
     kind: Literal["last_layers"] = "last_layers"
-    count: PositiveInt = 1
+    count: topwork.Count = 1
 
     def trainable(self, model: topwork.Model, epoch: int) -> Collection[str]:
         stages = model.backbone.stages()

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 import topwork
@@ -19,9 +19,9 @@ class BinaryConfig(topwork.HeadConfig):
     """
 
     kind: Literal["binary"] = "binary"
-    hidden: tuple[PositiveInt, ...] = (100, 50)
+    hidden: tuple[topwork.Count, ...] = (100, 50)
     activation: topwork.Activation = "relu"
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, strict=True, ge=0, lt=1)
 
     def build(self, width: int, labels: topwork.Classes) -> topwork.Head:
         if len(labels.names) != 2:

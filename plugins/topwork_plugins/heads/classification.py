@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import nn
 
 import topwork
@@ -18,9 +18,9 @@ class ClassificationConfig(topwork.HeadConfig):
     """
 
     kind: Literal["classification"] = "classification"
-    hidden: tuple[PositiveInt, ...] = (100, 50)
+    hidden: tuple[topwork.Count, ...] = (100, 50)
     activation: topwork.Activation = "relu"
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, strict=True, ge=0, lt=1)
 
     def build(self, width: int, labels: topwork.Classes) -> topwork.Head:
         classes = len(labels.names)

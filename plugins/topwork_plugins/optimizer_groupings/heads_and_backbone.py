@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
-
 import topwork
 
 
@@ -18,9 +16,9 @@ class HeadsAndBackboneConfig(topwork.OptimizerGroupingConfig):
     """
 
     kind: Literal["heads_and_backbone"] = "heads_and_backbone"
-    heads_lr: float = Field(default=1e-3, ge=0, allow_inf_nan=False)
-    backbone_lr: float = Field(default=5e-5, ge=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    heads_lr: topwork.Rate = 1e-3
+    backbone_lr: topwork.Rate = 5e-5
+    weight_decay: topwork.Rate = 0.01
 
     def groups(self, model: topwork.Model) -> Sequence[topwork.ParameterGroup]:
         trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]

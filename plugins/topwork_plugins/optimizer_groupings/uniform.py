@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
-
 import topwork
 
 
@@ -17,8 +15,8 @@ class UniformConfig(topwork.OptimizerGroupingConfig):
     """
 
     kind: Literal["uniform"] = "uniform"
-    lr: float = Field(default=1e-3, ge=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    lr: topwork.Rate = 1e-3
+    weight_decay: topwork.Rate = 0.01
 
     def groups(self, model: topwork.Model) -> Sequence[topwork.ParameterGroup]:
         trainable = tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)

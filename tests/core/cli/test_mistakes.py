@@ -63,7 +63,7 @@ def test_a_monitor_that_does_not_exist_is_told_by_the_plan(command: Command, exp
     ("rows", "message"),
     [
         (b"text,mood\ngood,yes\nb\xe9te,no\n", "rows.csv:3: byte 20 (0xe9) is not utf-8; set `encoding`"),
-        ("text,mood\ngood,yes\nbad\n", "rows.csv:3: the row has 1 fields, the header 2"),
+        ("text,mood\ngood,yes\nbad\n", "rows.csv:3: the row should have 2 fields as the header has, but has 1"),
         ("text,moood\ngood,yes\n", "rows.csv:2: mood: there is no such column, only text, moood; did you mean moood?"),
         (
             "text,mood\na,yes\nb,no\nc,no\nd,no\ne,maybe\n",

@@ -64,9 +64,9 @@ def test_csv_rows_keep_their_physical_line() -> None:
 def test_csv_rows_with_too_few_or_too_many_fields_are_named() -> None:
     content = "text,label\none\ntwo,a\nthree,b,c\n"
     assert rows("a.csv", content) == [
-        (2, "the row has 1 fields, the header 2"),
+        (2, "the row should have 2 fields as the header has, but has 1"),
         (3, {"text": "two", "label": "a"}),
-        (4, "the row has 3 fields, the header 2"),
+        (4, "the row should have 2 fields as the header has, but has 3"),
     ]
 
 

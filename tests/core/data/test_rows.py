@@ -141,7 +141,7 @@ def test_faults_of_every_kind_are_told_together(write: Write) -> None:
     path = write("a.csv", 'text,mood\n,x\ntoo,many,fields\nfine,x\n"open,x\n')
     assert faults(path, "mood") == [
         "a.csv:2: text: the text is empty",
-        "a.csv:3: the row has 3 fields, the header 2",
+        "a.csv:3: the row should have 2 fields as the header has, but has 3",
         "a.csv:5: not valid CSV: unexpected end of data",
     ]
 

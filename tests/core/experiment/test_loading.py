@@ -168,7 +168,7 @@ def test_a_file_that_is_no_mapping_says_how_to_start(faults: Faults, text: str) 
 
 def test_a_duplicate_key_is_placed(faults: Faults) -> None:
     text = MINIMAL + "training:\n  epochs: 3\n  seed: 1\n  epochs: 4\n"
-    assert faults(text) == ["e.yaml:9:3: key epochs occurs twice; keep one"]
+    assert faults(text) == ["e.yaml:9:3: key epochs occurs twice, first in line 7; keep one"]
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,8 @@ def test_an_experiment_cannot_be_changed(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("source", "fault"),
     [
-        ({}, "give path, or train and with it validation or test"),
-        ({"test": "t.csv"}, "give path, or train and with it validation or test"),
+        ({}, "give path, or train and, where there are such rows, validation and test"),
+        ({"test": "t.csv"}, "give path, or train and, where there are such rows, validation and test"),
         (
             {"path": "a.csv", "train": "t.csv", "test": "s.csv"},
             "give either path or one file for each split, not path and train, test",

@@ -5,12 +5,19 @@ import json
 import logging
 import os
 import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import mlflow
 import pytest
@@ -50,8 +57,8 @@ def register_backbones(register):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _tiny_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Install the tiny backbone as a plugin of another package."""
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Install the tiny backbone as a plugin of another package, and return the folder that it lies in."""
     folder = tmp_path_factory.mktemp("installed")
     info = folder / "tiny_plugin-1.5.dist-info"
     info.mkdir()
@@ -60,7 +67,7 @@ def _tiny_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     (info / "entry_points.txt").write_text("[topwork]\ntiny = tiny_plugin\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        yield
+        yield folder
 
 
 def small(uri: str, *settings: str) -> Experiment:
@@ -75,7 +82,8 @@ class Tracked:
     result: Result
     client: MlflowClient
     run: Run
-    environment: dict[str, str]
+    before: dict[str, str]
+    after: dict[str, str]
 
     def history(self, name: str) -> list[tuple[int, float]]:
         return [(m.step, m.value) for m in self.client.get_metric_history(self.run.info.run_id, name)]
@@ -94,12 +102,10 @@ def tracked(_migrated_store: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("tracked")
     shutil.copy(_migrated_store, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    environment = dict(os.environ)
-    experiment = small(uri)
+    experiment, before = small(uri), dict(os.environ)
     result = train(experiment, output=folder / "model")
-    assert result.run_id is not None
-    client = MlflowClient(tracking_uri=uri)
-    return Tracked(experiment, result, client, client.get_run(result.run_id), environment)
+    after, client = dict(os.environ), MlflowClient(tracking_uri=uri)
+    return Tracked(experiment, result, client, client.get_run(str(result.run_id)), before, after)
 
 
 def test_a_run_is_finished_and_has_its_name(tracked: Tracked) -> None:
@@ -198,38 +204,68 @@ def test_versions_and_plugins_are_tags(tracked: Tracked) -> None:
     assert {f"plugin.head.{kind}" for kind in ("binary", "classification")} <= tags.keys()
 
 
+def stored_in(tracked: Tracked) -> Path:
+    """The folder of the MLflow model that belongs to the run."""
+    (stored,) = tracked.client.search_logged_models([tracked.run.info.experiment_id])
+    assert stored.source_run_id == tracked.run.info.run_id
+    return Path(mlflow.artifacts.download_artifacts(stored.artifact_location))
+
+
 def test_the_stored_model_predicts_what_the_folder_predicts(tracked: Tracked) -> None:
     texts = ["The scale is not reliable at all.", "I found the display a pleasure."]
-    (stored,) = tracked.client.search_logged_models([tracked.run.info.experiment_id])
-    said = mlflow.pyfunc.load_model(stored.artifact_location).predict(texts)
+    said = mlflow.pyfunc.load_model(str(stored_in(tracked))).predict(texts)
+    plain = [{task: prediction.model_dump() for task, prediction in by_task.items()} for by_task in said]
     expected = load_model(tracked.result.folder).predict(texts)
-    assert len(said) == 2
-    for one, other in zip(said, expected, strict=True):
-        assert one.keys() == other.keys()
-        for task in other:
-            assert one[task].label == other[task].label
-            assert one[task].probabilities == other[task].probabilities
+    assert plain == [{task: asdict(prediction) for task, prediction in by_task.items()} for by_task in expected]
 
 
 def test_the_stored_model_names_the_packages_it_needs(tracked: Tracked) -> None:
-    (stored,) = tracked.client.search_logged_models([tracked.run.info.experiment_id])
-    required = Path(mlflow.artifacts.download_artifacts(f"{stored.artifact_location}/requirements.txt")).read_text()
-    assert {f"topwork=={version('topwork')}", "tiny-plugin==1.5"} <= set(required.split())
-    assert stored.source_run_id == tracked.run.info.run_id
+    required = (stored_in(tracked) / "requirements.txt").read_text().split()
+    assert {f"topwork=={version('topwork')}", "tiny-plugin==1.5"} <= set(required)
 
 
 def test_nothing_that_is_stored_is_pickled(tracked: Tracked) -> None:
-    (stored,) = tracked.client.search_logged_models([tracked.run.info.experiment_id])
-    folder = Path(mlflow.artifacts.download_artifacts(stored.artifact_location))
-    assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".bin")]
+    suffixes = {path.suffix for path in stored_in(tracked).rglob("*") if path.is_file()}
+    assert not suffixes & {".pkl", ".pickle", ".pt", ".bin"}
+
+
+def post(url: str, content: object) -> Any:
+    headers = {"Content-Type": "application/json"}
+    with urlopen(Request(url, json.dumps(content).encode(), headers), timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+@pytest.mark.slow
+def test_the_stored_model_is_served(tracked: Tracked, installed: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(stored_in(tracked))]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # mlflow looks for uvicorn there
+    environment = os.environ | {"PYTHONPATH": str(installed), "PATH": path}
+    log = tmp_path / "server.txt"
+    with log.open("w") as file:
+        server = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
+                break
+            time.sleep(0.5)
+        texts = ["The scale is not reliable at all."]
+        answer = post(f"http://127.0.0.1:{port}/invocations", {"inputs": texts})
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait(timeout=30)
+    (expected,) = load_model(tracked.result.folder).predict(texts)
+    assert answer == {"predictions": [{task: asdict(said) for task, said in expected.items()}]}
 
 
 def test_a_run_leaves_the_environment_as_it_was(tracked: Tracked) -> None:
-    kept = {name: value for name, value in tracked.environment.items() if name.startswith("MLFLOW_")}
-    assert {name: os.environ[name] for name in kept if name != "MLFLOW_TRACKING_URI"} == {
-        name: value for name, value in kept.items() if name != "MLFLOW_TRACKING_URI"
-    }
-    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert tracked.before == tracked.after
     assert mlflow.active_run() is None
 
 

@@ -69,7 +69,7 @@ def reviews_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty lines in the format of the reference data: 2 sentiments, 6 categories."""
     categories = ["books", "camera", "dvd", "health", "music", "software"]
     lines = [
-        f"{categories[n % 6]} {('pos', 'neg')[n % 2]} {n}.txt this is review number {n} , and it {'rambles ' * (n % 5)}."
+        f"{categories[n % 6]} {('pos', 'neg')[n % 2]} {n}.txt this is review {n} , and it {'rambles ' * (n % 5)}."
         for n in range(40)
     ]
     path = tmp_path_factory.mktemp("data") / "reviews.txt"

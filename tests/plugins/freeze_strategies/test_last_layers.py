@@ -37,5 +37,5 @@ def test_more_layers_than_there_are_is_a_fault() -> None:
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_at_least_one_layer_trains(count: int) -> None:
-    with pytest.raises(ValidationError, match="greater than 0"):
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
         LastLayersConfig(count=count)

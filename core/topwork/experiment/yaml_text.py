@@ -1,0 +1,79 @@
+"""Read YAML 1.2 with the place of every key, refusing what YAML readers pass over in silence."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+#: Line and column, from 1.
+Place = tuple[int, int]
+Path_ = tuple[str | int, ...]
+
+
+class NotYamlError(Exception):
+    """The text is not YAML, or not plain YAML; carries where and why."""
+
+    def __init__(self, place: Place, reason: str) -> None:
+        super().__init__(reason)
+        self.place = place
+
+
+@dataclass(frozen=True)
+class YamlText:
+    """Plain values, and the place of every key and list item by path."""
+
+    value: object
+    places: dict[Path_, Place]
+
+
+def read_yaml(text: str) -> YamlText:
+    """Read ``text``: mappings, lists, text, numbers and truth values, nothing else.
+
+    Raises:
+        NotYamlError: a key occurs twice, a tag is used, or the text is not YAML.
+    """
+    reader = YAML(typ="safe", pure=True)  # the C reader speaks YAML 1.1, where 1e-3 is text
+    reader.allow_duplicate_keys = True  # looked for below, where both places are known
+    try:
+        tree = reader.compose(StringIO(text))
+        places = dict(_walk(tree, ())) if tree is not None else {}
+        return YamlText(reader.load(StringIO(text)), {(): (1, 1)} | places)
+    except ReaderError as fault:
+        before = text[: fault.position]
+        place = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise NotYamlError(place, f"not valid YAML: {fault.reason}") from None
+    except MarkedYAMLError as fault:
+        mark = fault.problem_mark or fault.context_mark
+        raise NotYamlError((mark.line + 1, mark.column + 1), f"not valid YAML: {fault.problem}") from None
+    except YAMLError as fault:
+        raise NotYamlError((1, 1), f"not valid YAML: {fault}") from None
+
+
+def _walk(node: Node, at: Path_) -> Iterator[tuple[Path_, Place]]:
+    """Yield the place of everything below ``node``, checking tags and keys on the way."""
+    tag = str(node.ctag)
+    if tag and (tag.startswith("!") or "python" in tag):
+        raise NotYamlError(_place(node), f"not valid YAML: the tag {tag} is not allowed; write plain values")
+    if isinstance(node, SequenceNode):
+        for index, item in enumerate(node.value):
+            yield (*at, index), _place(item)
+            yield from _walk(item, (*at, index))
+    if isinstance(node, MappingNode):
+        first: dict[str, Place] = {}
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                raise NotYamlError(_place(key), "not valid YAML: a key must be a word")
+            if key.value in first:
+                line, _ = first[key.value]
+                raise NotYamlError(_place(key), f"key {key.value} occurs twice, first in line {line}; keep one")
+            first[key.value] = _place(key)
+            yield (*at, key.value), _place(key)
+            yield from _walk(value, (*at, key.value))
+
+
+def _place(node: Node) -> Place:
+    return node.start_mark.line + 1, node.start_mark.column + 1
