@@ -62,9 +62,16 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the sha256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as fault:
+        raise StorageError(f"{path} cannot be read: {fault.strerror}") from None
 
 
 def _sync(path: Path) -> None:

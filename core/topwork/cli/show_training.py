@@ -40,7 +40,6 @@ def make_progress() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
         console=console,
     )
 
@@ -55,7 +54,7 @@ class ProgressBar(Observer):
     def begin(self, phase: str, total: int) -> None:
         if self.bar is not None:
             self.progress.remove_task(self.bar)
-        self.bar = self.progress.add_task(phase, total=total, losses="")
+        self.bar = self.progress.add_task(phase, total=total)
 
     def advance(self, done: int) -> None:
         if self.bar is not None:

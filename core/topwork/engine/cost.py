@@ -53,13 +53,13 @@ def _forward(stage: Stage, tokens: float, width: int) -> float:
 
 def _backward(stage: Stage, tokens: float, width: int, reached: bool) -> tuple[bool, float]:
     """Whether gradients flow below what follows ``stage``, and its operations per token backward."""
-    cost = 0.0
+    cost, inside = 0.0, reached
     for parent in stage.modules:
         for linear in _linears(parent):
             cost += 2.0 * linear.weight.numel() * (linear.weight.requires_grad + reached)
-            reached = reached or linear.weight.requires_grad
+            inside = reached = reached or linear.weight.requires_grad
         reached = reached or any(parameter.requires_grad for parameter in parent.parameters())
-    if stage.mixes_tokens and reached:
+    if stage.mixes_tokens and inside:  # a norm that trains behind attention needs nothing of attention's gradient
         cost += 8.0 * tokens * width
     return reached, cost
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,23 +105,27 @@ def make_plan(experiment: Experiment, model: MultiTaskModel, *, texts: int, toke
 
 
 def check_partition(model: MultiTaskModel, groups: Sequence[ParameterGroup], *, kind: str) -> None:
-    """Check that every trainable parameter is in exactly one group and no frozen one in any.
+    """Check that every trainable parameter is in exactly one group, no frozen one in any, and rates are sound.
 
     Raises:
         PluginError: names the parameters at fault.
     """
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    grouped = [name for group in groups for name in group.parameters]
+    grouped = Counter(name for group in groups for name in group.parameters)
     faults = {
-        "are in no group": trainable - set(grouped),
-        "are in several groups": {name for name in grouped if grouped.count(name) > 1},
-        "are in a group but frozen or unknown": set(grouped) - trainable,
+        "in no group": trainable - grouped.keys(),
+        "in several groups": {name for name, count in grouped.items() if count > 1},
+        "in a group but frozen or unknown": grouped.keys() - trainable,
     }
     said = [
-        f"{len(names)} parameters {fault}: {', '.join(sorted(names)[:3])}" for fault, names in faults.items() if names
+        f"{fault}: {', '.join(sorted(names)[:3])} ({len(names)} in all)" for fault, names in faults.items() if names
     ]
     if len({group.name for group in groups}) < len(groups):
         said.append(f"group names must differ, but are {', '.join(group.name for group in groups)}")
+    for group in groups:
+        for name, value in (("learning rate", group.learning_rate), ("weight decay", group.weight_decay)):
+            if not 0 <= value < math.inf:
+                said.append(f"the {name} of group {group.name} must be a number from 0, but is {value}")
     if said:
         raise PluginError("\n".join(f"optimizer grouping {kind!r}: {fault}" for fault in said))
 

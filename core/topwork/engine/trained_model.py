@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from topwork.data.dataset import Part, load_dataset, read_part
@@ -24,6 +25,7 @@ from topwork.engine.encoding import encode, tokenize
 from topwork.engine.evaluation import Estimate, Rows, estimates, outputs_of
 from topwork.engine.model import MultiTaskModel
 from topwork.errors import DataError, PluginError, StorageError
+from topwork.experiment.loading import worded
 from topwork.experiment.schema import CATALOGS, Experiment, Source
 from topwork.files import new_folder, sha256_of
 from topwork.interfaces.head import Classes
@@ -161,11 +163,17 @@ def load_model(folder: str | Path) -> TrainedModel:
         plugin = needed[catalog.interface, settings["kind"]]
         try:
             return catalog.parse(settings, problems=registry.problems)
-        except ValueError as fault:  # pydantic's ValidationError is one too
+        except ValidationError as fault:
+            told = (f"{'.'.join(map(str, error['loc']))}: {worded(error)}" for error in fault.errors())
+            raise _incompatible(folder, plugin, "; ".join(told)) from None
+        except ValueError as fault:
             raise _incompatible(folder, plugin, str(fault)) from None
 
     classes = {task: Classes(tuple(names)) for task, names in manifest["classes"].items()}
-    backbone = config_of("backbone", experiment["backbone"]).restore(folder / "backbone")
+    try:
+        backbone = config_of("backbone", experiment["backbone"]).restore(folder / "backbone")
+    except (OSError, ValueError) as fault:
+        raise StorageError(f"{folder / 'backbone'} is damaged: {fault}; copy the folder again") from None
     pooling = config_of("pooling", experiment["pooling"]).build(backbone.width)
     heads = {
         task: config_of("head", experiment["tasks"][task]["head"]).build(pooling.width, labels)
@@ -204,17 +212,22 @@ def needed_plugins(experiment: Mapping[str, Any], registry: Registry) -> list[Ne
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(written, dict):
+            raise ValueError("it holds no JSON object")
+    except (FileNotFoundError, NotADirectoryError):
         raise StorageError(f"{folder} is not a trained model: it holds no model.json") from None
     except (OSError, ValueError) as fault:
         raise StorageError(f"{path} cannot be read: {fault}") from None
-    if manifest.get("format") != FORMAT:
+    if written.get("format") != FORMAT:
         raise StorageError(
-            f"{path} has format {manifest.get('format')}, this topwork ({version('topwork')}) reads format {FORMAT}; "
-            f"use topwork {manifest.get('topwork', '?')}, which wrote it"
+            f"{path} has format {written.get('format')}, this topwork ({version('topwork')}) reads format {FORMAT}; "
+            f"use topwork {written.get('topwork', '?')}, which wrote it"
         )
-    return manifest
+    missing = {"weights_sha256", "classes", "plugins", "experiment"} - written.keys()
+    if missing:
+        raise StorageError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}; copy the folder again")
+    return written
 
 
 def _incompatible(folder: Path, plugin: Mapping[str, str], why: str) -> PluginError:

@@ -110,11 +110,11 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 batch_losses = backward(prepared, train, rows, experiment, accelerator=accelerator)
                 if not all(map(math.isfinite, batch_losses.values())):
-                    monitor.restore(model)
-                    raise diverged(batch_losses, optimizer, number, step, outcome.best)
+                    raise monitor.give_up(model, diverged(batch_losses, optimizer, number, step, monitor.best))
                 if settings.clip_norm is not None:
                     accelerator.clip_grad_norm_(prepared.parameters(), settings.clip_norm)
                 optimizer.step()
+                rates = rates_of(optimizer)
                 schedule.step()
                 losses = {name: loss + batch_losses[name] * len(rows) / train.count for name, loss in losses.items()}
                 observer.advance(1)
@@ -124,10 +124,10 @@ def fit(
         metrics["training/loss"] = total_loss(metrics, "training", experiment)
         if "validation" in data:
             metrics |= evaluate(model, data["validation"], "validation", experiment, device=accelerator.device)
-        if not (all(map(math.isfinite, metrics.values())) and finite(model)):
-            monitor.restore(model)
-            raise diverged(metrics, optimizer, number, steps, outcome.best)
-        epoch = Epoch(number, metrics, rates_of(optimizer), train.count / seconds)
+        all_losses = {name: value for name, value in metrics.items() if name.endswith("/loss")}
+        if not (all(map(math.isfinite, all_losses.values())) and finite(model)):
+            raise monitor.give_up(model, diverged(all_losses, optimizer, number, steps, monitor.best))
+        epoch = Epoch(number, metrics, rates, train.count / seconds)
         outcome.epochs.append(epoch)
         observer.epoch(epoch)
         outcome.best = monitor.best_after(epoch, model)
@@ -146,8 +146,8 @@ def backward(
     """Add the gradients of one batch, in as many pieces as asked for, and return the mean loss of each task."""
     tasks = accelerator.unwrap_model(model).tasks
     sums = dict.fromkeys(tasks, 0.0)
-    pieces = rows.tensor_split(experiment.training.accumulation)
-    for number, piece in enumerate(piece for piece in pieces if len(piece)):
+    pieces = [piece for piece in rows.tensor_split(experiment.training.accumulation) if len(piece)]
+    for number, piece in enumerate(pieces):
         hidden, mask = data.activations.batch(piece)
         with accelerator.no_sync(model) if number < len(pieces) - 1 else nullcontext():
             outputs = model(hidden.to(accelerator.device), mask.to(accelerator.device))
@@ -278,7 +278,7 @@ class Monitor:
     def best_after(self, epoch: Epoch, model: MultiTaskModel) -> int:
         """Take note of an epoch and return the number of the best so far; without patience that is the last."""
         score = self.sign * epoch.metrics[self.name]
-        if score > self.score or self.patience is None:
+        if score > self.score or not self.best or self.patience is None:
             self.best, self.score = epoch.number, score
             self.weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         return self.best
@@ -286,6 +286,11 @@ class Monitor:
     def exhausted(self, epoch: int) -> bool:
         """Whether the metric has not improved for as many epochs as patience allows."""
         return self.patience is not None and epoch - self.best >= self.patience
+
+    def give_up(self, model: MultiTaskModel, fault: TrainingError) -> TrainingError:
+        """Go back to the best epoch and return ``fault`` to be raised."""
+        self.restore(model)
+        return fault
 
     @torch.no_grad()
     def restore(self, model: MultiTaskModel) -> None:

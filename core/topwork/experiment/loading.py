@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from topwork.errors import ConfigurationError, did_you_mean
 from topwork.experiment.origin import Origin
@@ -100,20 +101,24 @@ def _resolve_files(experiment: Experiment, origin: Origin) -> dict[str, Source]:
 
 
 def _messages(fault: ValidationError, raw: object, origin: Origin, registry: Registry) -> Iterator[str]:
-    """Word pydantic's errors as this project words errors."""
+    """Say where each fault is, with the nearest valid key for one that is unknown."""
     for error in fault.errors():
         path = tuple(part for part in error["loc"] if part != "[key]")
-        where = origin.locate(*path)
-        if error["type"] == "extra_forbidden":
-            hint = did_you_mean(str(path[-1]), _known_keys(path[:-1], raw, registry))
-            yield f"{where}: unknown key{hint}"
-        elif error["type"] == "missing":
-            yield f"{where}: this key is required"
-        elif error["type"] == "value_error":
-            yield from (f"{where}: {line}" for line in str(error["ctx"]["error"]).splitlines())
-        else:
-            message = error["msg"]
-            yield f"{where}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+        unknown = error["type"] == "extra_forbidden"
+        hint = did_you_mean(str(path[-1]), _known_keys(path[:-1], raw, registry)) if unknown else ""
+        yield from (f"{origin.locate(*path)}: {line}{hint}" for line in worded(error).splitlines())
+
+
+def worded(error: ErrorDetails) -> str:
+    """Word one of pydantic's errors as this project words errors, without its place."""
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    if error["type"] == "missing":
+        return "this key is required"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    message = error["msg"]
+    return f"{message[0].lower()}{message[1:]}, got {error['input']!r}"
 
 
 def _known_keys(path: Path_, raw: object, registry: Registry) -> set[str]:

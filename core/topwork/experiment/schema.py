@@ -188,7 +188,8 @@ class Training(Section):
         schedule: of all learning rates, by optimizer step: ``linear`` and ``cosine`` fall to 0.
         warmup: fraction of all steps in which the rates rise from 0.
         device: ``auto`` takes the best there is.
-        precision: ``bfloat16`` computes the trained part in mixed precision.
+        precision: ``bfloat16`` trains and validates what is right of the cut in mixed precision; the final
+            figures are in float32, as the saved model is.
     """
 
     epochs: Count = 20

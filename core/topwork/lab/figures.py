@@ -20,7 +20,7 @@ def learning_curves(epochs: Sequence[Epoch], best: int) -> Figure:
             axes.plot(numbers, values, style, marker="o", markersize=3, label=name.removesuffix(f"/{panel}"))
         axes.axvline(best, color="grey", linewidth=0.8, linestyle=":")
         axes.set(title=panel.replace("_", " "), xlabel=f"epoch (best: {best})")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure
@@ -38,8 +38,9 @@ def confusion_matrix(task: str, names: Sequence[str], counts: Sequence[Sequence[
             color = "white" if count > largest / 2 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
     ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=45, ha="right")
-    axes.set_yticks(ticks, names)
-    axes.set(title=task, xlabel="predicted", ylabel="true")
+    axes.set_xticks(ticks, names, rotation=45, ha="right", parse_math=False)  # a $ in a class name is a dollar
+    axes.set_yticks(ticks, names, parse_math=False)
+    axes.set_title(task, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="true")
     figure.colorbar(image, shrink=0.8)
     return figure

@@ -85,7 +85,8 @@ def carry_out(
     if log:
         log.finish(result)
         if experiment.tracking.log_model:
-            log.model(folder, prepared.dataset.parts["train"].texts[:2], registry, experiment)
+            example = [text[:100] for text in prepared.dataset.parts["train"].texts[:2]]
+            log.model(folder, example, registry, experiment)
     return result
 
 

