@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
@@ -17,6 +18,8 @@ DATA = Path(os.environ.get("TOPWORK_DATA", ROOT.parent / "shared" / "data"))
 pytest.register_assert_rewrite("topwork.testing")
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
+settings.register_profile("topwork", deadline=None, derandomize=True)  # machines are slow at times; tests repeat
+settings.load_profile("topwork")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -42,6 +42,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_commands_of_the_readme_run_in_the_order_of_reading(checkout: Path) -> None:
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("topwork ")]
+    lines = [line for line in lines if "reviews.txt" not in line]  # real data is not part of the project
     assert len(lines) >= 5
     printed = {line: run(*shlex.split(line, comments=True), folder=checkout) for line in lines}
     plan = printed["topwork plan experiments/quickstart.yaml"]

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from torch import nn
@@ -51,7 +51,6 @@ def test_no_dropout_means_no_dropout_module() -> None:
     assert not any(isinstance(module, nn.Dropout) for module in topwork.mlp(4, 2, hidden=[3], dropout=0.0))
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, FIVE_CLASSES - 1), st.integers(0, FIVE_CLASSES - 1)), min_size=1, max_size=40))
 def test_macro_f1_equals_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     predicted, targets = torch.tensor(pairs).unbind(dim=1)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from topwork.data.readers import Row, column_missing, decode, read
@@ -127,14 +127,12 @@ def test_odd_texts_stay_what_they_are_in_every_format(text: str) -> None:
     assert rows("a.parquet", as_parquet({"text": [text], "label": ["007"]})) == [(1, wanted)]
 
 
-@settings(deadline=None, derandomize=True)
 @given(TABLES, st.sampled_from(["\n", "\r\n"]))
 def test_csv_gives_back_what_was_written(table: list[tuple[str, str]], line_end: str) -> None:
     found = rows("a.csv", as_csv(table, line_end).encode())
     assert [row for _, row in found] == [{"text": text, "label": label} for text, label in table]
 
 
-@settings(deadline=None, derandomize=True)
 @given(TABLES, st.booleans(), st.sampled_from(["\n", "\r\n"]))
 def test_jsonl_gives_back_what_was_written(table: list[tuple[str, str]], ascii_only: bool, line_end: str) -> None:
     wanted = [{"text": text, "label": label} for text, label in table]
@@ -142,7 +140,6 @@ def test_jsonl_gives_back_what_was_written(table: list[tuple[str, str]], ascii_o
     assert rows("a.jsonl", content.encode()) == list(enumerate(wanted, 1))
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters='"\n')), min_size=1, max_size=6))
 def test_the_line_of_a_csv_row_is_where_it_starts(texts: list[str]) -> None:
     content, starts = "text\n", []

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from topwork.data.splits import divide
@@ -30,7 +30,6 @@ def parts(count: int, split: Split) -> dict[str, list[int]]:
     return {name: numbers.tolist() for name, numbers in divided.items()}
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(1, 300), FRACTIONS, FRACTIONS, st.sampled_from(METHODS), st.integers(0, 5))
 def test_splits_are_disjoint_complete_and_sorted(
     count: int, validation: float, test: float, method: str, seed: int
@@ -92,7 +91,6 @@ def test_the_seed_does_not_touch_numpys_global_generator() -> None:
     assert np.random.random() == expected
 
 
-@settings(deadline=None, derandomize=True)
 @given(
     st.lists(st.integers(5, 200), min_size=1, max_size=4),
     st.sampled_from([0.1, 0.2, 0.5]),

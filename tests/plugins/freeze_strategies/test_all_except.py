@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -76,7 +76,6 @@ def test_a_pattern_matches_nothing_less_than_that(pattern: str) -> None:
     assert not matches(pattern, FFN)
 
 
-@settings(deadline=None, derandomize=True)
 @given(SEGMENTS, st.data())
 def test_every_run_of_segments_matches_with_any_of_them_starred(name: list[str], data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(name) - 1))
@@ -86,14 +85,12 @@ def test_every_run_of_segments_matches_with_any_of_them_starred(name: list[str],
     assert matches(".".join(pattern), ".".join(name))
 
 
-@settings(deadline=None, derandomize=True)
 @given(SEGMENTS, SEGMENTS)
 def test_a_pattern_without_stars_matches_like_a_dotted_substring(pattern: list[str], name: list[str]) -> None:
     wanted, text = f".{'.'.join(pattern)}.", f".{'.'.join(name)}."
     assert matches(".".join(pattern), ".".join(name)) == (wanted in text)
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(0, 11), st.integers(0, 11))
 def test_a_layers_number_never_matches_that_of_another(asked: int, layer: int) -> None:
     assume(asked != layer)

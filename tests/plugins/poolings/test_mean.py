@@ -1,7 +1,7 @@
 """The mean of the real tokens."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from topwork_plugins.poolings.mean import MeanConfig
@@ -19,7 +19,6 @@ def test_real_tokens_are_averaged_and_padding_is_not() -> None:
     assert pooled.tolist() == [[2.0, 20.0], [4.0, 5.0]]
 
 
-@settings(deadline=None, derandomize=True)
 @given(LENGTHS, st.integers(0, 2**32))
 def test_each_text_gives_the_mean_of_its_own_tokens(lengths: list[int], seed: int) -> None:
     mask = mask_of(lengths)
