@@ -17,6 +17,7 @@ DATA = Path(os.environ.get("TOPWORK_DATA", ROOT.parent / "shared" / "data"))
 
 pytest.register_assert_rewrite("topwork.testing")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start; two workers share two cores
 torch.set_num_threads(1)
 settings.register_profile("topwork", deadline=None, derandomize=True)  # machines are slow at times; tests repeat
 settings.load_profile("topwork")

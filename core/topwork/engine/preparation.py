@@ -56,10 +56,11 @@ def prepare(experiment: Experiment) -> Prepared:
 
 def encode_splits(
     prepared: Prepared, *, device: torch.device, observer: Observer
-) -> tuple[dict[SplitName, Rows], float]:
+) -> tuple[dict[SplitName, Rows], float | None]:
     """Compute what the cut keeps of every text, once, and return it with the texts encoded per second.
 
-    Where it would not fit into half of the free memory, it is computed again for each batch instead.
+    Where it would not fit into half of the free memory, it is computed again for each batch instead; then, as
+    with an empty prefix, there is no rate.
     """
     model, plan = prepared.model.to(device), prepared.plan
     fits = plan.kept_bytes <= psutil.virtual_memory().available / 2
@@ -75,4 +76,4 @@ def encode_splits(
             activations = Recomputed(model, ids, device)
         targets = {task: torch.from_numpy(values) for task, values in part.targets.items()}
         rows[name] = Rows(activations, targets, len(part.texts))
-    return rows, plan.texts / (perf_counter() - started)
+    return rows, plan.texts / (perf_counter() - started) if fits and plan.prefix else None

@@ -57,7 +57,7 @@ def carry_out(
     experiment, model = prepared.experiment, prepared.model
     accelerator = make_accelerator(experiment.training)
     data, texts_per_second = encode_splits(prepared, device=accelerator.device, observer=observer)
-    if log:
+    if log and texts_per_second:
         log.encoded(texts_per_second)
     both = Observers([observer, *([log] if log else [])])
     try:

@@ -75,7 +75,8 @@ def active(store: Store, run_id: str) -> Iterator[None]:
         with mlflow.start_run(run_id=run_id):
             yield
     finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None unsets it; asking for the one before would have fixed the default for good
+        # None takes it back; to ask for the one before would have made the default permanent.
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # its signature does not say so
         if variable is not None:
             os.environ["MLFLOW_TRACKING_URI"] = variable
         store.client.update_run(run_id, status="RUNNING")
