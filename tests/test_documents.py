@@ -47,7 +47,7 @@ def test_the_commands_of_the_readme_run_in_the_order_of_reading(checkout: Path) 
     printed = {line: run(*shlex.split(line, comments=True), folder=checkout) for line in lines}
     plan = printed["topwork plan experiments/quickstart.yaml"]
     shown = blocks("text")[0]
-    assert [line.rstrip() for line in shown.splitlines()] == [line.rstrip() for line in plan.splitlines()][:-1]
+    assert [line.rstrip() for line in shown.splitlines()] == [line.rstrip() for line in plan.splitlines()]
 
 
 @pytest.mark.slow

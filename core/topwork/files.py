@@ -11,6 +11,17 @@ from pathlib import Path
 from topwork.errors import StorageError
 
 
+def check_new_folder(folder: Path) -> None:
+    """Check, before hours of work, that ``folder`` can be made.
+
+    Raises:
+        StorageError: it exists already, or its parent cannot be written to.
+    """
+    with new_folder(folder):
+        pass
+    folder.rmdir()
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``folder`` to fill; at the end it is synced and takes that name.
@@ -24,9 +35,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
             raise StorageError(f"{folder} exists already; nothing is overwritten, so give another name or remove it")
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        temporary.chmod(0o755)
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
+            path.chmod(0o755 if path.is_dir() else 0o644)  # a colleague may read it too
             _sync(path)
         temporary.rename(folder)
         _sync(folder.parent)

@@ -176,3 +176,11 @@ def test_a_file_below_a_file_is_a_storage_error(tmp_path: Path) -> None:
 def test_the_digest_is_sha256(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_is_written_may_be_read_by_others(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "new") as temporary:
+        (temporary / "inside").mkdir()
+        (temporary / "inside" / "secretive").touch(mode=0o600)
+    modes = [oct((tmp_path / "new" / name).stat().st_mode & 0o777) for name in ("", "inside", "inside/secretive")]
+    assert modes == ["0o755", "0o755", "0o644"]

@@ -35,7 +35,7 @@ def show_training(experiment: Experiment, output: Path | None) -> None:
 def make_progress() -> Progress:
     """Build the bar."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

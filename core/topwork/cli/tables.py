@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from topwork.engine.evaluation import Estimate
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)  # what is printed is often a user's text
 if not console.is_terminal:
     console.width = 200  # nobody wraps what goes into a file or a pipe
 
@@ -26,7 +26,7 @@ def table(*columns: str) -> Table:
 
 def heading(text: str) -> None:
     """Print what follows' title."""
-    console.print(f"[bold]{escape(text)}[/bold]", soft_wrap=True)
+    console.print(Text(text, style="bold"), soft_wrap=True)
 
 
 def show_estimates(estimates: Mapping[str, Estimate], title: str) -> None:
@@ -36,7 +36,8 @@ def show_estimates(estimates: Mapping[str, Estimate], title: str) -> None:
     for name, figure in estimates.items():
         task, _, metric = name.rpartition("/")
         interval = "unknown" if math.isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
-        shown.add_row(task, metric, f"{figure.value:.3f}", interval, f"{figure.rows:,}")
+        value = "undefined" if math.isnan(figure.value) else f"{figure.value:.3f}"
+        shown.add_row(task, metric, value, interval, f"{figure.rows:,}")
     console.print(shown)
 
 

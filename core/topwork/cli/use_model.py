@@ -65,18 +65,24 @@ def write_vectors(model: Path, texts: Sequence[str], file: Path | None, output: 
 
 
 def read_texts(texts: Sequence[str], file: Path | None) -> list[str]:
-    """Take texts from the arguments, a file, or standard input; there one to a line, blank lines left out."""
+    """Take texts from the arguments, a file, or standard input; there one to a line.
+
+    Raises:
+        ConfigurationError: both are given, or the input is not UTF-8.
+        StorageError: the file cannot be read.
+    """
     if texts and file:
         raise ConfigurationError("give texts either as arguments or with --file")
     if texts:
         return list(texts)
     try:
-        content = file.read_text(encoding="utf-8") if file else sys.stdin.read()
+        content = (file.read_bytes() if file else sys.stdin.buffer.read()).decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         raise ConfigurationError(f"{file or 'standard input'} must be UTF-8 text: {fault}") from None
     except OSError as fault:
         raise StorageError(f"{file} cannot be read: {fault.strerror}") from None
-    return [line.removesuffix("\r") for line in content.split("\n") if line.strip()]
+    lines = content.removesuffix("\n").split("\n") if content else []
+    return [line.removesuffix("\r") for line in lines]
 
 
 def _certainty(prediction: Prediction) -> str:

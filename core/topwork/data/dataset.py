@@ -52,19 +52,33 @@ def load_dataset(experiment: Experiment) -> Dataset:
     """
     _, source = experiment.source
     columns = {name: task.label for name, task in experiment.tasks.items()}
+    splits, digests = read_splits(source, columns)
+    labels = {task: _classes(task, splits["train"].columns[column]) for task, column in columns.items()}
+    parts = {name: Part(rows.texts, encode_labels(rows, columns, labels)) for name, rows in splits.items()}
+    return Dataset(parts, labels, digests, _overlaps(splits))
+
+
+def read_splits(source: Source, columns: Mapping[str, str]) -> tuple[dict[SplitName, Rows], dict[Path, str]]:
+    """Read a source's files and divide their rows.
+
+    Args:
+        columns: the label column of each task.
+
+    Returns:
+        The rows of each split, and the sha256 of each file.
+
+    Raises:
+        DataError: files, rows or splits are at fault.
+    """
     split = source.split or Split()
     wanted = list(dict.fromkeys([*columns.values(), *([split.by] if split.by else [])]))
     read = {name: read_rows(path, source, wanted) for name, path in source.files().items()}
-    if "all" in read:
-        rows = read["all"]
-        strata = rows.columns[split.by] if split.by else None
-        splits = {name: _take(rows, numbers) for name, numbers in divide(len(rows.texts), split, strata).items()}
-    else:
-        splits = {name: read[name] for name in SPLITS if name in read}
-    labels = {task: _classes(task, splits["train"].columns[column]) for task, column in columns.items()}
-    parts = {name: Part(rows.texts, encode_labels(rows, columns, labels)) for name, rows in splits.items()}
     digests = {path: read[name].digest for name, path in source.files().items()}
-    return Dataset(parts, labels, digests, _overlaps(splits))
+    if "all" not in read:
+        return {name: read[name] for name in SPLITS if name in read}, digests
+    rows = read["all"]
+    strata = rows.columns[split.by] if split.by else None
+    return {name: _take(rows, numbers) for name, numbers in divide(len(rows.texts), split, strata).items()}, digests
 
 
 def read_part(path: Path, source: Source, columns: Mapping[str, str], labels: Mapping[str, Classes]) -> Part:

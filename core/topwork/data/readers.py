@@ -148,7 +148,7 @@ def _read_parquet(path: Path, content: bytes) -> Read:
     try:
         table = pyarrow.parquet.read_table(io.BytesIO(content))
     except (pyarrow.ArrowException, OSError) as fault:
-        raise DataError(f"{path}: not a readable Parquet file: {fault}") from None
+        raise DataError(f"{path}: not a readable Parquet file: {str(fault).splitlines()[0]}") from None
     return enumerate(table.to_pylist(), 1)
 
 

@@ -13,7 +13,7 @@ from topwork.engine.model import MultiTaskModel
 from topwork.interfaces.head import Head, Metric
 
 #: Rows per batch where nothing is trained.
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 64
 
 #: Resamples of a bootstrap interval.
 RESAMPLES = 1000
@@ -94,10 +94,9 @@ def estimate(metric: Metric, outputs: Tensor, targets: Tensor, *, seed: int = 0)
 def estimates(
     tasks: Mapping[str, Head], outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
 ) -> dict[str, Estimate]:
-    """Return ``<task>/<metric>`` with intervals for every task; a metric that is not a number is left out."""
-    found = {
+    """Return ``<task>/<metric>`` with intervals for every task."""
+    return {
         f"{name}/{metric.name}": estimate(metric, outputs[name], targets[name])
         for name, head in tasks.items()
         for metric in head.metrics
     }
-    return {name: figure for name, figure in found.items() if not math.isnan(figure.value)}

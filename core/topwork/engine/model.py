@@ -9,9 +9,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from topwork.errors import ConfigurationError, PluginError
+from topwork.engine.checks import blame, check_head, check_pooling, check_stages
+from topwork.errors import PluginError
 from topwork.experiment.schema import Experiment
-from topwork.interfaces.backbone import Backbone, Stage
+from topwork.interfaces.backbone import Backbone
 from topwork.interfaces.head import Classes, Head
 from topwork.interfaces.pooling import Pooling
 
@@ -138,31 +139,16 @@ def build_model(experiment: Experiment, labels: Mapping[str, Classes]) -> MultiT
     seed = experiment.training.seed
     with blame(experiment, "backbone"), seeded(seed, "backbone"):
         backbone = experiment.backbone.build()
-    check_stages(backbone, experiment.backbone.kind)
+        check_stages(backbone, experiment.backbone.kind)
     with blame(experiment, "pooling"), seeded(seed, "pooling"):
         pooling = experiment.pooling.build(backbone.width)
+        check_pooling(pooling, backbone.width)
     heads = {}
     for name, task in experiment.tasks.items():
         with blame(experiment, "tasks", name, "head"), seeded(seed, "head", name):
             heads[name] = task.head.build(pooling.width, labels[name])
+            check_head(heads[name], pooling.width, labels[name])
     return MultiTaskModel(backbone, pooling, heads)
-
-
-def check_stages(backbone: Backbone, kind: str) -> None:
-    """Check that each parameter belongs to exactly one stage.
-
-    Raises:
-        PluginError: names the parameters at fault.
-    """
-    owners: dict[int, list[str]] = {}
-    for stage in backbone.stages():
-        for parameter in {id(p): p for p in _parameters(stage)}.values():
-            owners.setdefault(id(parameter), []).append(stage.name)
-    wrong = [name for name, parameter in backbone.named_parameters() if len(owners.get(id(parameter), [])) != 1]
-    if wrong:
-        raise PluginError(
-            f"backbone {kind!r}: each parameter must belong to exactly one stage, but these do not: {', '.join(wrong)}"
-        )
 
 
 @contextmanager
@@ -181,18 +167,3 @@ def derive_seed(seed: int, *purpose: str) -> int:
 
 def _trains(*modules: nn.Module) -> bool:
     return any(parameter.requires_grad for module in modules for parameter in module.parameters())
-
-
-def _parameters(stage: Stage) -> Iterator[nn.Parameter]:
-    for module in stage.modules:
-        yield from module.parameters()
-
-
-@contextmanager
-def blame(experiment: Experiment, *path: str) -> Iterator[None]:
-    """Turn a plugin's ValueError into one that says where its settings stand."""
-    try:
-        yield
-    except ValueError as fault:
-        where = experiment.origin.locate(*path)
-        raise ConfigurationError("\n".join(f"{where}: {line}" for line in str(fault).splitlines())) from fault

@@ -4,13 +4,15 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from topwork.engine.checks import METRIC_NAME, blame
 from topwork.engine.cost import Cost, cost_per_text
-from topwork.engine.model import Cut, MultiTaskModel, blame
+from topwork.engine.model import Cut, MultiTaskModel
 from topwork.errors import ConfigurationError, PluginError
 from topwork.experiment.schema import Experiment
 from topwork.interfaces.optimizer_grouping import ParameterGroup
@@ -86,7 +88,7 @@ def make_plan(experiment: Experiment, model: MultiTaskModel, *, texts: int, toke
             _refuse_change(experiment, model, epoch)
     with blame(experiment, "optimizer"):
         groups = tuple(group for group in experiment.optimizer.groups(model) if group.parameters)
-    check_partition(model, groups, kind=experiment.optimizer.kind)
+        check_partition(model, groups, kind=experiment.optimizer.kind)
     parameters = dict(model.named_parameters())
     names = tuple(stage.name for stage in model.backbone.stages())
     return Plan(
@@ -122,6 +124,11 @@ def check_partition(model: MultiTaskModel, groups: Sequence[ParameterGroup], *, 
     ]
     if len({group.name for group in groups}) < len(groups):
         said.append(f"group names must differ, but are {', '.join(group.name for group in groups)}")
+    said += [
+        f"a group's name has letters, digits, _ - . and spaces only, got {group.name!r}"
+        for group in groups
+        if not re.fullmatch(METRIC_NAME, group.name)
+    ]
     for group in groups:
         for name, value in (("learning rate", group.learning_rate), ("weight decay", group.weight_decay)):
             if not 0 <= value < math.inf:
@@ -136,6 +143,6 @@ def _refuse_change(experiment: Experiment, model: MultiTaskModel, epoch: int) ->
     now = {f"backbone.{name}" for name, parameter in model.backbone.named_parameters() if parameter.requires_grad}
     if wanted != now:
         raise ConfigurationError(
-            f"{experiment.origin.locate('freeze')}: freeze strategy {experiment.freeze.kind!r} changes what trains in "
+            f"freeze strategy {experiment.freeze.kind!r} changes what trains in "
             f"epoch {epoch}; this version trains the same parameters in all epochs"
         )

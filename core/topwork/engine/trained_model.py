@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from topwork.data.dataset import Part, load_dataset, read_part
+from topwork.data.dataset import Part, encode_labels, read_part, read_splits
 from topwork.engine.encoding import encode, tokenize
 from topwork.engine.evaluation import Estimate, Rows, estimates, outputs_of
 from topwork.engine.model import MultiTaskModel
-from topwork.errors import DataError, PluginError, StorageError
+from topwork.errors import DataError, PluginError, StorageError, TopworkError
 from topwork.experiment.loading import worded
-from topwork.experiment.schema import CATALOGS, Experiment, Source
+from topwork.experiment.schema import CATALOGS, Source, SplitName
 from topwork.files import new_folder, sha256_of
 from topwork.interfaces.head import Classes
 from topwork.registry import Registry, discover
@@ -57,11 +57,13 @@ class TrainedModel:
     Attributes:
         tasks: the classes of each task.
         experiment: the experiment that trained it, as JSON values.
+        digests: sha256 of each file of the training, by path.
     """
 
     model: MultiTaskModel
     tasks: dict[str, Classes]
     experiment: dict[str, Any]
+    digests: dict[str, str]
 
     def __post_init__(self) -> None:
         self.model.requires_grad_(False)
@@ -85,7 +87,7 @@ class TrainedModel:
         encoded: NDArray[np.float32] = vectors[:, 0].numpy()
         return encoded
 
-    def evaluate(self, file: Path | None = None) -> tuple[dict[str, Estimate], str]:
+    def evaluate(self, file: str | Path | None = None) -> tuple[dict[str, Estimate], str]:
         """Measure every metric, with intervals, and say on which rows.
 
         Args:
@@ -93,34 +95,53 @@ class TrainedModel:
                 experiment are read again, or its validation rows where it has no test rows.
 
         Raises:
-            DataError: rows or labels are at fault.
+            DataError: rows or labels are at fault, or the experiment's file has changed since.
         """
         part, which = self._part(file)
         rows = self._rows(part.texts, part.targets)
         outputs = outputs_of(self.model, rows, device=torch.device("cpu"))
         return estimates(self.model.tasks, outputs, rows.targets), which
 
-    def _part(self, file: Path | None) -> tuple[Part, str]:
-        context = {"registry": discover()}
-        if file is None:
-            parts = load_dataset(Experiment.model_validate(self.experiment, context=context)).parts
-            which = next((name for name in ("test", "validation") if name in parts), "train")
-            return parts[which], f"{which} rows of the experiment"  # type: ignore[index]  # next() widens to str
+    def _part(self, file: str | Path | None) -> tuple[Part, str]:
         source = Source.model_validate(next(iter(self.experiment["data"].values())))
         columns = {name: task["label"] for name, task in self.experiment["tasks"].items()}
-        return read_part(file, source.model_copy(update={"limit": None}), columns, self.tasks), f"all rows of {file}"
+        if file is not None:
+            everything = source.model_copy(update={"limit": None})
+            return read_part(Path(file), everything, columns, self.tasks), f"all rows of {file}"
+        splits, digests = read_splits(source, columns)
+        changed = [path for path, digest in digests.items() if digest != self.digests.get(str(path))]
+        if changed:
+            raise DataError(
+                f"{changed[0]} is not the file of the training any more, so its test rows may be others; "
+                "name a file to evaluate on all of its rows"
+            )
+        order: tuple[SplitName, ...] = ("test", "validation", "train")
+        which = next(name for name in order if name in splits)
+        part = Part(splits[which].texts, encode_labels(splits[which], columns, self.tasks))
+        return part, f"{which} rows of the experiment"
 
     def _rows(self, texts: Sequence[str], targets: Mapping[str, NDArray[np.int64]]) -> Rows:
-        empty = [str(number) for number, text in enumerate(texts, 1) if not text.strip()]
-        if empty or not texts:
-            raise DataError(
-                f"texts must not be empty; empty: number {', '.join(empty[:20])}" if empty else "no texts given"
-            )
+        if isinstance(texts, str):
+            raise DataError("give a list of texts, not one text")
+        if not texts:
+            raise DataError("no texts given")
+        for fault, wrong in (("empty", _is_blank), ("not valid Unicode", _is_broken)):
+            numbers = [str(number) for number, text in enumerate(texts, 1) if wrong(text)]
+            if numbers:
+                raise DataError(f"{len(numbers)} of {len(texts)} texts are {fault}: number {', '.join(numbers[:20])}")
         token_ids, truncated = tokenize(self.model.backbone.tokenizer, texts)
         if truncated:
             logger.warning("%d of %d texts are longer than the model reads and were truncated", truncated, len(texts))
         activations = encode(self.model, token_ids, device=torch.device("cpu"))
         return Rows(activations, {task: torch.from_numpy(values) for task, values in targets.items()}, len(texts))
+
+
+def _is_blank(text: str) -> bool:
+    return not text.strip()
+
+
+def _is_broken(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
@@ -140,6 +161,7 @@ def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
             "weights_sha256": sha256_of(weights),
             "classes": {task: list(classes.names) for task, classes in trained.tasks.items()},
             "plugins": [asdict(needed) for needed in needed_plugins(trained.experiment, registry)],
+            "digests": trained.digests,
             "experiment": trained.experiment,
         }
         (temporary / "model.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -172,8 +194,12 @@ def load_model(folder: str | Path) -> TrainedModel:
     classes = {task: Classes(tuple(names)) for task, names in manifest["classes"].items()}
     try:
         backbone = config_of("backbone", experiment["backbone"]).restore(folder / "backbone")
-    except (OSError, ValueError) as fault:
-        raise StorageError(f"{folder / 'backbone'} is damaged: {fault}; copy the folder again") from None
+    except TopworkError:
+        raise
+    except Exception as fault:  # a backbone reads with its own library, which raises what it likes
+        raise StorageError(
+            f"{folder / 'backbone'} is damaged: {str(fault).splitlines()[0]}; copy the folder again"
+        ) from None
     pooling = config_of("pooling", experiment["pooling"]).build(backbone.width)
     heads = {
         task: config_of("head", experiment["tasks"][task]["head"]).build(pooling.width, labels)
@@ -187,7 +213,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         safetensors.torch.load_model(model, weights)
     except (SafetensorError, RuntimeError) as fault:
         raise StorageError(f"{weights} does not fit the model that model.json describes: {fault}") from None
-    return TrainedModel(model, classes, experiment)
+    return TrainedModel(model, classes, experiment, manifest["digests"])
 
 
 @dataclass(frozen=True)
@@ -224,7 +250,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} has format {written.get('format')}, this topwork ({version('topwork')}) reads format {FORMAT}; "
             f"use topwork {written.get('topwork', '?')}, which wrote it"
         )
-    missing = {"weights_sha256", "classes", "plugins", "experiment"} - written.keys()
+    missing = {"weights_sha256", "classes", "plugins", "digests", "experiment"} - written.keys()
     if missing:
         raise StorageError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}; copy the folder again")
     return written

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -221,6 +221,14 @@ def rates_of(optimizer: Any) -> dict[str, float]:
     return {group["name"]: float(group["lr"]) for group in optimizer.param_groups}
 
 
+def changing(model: MultiTaskModel) -> Iterator[tuple[str, Tensor]]:
+    """Yield what training changes: trainable weights, and buffers such as a norm's running mean."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter.detach()
+    yield from model.named_buffers()
+
+
 def finite(model: MultiTaskModel) -> bool:
     """Whether all trainable weights are finite."""
     return all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad)
@@ -265,7 +273,7 @@ def check_monitor(experiment: Experiment, model: MultiTaskModel, splits: Collect
 
 
 class Monitor:
-    """Watches one metric and keeps the trainable weights of the best epoch."""
+    """Watches one metric and keeps what training changes as it was after the best epoch."""
 
     def __init__(self, model: MultiTaskModel, settings: Training, splits: Collection[SplitName]) -> None:
         self.name = settings.monitor
@@ -273,14 +281,15 @@ class Monitor:
         self.sign = 1 if directions(model, splits)[self.name] else -1
         self.best = 0
         self.score = -math.inf
-        self.weights: dict[str, Tensor] = {}
+        self.state: dict[str, Tensor] = {}
 
     def best_after(self, epoch: Epoch, model: MultiTaskModel) -> int:
         """Take note of an epoch and return the number of the best so far; without patience that is the last."""
-        score = self.sign * epoch.metrics[self.name]
+        value = epoch.metrics[self.name]
+        score = -math.inf if math.isnan(value) else self.sign * value
         if score > self.score or not self.best or self.patience is None:
             self.best, self.score = epoch.number, score
-            self.weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+            self.state = {name: tensor.clone() for name, tensor in changing(model)}
         return self.best
 
     def exhausted(self, epoch: int) -> bool:
@@ -294,7 +303,7 @@ class Monitor:
 
     @torch.no_grad()
     def restore(self, model: MultiTaskModel) -> None:
-        """Put the weights of the best epoch back, if there was one."""
-        parameters = dict(model.named_parameters())
-        for name, weight in self.weights.items():
-            parameters[name].copy_(weight)
+        """Put the weights and buffers of the best epoch back, if there was one."""
+        if self.state:
+            for name, tensor in changing(model):
+                tensor.copy_(self.state[name])

@@ -255,6 +255,9 @@ class Experiment(Section):
         unknown = sorted(sources - self.data.keys())
         if unknown:
             raise ValueError(f"tasks read unknown source {', '.join(unknown)}; data has {', '.join(self.data)}")
+        unread = sorted(self.data.keys() - sources)
+        if unread and len(sources) == 1:
+            raise ValueError(f"no task reads source {', '.join(unread)}; remove it, or name it as a task's source")
         if len(sources) > 1:
             raise ValueError(f"all tasks must read the same source, but they read {', '.join(sorted(sources))}")
         return self

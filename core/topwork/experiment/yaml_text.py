@@ -53,15 +53,18 @@ def read_yaml(text: str) -> YamlText:
         raise NotYamlError((1, 1), f"not valid YAML: {fault}") from None
 
 
-def _walk(node: Node, at: Path_) -> Iterator[tuple[Path_, Place]]:
-    """Yield the place of everything below ``node``, checking tags and keys on the way."""
+def _walk(node: Node, at: Path_, inside: tuple[Node, ...] = ()) -> Iterator[tuple[Path_, Place]]:
+    """Yield the place of everything below ``node``, checking tags, keys and anchors on the way."""
+    if any(node is outer for outer in inside):
+        raise NotYamlError(_place(node), "not valid YAML: an anchor contains itself")
+    inside = (*inside, node)
     tag = str(node.ctag)
     if tag and (tag.startswith("!") or "python" in tag):
         raise NotYamlError(_place(node), f"not valid YAML: the tag {tag} is not allowed; write plain values")
     if isinstance(node, SequenceNode):
         for index, item in enumerate(node.value):
             yield (*at, index), _place(item)
-            yield from _walk(item, (*at, index))
+            yield from _walk(item, (*at, index), inside)
     if isinstance(node, MappingNode):
         first: dict[str, Place] = {}
         for key, value in node.value:
@@ -72,7 +75,7 @@ def _walk(node: Node, at: Path_) -> Iterator[tuple[Path_, Place]]:
                 raise NotYamlError(_place(key), f"key {key.value} occurs twice, first in line {line}; keep one")
             first[key.value] = _place(key)
             yield (*at, key.value), _place(key)
-            yield from _walk(value, (*at, key.value))
+            yield from _walk(value, (*at, key.value), inside)
 
 
 def _place(node: Node) -> Place:

@@ -15,11 +15,12 @@ from topwork.engine.evaluation import Rows, estimates, outputs_of
 from topwork.engine.preparation import Prepared, encode_splits, prepare
 from topwork.engine.trained_model import TrainedModel, save_model
 from topwork.engine.training import Epoch, Observer, fit, make_accelerator
-from topwork.errors import StorageError, TrainingError
+from topwork.errors import TrainingError
 from topwork.experiment.schema import Experiment
+from topwork.files import check_new_folder
 from topwork.lab.result import Result
 from topwork.lab.tracking.run_log import RunLog, log_run
-from topwork.lab.tracking.store import open_store
+from topwork.lab.tracking.store import open_store, without_password
 from topwork.registry import Registry, discover
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,7 @@ def train(experiment: Experiment, *, output: str | Path | None = None, observer:
     """
     name = f"{experiment.name}-{secrets.token_hex(3)}"
     folder = Path(output) if output else Path("models") / name
-    if folder.exists():
-        raise StorageError(f"{folder} exists already; nothing is overwritten, so give another name or remove it")
+    check_new_folder(folder)
     registry = discover()
     store = open_store(experiment) if experiment.tracking.enabled else None
     prepared = prepare(experiment)
@@ -73,7 +73,7 @@ def carry_out(
         name=name,
         folder=folder,
         run_id=log.run_id if log else None,
-        tracking_uri=log.store.uri if log else None,
+        tracking_uri=without_password(log.store.uri) if log else None,
         split="training" if split == "train" else split,
         estimates=estimates(model.tasks, outputs, data[split].targets),
         confusion=_confusion(prepared, outputs, data[split]),
@@ -127,7 +127,8 @@ def terminable() -> Iterator[None]:
 
 
 def _finished(prepared: Prepared) -> TrainedModel:
-    return TrainedModel(prepared.model.cpu(), prepared.dataset.labels, prepared.experiment.dump())
+    digests = {str(path): digest for path, digest in prepared.dataset.digests.items()}
+    return TrainedModel(prepared.model.cpu(), prepared.dataset.labels, prepared.experiment.dump(), digests)
 
 
 def _confusion(

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import torch
 
-from topwork.engine.model import MultiTaskModel, check_stages
+from topwork.engine.checks import check_head, check_pooling, check_stages
+from topwork.engine.model import MultiTaskModel
 from topwork.engine.plan import check_partition
 from topwork.interfaces.backbone import Backbone, BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
@@ -43,6 +44,9 @@ class HeadContract(PluginContract):
 
     config: ClassVar[HeadConfig]
     labels: ClassVar[Classes] = Classes(("no", "yes"))
+
+    def test_outputs_loss_decoding_and_metric_names_are_as_the_interface_says(self) -> None:
+        check_head(self.config.build(WIDTH, self.labels), WIDTH, self.labels)
 
     def test_the_loss_is_one_finite_number_for_any_batch_size(self) -> None:
         head = self.config.build(WIDTH, self.labels)
@@ -117,8 +121,7 @@ class PoolingContract(PluginContract):
     config: ClassVar[PoolingConfig]
 
     def test_the_result_is_as_wide_as_it_says(self) -> None:
-        pooling = self.config.build(WIDTH).eval()
-        assert pooling(torch.randn(3, 5, WIDTH), torch.ones(3, 5, dtype=torch.bool)).shape == (3, pooling.width)
+        check_pooling(self.config.build(WIDTH), WIDTH)
 
     def test_padding_changes_nothing(self) -> None:
         pooling = self.config.build(WIDTH).eval()

@@ -94,11 +94,18 @@ def test_predict_writes_csv_that_reads_back(command: Command, trained: Path) -> 
 def test_predict_reads_standard_input_and_writes_jsonl(
     command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{TEXTS[0]}\n\n{TEXTS[1]}\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"\ufeff{TEXTS[0]}\n{TEXTS[1]}\n".encode())))
     _, out, _ = command("predict", trained, "--format", "jsonl")
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["text"] for row in rows] == TEXTS
     assert sum(rows[0]["category"]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(command: Command, trained: Path) -> None:
+    code, out, _ = command("predict", trained, "see [red]this[/red] :smile:", "a [/b] c")
+    assert code == 0
+    assert "see [red]this[/red] :smile:" in out
+    assert "a [/b] c" in out
 
 
 def test_predict_reads_a_file_of_one_text_to_a_line(

@@ -1,7 +1,10 @@
 """A user's mistake ends with a message and an exit code, never with a traceback."""
 
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 
@@ -93,6 +96,37 @@ def test_diverging_training_ends_with_code_1_and_says_when(command: Command, exp
     code, _, error = command("train", file)
     assert code == 1
     assert "error: training diverged in epoch 1, step 2: mood is nan; learning rates: all 1e+30" in error
+
+
+def test_a_place_that_cannot_be_written_is_told_before_training(
+    command: Command, experiment: Callable[..., Path], write: Callable[..., Path]
+) -> None:
+    write("file", "")
+    code, out, error = command("train", experiment(), "--output", "file/model")
+    assert code == 5
+    assert error.startswith("error: file/model could not be written: ")
+    assert "epoch" not in out
+
+
+def test_a_store_that_cannot_be_written_is_told_at_once(command: Command, experiment: Callable[..., Path]) -> None:
+    file = experiment("tracking: {uri: sqlite:////proc/mlflow.db}")
+    started = perf_counter()
+    code, _, error = command("train", file)
+    assert code == 5
+    assert "the MLflow store sqlite:////proc/mlflow.db cannot be used: unable to open database file" in error
+    assert perf_counter() - started < 10
+
+
+def test_bytes_that_are_no_text_are_refused(
+    command: Command, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, error = command("predict", "nowhere", "--file", write("texts", b"bad \xff"))
+    assert code == 2
+    assert "must be UTF-8 text" in error
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"bad \xff")))
+    code, _, error = command("predict", "nowhere")
+    assert code == 2
+    assert "standard input must be UTF-8 text" in error
 
 
 @pytest.mark.parametrize(

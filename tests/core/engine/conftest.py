@@ -163,7 +163,8 @@ def finished(make: Callable[..., Experiment], tmp_path_factory: pytest.TempPathF
     model, test = trained.model, trained.data["test"]
     figures = estimates(model.tasks, outputs_of(model, test, device=torch.device("cpu")), test.targets)
     experiment = trained.prepared.experiment.dump()
-    whole = TrainedModel(model, trained.prepared.dataset.labels, experiment)
+    digests = {str(path): digest for path, digest in trained.prepared.dataset.digests.items()}
+    whole = TrainedModel(model, trained.prepared.dataset.labels, experiment, digests)
     folder = tmp_path_factory.mktemp("models") / "small"
     save_model(folder, whole, discover())
     return Finished(whole, folder, figures, trained.prepared.dataset.parts["test"].texts)

@@ -117,11 +117,13 @@ def test_estimates_have_the_values_that_are_measured() -> None:
     )
 
 
-def test_a_metric_that_is_not_a_number_is_left_out() -> None:
+def test_a_metric_that_is_not_a_number_is_shown_as_such() -> None:
     head = heads()["category"]
     undefined = Metric("undefined", lambda outputs, targets: torch.tensor(math.nan))
     tasks = {"category": Head(head.module, head.loss, head.decode, [undefined, *head.metrics])}
-    assert list(estimates(tasks, OUTPUTS, TARGETS)) == ["category/accuracy", "category/macro_f1"]
+    found = estimates(tasks, OUTPUTS, TARGETS)
+    assert list(found) == ["category/undefined", "category/accuracy", "category/macro_f1"]
+    assert math.isnan(found["category/undefined"].value)
 
 
 @pytest.mark.parametrize("count", [1, EVALUATION_BATCH, EVALUATION_BATCH + 1])

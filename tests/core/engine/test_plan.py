@@ -83,7 +83,7 @@ class FaultyConfig(OptimizerGroupingConfig):
 def test_a_grouping_must_divide_what_trains(make: Make, fault: str, message: str) -> None:
     with pytest.raises(PluginError) as caught:
         plan_of(make(optimizer=FaultyConfig(faults=(fault,))))
-    assert str(caught.value) == f"optimizer grouping 'faulty': {message}"
+    assert str(caught.value) == f"optimizer: optimizer grouping 'faulty': {message}"
 
 
 def test_all_faults_of_a_grouping_are_reported_together(make: Make) -> None:

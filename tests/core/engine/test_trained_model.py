@@ -1,5 +1,6 @@
 """A trained model is a folder that says what it is and gives back what was trained."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -104,8 +105,8 @@ def test_a_vector_does_not_depend_on_the_company(loaded: Any) -> None:
     ("texts", "message"),
     [
         ([], "no texts given"),
-        ([""], "texts must not be empty; empty: number 1"),
-        (["fine", " \n", "fine", ""], "texts must not be empty; empty: number 2, 4"),
+        ([""], "1 of 1 texts are empty: number 1"),
+        (["fine", " \n", "fine", ""], "2 of 4 texts are empty: number 2, 4"),
     ],
 )
 @pytest.mark.parametrize("method", ["predict", "encode"])
@@ -250,3 +251,23 @@ def test_weights_of_another_model_are_refused(copy: Path) -> None:
 def test_a_loaded_model_trains_nothing(loaded: Any) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert not any(module.training for module in loaded.model.modules())
+
+
+def test_a_training_file_that_has_changed_is_not_taken_for_the_same(finished: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "reviews.csv"
+    path = Path(next(iter(finished.trained.digests)))
+    copy.write_text(path.read_text().replace("books", "zbooks"))
+    experiment = json.loads(json.dumps(finished.trained.experiment).replace(str(path), str(copy)))
+    moved = dataclasses.replace(finished.trained, experiment=experiment)
+    with pytest.raises(DataError, match=r"reviews\.csv is not the file of the training any more"):
+        moved.evaluate()
+
+
+def test_one_text_is_not_taken_for_a_list(loaded: Any) -> None:
+    with pytest.raises(DataError, match="give a list of texts, not one text"):
+        loaded.predict("abc")
+
+
+def test_half_a_character_is_refused(loaded: Any) -> None:
+    with pytest.raises(DataError, match="1 of 2 texts are not valid Unicode: number 2"):
+        loaded.predict(["fine", "\ud800"])

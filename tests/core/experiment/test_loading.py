@@ -177,10 +177,11 @@ def test_a_duplicate_key_is_placed(faults: Faults) -> None:
         ("name: [small\ndata: 3\n", "e.yaml:2:5: not valid YAML: "),
         ("name: small\n\tdata: 3\n", "e.yaml:2:1: not valid YAML: "),
         ("name: *nobody\n", "e.yaml:1:7: not valid YAML: "),
+        ("name: &a [*a]\n", "e.yaml:1:7: not valid YAML: an anchor contains itself"),
         ("name: a\n---\nname: b\n", "e.yaml:2:1: not valid YAML: "),
         ("name: a\nnote: \x01\n", "e.yaml:2:7: not valid YAML: "),
     ],
-    ids=["open bracket", "tab", "unknown anchor", "two documents", "control character"],
+    ids=["open bracket", "tab", "unknown anchor", "recursive anchor", "two documents", "control character"],
 )
 def test_invalid_yaml_is_placed(faults: Faults, text: str, place: str) -> None:
     (fault,) = faults(text)

@@ -269,9 +269,9 @@ def test_a_task_reads_the_only_source_where_it_names_none(registry: Registry) ->
     assert source.path == Path("reviews.csv")
 
 
-def test_a_task_names_its_source_where_there_are_several(registry: Registry) -> None:
-    name, _ = make(registry, data=TWO_SOURCES, tasks={"mood": {"label": "mood", "source": "tweets"}}).source
-    assert name == "tweets"
+def test_a_source_that_no_task_reads_is_refused(registry: Registry) -> None:
+    said = faults(registry, data=TWO_SOURCES, tasks={"mood": {"label": "mood", "source": "tweets"}})
+    assert list(said.values()) == ["no task reads source reviews; remove it, or name it as a task's source"]
 
 
 @pytest.mark.parametrize(

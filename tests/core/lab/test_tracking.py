@@ -143,6 +143,7 @@ def test_a_run_has_its_files(tracked: Tracked) -> None:
         "experiment.yaml",
         "experiment.resolved.yaml",
         "plan.json",
+        "warnings.txt",
         "figures/learning_curves.png",
         "figures/confusion_sentiment.png",
         "figures/confusion_category.png",
@@ -365,12 +366,20 @@ def test_the_commit_of_the_experiment_is_noted(tmp_path: Path, dirty: bool) -> N
     git("commit", "--quiet", "--message", "one")
     if dirty:
         (tmp_path / "experiment.yaml").write_text("name: two")
-    assert git_state(tmp_path) == {
+    assert git_state(tmp_path / "experiment.yaml") == {
         "mlflow.source.git.commit": git("rev-parse", "HEAD"),
         "git.dirty": str(dirty).lower(),
     }
 
 
+def test_an_experiment_that_git_does_not_know_makes_the_checkout_dirty(tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "--quiet"], check=True, timeout=30)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "one"], check=True, timeout=30)
+    (tmp_path / "experiment.yaml").write_text("name: one")
+    assert git_state(tmp_path / "experiment.yaml")["git.dirty"] == "true"
+
+
 def test_outside_of_a_checkout_no_commit_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert git_state(tmp_path) == {}
+    assert git_state(tmp_path / "experiment.yaml") == {}

@@ -24,7 +24,7 @@ from topwork.engine.training import Epoch, Observer
 from topwork.experiment.schema import Experiment
 from topwork.lab.figures import confusion_matrix, learning_curves
 from topwork.lab.result import Result
-from topwork.lab.tracking.store import PROCESS_TAG, Store, active, this_process
+from topwork.lab.tracking.store import PROCESS_TAG, Store, active, this_process, without_password
 from topwork.registry import Registry
 
 #: MLflow's limit for the value of a parameter; longer ones are in the artifact experiment.yaml.
@@ -57,20 +57,27 @@ class RunLog(Observer):
         experiment, plan = prepared.experiment, prepared.plan
         sizes = {f"plan.trainable.{group.name}": plan.size(group) for group in plan.groups}
         counts = {"plan.trainable": plan.trainable, "plan.frozen": plan.frozen, **sizes}
+        counts |= {f"rows.{name}": len(part.texts) for name, part in prepared.dataset.parts.items()}
         settings = {name: value for name, value in flatten(experiment.dump()).items() if name != "name"}
+        if experiment.tracking.uri:
+            settings["tracking.uri"] = without_password(experiment.tracking.uri)
         parameters = [Param(name, _short(value)) for name, value in (settings | counts).items()]
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=parameters))
         self._text("experiment.yaml", experiment.origin.text or _as_yaml(experiment))
         self._text("experiment.resolved.yaml", _as_yaml(experiment))
+        if prepared.warnings:
+            self._text("warnings.txt", "\n".join(prepared.warnings) + "\n")
         self._attempt("the plan", lambda: self.store.client.log_dict(self.run_id, plan.dump(), "plan.json"))
         self._attempt("the sources", lambda: self._log_sources(prepared))
         self._attempt("tags", lambda: self._log_tags(prepared, registry))
 
     def finish(self, result: Result) -> None:
         """Log the final figures."""
-        final: dict[str, float] = {"best_epoch": result.best}
+        # Names of their own: under those of the epochs, MLflow would show the last epoch's figures, not the best's.
+        best = next((epoch.metrics for epoch in result.epochs if epoch.number == result.best), {})
+        final: dict[str, float] = {"best_epoch": result.best, **{f"best/{name}": value for name, value in best.items()}}
         for name, estimate in result.estimates.items():
-            prefix = f"{result.split}/{name}"
+            prefix = f"test/{name}" if result.split == "test" else f"best/{result.split}/{name}"
             final |= {prefix: estimate.value, f"{prefix}/low": estimate.low, f"{prefix}/high": estimate.high}
         self._metrics({name: value for name, value in final.items() if not math.isnan(value)}, result.best)
         self._figure("learning_curves", learning_curves(result.epochs, result.best))
@@ -100,7 +107,9 @@ class RunLog(Observer):
             self._attempt("the reason", lambda: self.store.client.set_tag(self.run_id, "topwork.reason", reason[:4000]))
         self._metrics({}, 0)
         if self.waiting:
-            logger.warning("%d metric values could not be written to %s", len(self.waiting), self.store.uri)
+            logger.warning(
+                "%d metric values could not be written to %s", len(self.waiting), without_password(self.store.uri)
+            )
         self._attempt("the end of the run", lambda: self.store.client.set_terminated(self.run_id, status=status))
 
     def _metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -127,12 +136,13 @@ class RunLog(Observer):
         return True
 
     def _log_sources(self, prepared: Prepared) -> None:
-        name, _ = prepared.experiment.source
+        name, source = prepared.experiment.source
+        splits = {path: split for split, path in source.files().items()}
         inputs = [
             # A digest may have 36 characters; the tag data.digest has all of them.
             DatasetInput(
                 Dataset(name, digest[:36], "local", json.dumps({"uri": path.as_uri()})),
-                [InputTag("mlflow.data.context", "rows")],
+                [InputTag("mlflow.data.context", "rows" if splits[path] == "all" else splits[path])],
             )
             for path, digest in prepared.dataset.digests.items()
         ]
@@ -149,7 +159,7 @@ class RunLog(Observer):
         tags["data.digest"] = " ".join(prepared.dataset.digests.values())
         tags["plan.digest"] = prepared.plan.digest
         tags |= {"mlflow.source.name": str(experiment.origin.file or "python"), "mlflow.source.type": "LOCAL"}
-        tags |= git_state(experiment.origin.file.parent if experiment.origin.file else Path())
+        tags |= git_state(experiment.origin.file)
         self.store.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
@@ -191,18 +201,20 @@ def kinds_of(experiment: Experiment) -> list[tuple[str, str]]:
     return kinds + [("heads", task.head.kind) for task in experiment.tasks.values()]
 
 
-def git_state(folder: Path) -> dict[str, str]:
-    """Commit and cleanliness of the git checkout that ``folder`` lies in; empty outside of one."""
+def git_state(file: Path | None) -> dict[str, str]:
+    """Commit and cleanliness of the git checkout around an experiment file, or around this folder; empty outside."""
+    folder = file.parent if file else Path()
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
 
     try:
         commit = git("rev-parse", "HEAD").strip()
-        dirty = bool(git("status", "--porcelain", "--untracked-files=no").strip())
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        changes += git("status", "--porcelain", "--", file.name) if file else ""  # the experiment may be untracked
     except (OSError, subprocess.CalledProcessError):
         return {}
-    return {"mlflow.source.git.commit": commit, "git.dirty": str(dirty).lower()}
+    return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(changes.strip())).lower()}
 
 
 def _short(value: object) -> str:

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import re
 import socket
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,20 +44,23 @@ def open_store(experiment: Experiment) -> Store:
         StorageError: the store cannot be reached; names the option to go on without it.
     """
     uri = tracking_uri(experiment)
+    is_server = uri.startswith(("http://", "https://"))
     try:
-        if uri.startswith(("http://", "https://")):
+        if is_server:
             _reach(uri)
+        if file := _sqlite_file(uri):
+            _touch(file)
         with _lock(uri):
             client = MlflowClient(tracking_uri=uri)
             experiment_id = _experiment_id(client, uri, experiment.tracking.experiment or experiment.name)
+        store = Store(uri, experiment_id, client)
+        _close_orphans(store)
     except Exception as fault:  # whatever mlflow, sqlalchemy or a database driver raises
         reason = (str(fault).splitlines() or [type(fault).__name__])[0]
         raise StorageError(
-            f"the MLflow store {uri} cannot be {'reached' if uri.startswith('http') else 'used'}: {reason}; "
+            f"the MLflow store {without_password(uri)} cannot be {'reached' if is_server else 'used'}: {reason}; "
             "mend that, or train without it: --set tracking.enabled=false"
         ) from fault
-    store = Store(uri, experiment_id, client)
-    _close_orphans(store)
     return store
 
 
@@ -82,6 +87,11 @@ def active(store: Store, run_id: str) -> Iterator[None]:
         store.client.update_run(run_id, status="RUNNING")
 
 
+def without_password(uri: str) -> str:
+    """Return a URI that may be shown and logged."""
+    return re.sub(r"//[^/@]*@", "//***@", uri)
+
+
 def this_process() -> str:
     """Host, process number and start time: together they never occur twice."""
     process = psutil.Process()
@@ -102,6 +112,16 @@ def _reach(uri: str) -> None:
             raise
     except URLError as fault:
         raise OSError(str(fault.reason)) from fault
+
+
+def _touch(file: Path) -> None:
+    """See whether a sqlite store can be written: mlflow itself would retry for minutes."""
+    connection = sqlite3.connect(file, timeout=PATIENCE)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.rollback()
+    finally:
+        connection.close()
 
 
 @contextmanager

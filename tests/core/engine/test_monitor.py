@@ -1,0 +1,72 @@
+"""What the monitor keeps of the best epoch, and what it makes of a metric that is not a number."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from topwork.engine.training import Epoch, Observer
+from topwork.experiment.schema import Experiment, Task
+from topwork.interfaces.head import Classes, Head, HeadConfig, Metric
+from topwork.parts import class_metrics, decode_logits
+
+Make = Callable[..., Experiment]
+Train = Callable[..., Any]
+
+
+class NormedConfig(HeadConfig):
+    """A head with a batch norm, whose running mean is a buffer."""
+
+    kind: Literal["normed"] = "normed"
+
+    def build(self, width: int, labels: Classes) -> Head:
+        module = nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, 2))
+        return Head(module, nn.functional.cross_entropy, decode_logits(labels), class_metrics(2))
+
+
+class LateConfig(HeadConfig):
+    """A head whose metric is not a number at first, then falls."""
+
+    kind: Literal["late"] = "late"
+
+    def build(self, width: int, labels: Classes) -> Head:
+        values = iter([math.nan, 0.2, 0.9, 0.5])
+
+        def late(outputs: Tensor, targets: Tensor) -> Tensor:
+            return torch.tensor(next(values))
+
+        linear = nn.Linear(width, 2)
+        return Head(linear, nn.functional.cross_entropy, decode_logits(labels), [Metric("late", late)])
+
+
+class Watcher(Observer):
+    """Copies the whole state after each epoch."""
+
+    model: Any = None
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, Tensor]] = []
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.states.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+
+
+def test_buffers_return_to_the_best_epoch_with_the_weights(make: Make, train: Train) -> None:
+    watcher = Watcher()
+    tasks = {"sentiment": Task(label="sentiment", head=NormedConfig())}
+    trained = train(make(tasks=tasks, training={"epochs": 40, "patience": 2, "monitor": "validation/loss"}), watcher)
+    best = trained.fit.best
+    assert best < len(trained.fit.epochs)
+    state = trained.model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in watcher.states[best - 1].items())
+    assert not torch.equal(
+        state["heads.sentiment.0.running_mean"], watcher.states[-1]["heads.sentiment.0.running_mean"]
+    )
+
+
+def test_a_metric_that_is_not_a_number_is_worse_than_any_number(make: Make, train: Train) -> None:
+    tasks = {"sentiment": Task(label="sentiment", head=LateConfig())}
+    trained = train(make(tasks=tasks, training={"epochs": 4, "patience": 4, "monitor": "validation/sentiment/late"}))
+    assert trained.fit.best == 3
