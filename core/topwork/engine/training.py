@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -50,12 +50,12 @@ class Observer:
         """An epoch is finished and measured."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Fit:
     """The outcome of training: the model holds the weights of epoch ``best``."""
 
-    epochs: list[Epoch] = field(default_factory=list)
-    best: int = 0
+    epochs: list[Epoch]
+    best: int
 
 
 def make_accelerator(settings: Training) -> Accelerator:
@@ -98,7 +98,7 @@ def fit(
     optimizer = make_optimizer(model, plan)
     schedule = make_schedule(optimizer, settings, steps * settings.epochs)
     prepared, optimizer = accelerator.prepare(model, optimizer)
-    outcome = Fit()
+    epochs: list[Epoch] = []
 
     for number in range(1, settings.epochs + 1):
         observer.begin(f"epoch {number}", steps)
@@ -124,20 +124,20 @@ def fit(
         metrics["training/loss"] = total_loss(metrics, "training", experiment)
         if "validation" in data:
             metrics |= evaluate(model, data["validation"], "validation", experiment, device=accelerator.device)
-        all_losses = {name: value for name, value in metrics.items() if name.endswith("/loss")}
-        if not (all(map(math.isfinite, all_losses.values())) and finite(model)):
-            raise monitor.give_up(model, diverged(all_losses, optimizer, number, steps, monitor.best))
+        broken = {name: value for name, value in metrics.items() if name.endswith("/loss") and not math.isfinite(value)}
+        if broken or not finite(model):
+            raise monitor.give_up(model, diverged(broken, optimizer, number, steps, monitor.best))
         epoch = Epoch(number, metrics, rates, train.count / seconds)
-        outcome.epochs.append(epoch)
+        epochs.append(epoch)
         observer.epoch(epoch)
-        outcome.best = monitor.best_after(epoch, model)
+        monitor.note(epoch, model)
         if monitor.exhausted(number):
             break
 
     monitor.restore(model)
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # undo autocast: what follows is plain float32
     model.eval()
-    return outcome
+    return Fit(epochs, monitor.best)
 
 
 def backward(
@@ -283,14 +283,13 @@ class Monitor:
         self.score = -math.inf
         self.state: dict[str, Tensor] = {}
 
-    def best_after(self, epoch: Epoch, model: MultiTaskModel) -> int:
-        """Take note of an epoch and return the number of the best so far; without patience that is the last."""
+    def note(self, epoch: Epoch, model: MultiTaskModel) -> None:
+        """Keep an epoch if it is the best so far; without patience the last one counts as that."""
         value = epoch.metrics[self.name]
         score = -math.inf if math.isnan(value) else self.sign * value
         if score > self.score or not self.best or self.patience is None:
             self.best, self.score = epoch.number, score
             self.state = {name: tensor.clone() for name, tensor in changing(model)}
-        return self.best
 
     def exhausted(self, epoch: int) -> bool:
         """Whether the metric has not improved for as many epochs as patience allows."""

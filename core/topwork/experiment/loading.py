@@ -1,5 +1,6 @@
 """Read an experiment file. Every fault is reported at once as ``file:line:column: path: message``."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from topwork.experiment.origin import Origin
 from topwork.experiment.schema import CATALOGS, FILE_FIELDS, Experiment, Source, Task
 from topwork.experiment.yaml_text import NotYamlError, Path_, read_yaml
 from topwork.registry import Registry, discover
+
+logger = logging.getLogger(__name__)
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry: Registry | None = None) -> Experiment:
@@ -27,6 +30,8 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     """
     path = Path(path)
     registry = registry if registry is not None else discover()
+    for problem in registry.problems:
+        logger.warning(problem)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
