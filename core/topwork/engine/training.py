@@ -91,8 +91,7 @@ def fit(
     Raises:
         TrainingError: a loss or weight is not finite; ``model`` is back at the best epoch so far.
     """
-    settings = experiment.training
-    train = data["train"]
+    settings, train = experiment.training, data["train"]
     steps = math.ceil(train.count / settings.batch_size)
     monitor = Monitor(model, settings, data.keys())
     optimizer = make_optimizer(model, plan)
