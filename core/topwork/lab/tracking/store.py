@@ -108,8 +108,9 @@ def _reach(uri: str) -> None:
         with urlopen(f"{uri.rstrip('/')}/health", timeout=PATIENCE):
             pass
     except HTTPError as fault:
+        fault.close()  # it holds the connection
         if fault.code >= 500:
-            raise
+            raise OSError(str(fault)) from None
     except URLError as fault:
         raise OSError(str(fault.reason)) from fault
 
