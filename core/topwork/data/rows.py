@@ -75,6 +75,11 @@ def summarize(problems: Sequence[str]) -> list[str]:
     return [*problems[:SHOWN], f"... and {len(problems) - SHOWN} more; {len(problems)} problems in all"]
 
 
+def has_lone_surrogate(text: str) -> bool:
+    """Whether ``text`` holds half a character, which no tokenizer reads."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _check_text(row: Row, column: str) -> list[str]:
     if column not in row:
         return [f"{column}: {column_missing(column, row)}"]
@@ -83,7 +88,7 @@ def _check_text(row: Row, column: str) -> list[str]:
         return [f"{column}: a text must be a string, got {text!r}"]
     if not text.strip():
         return [f"{column}: the text is empty"]
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if has_lone_surrogate(text):
         return [f"{column}: the text holds half a character (a lone surrogate)"]
     return []
 

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from topwork.data.dataset import Part, encode_labels, read_part, read_splits
+from topwork.data.rows import has_lone_surrogate
 from topwork.engine.encoding import encode, tokenize
 from topwork.engine.evaluation import Estimate, Rows, estimates, outputs_of
 from topwork.engine.model import MultiTaskModel
@@ -125,7 +126,7 @@ class TrainedModel:
             raise DataError("give a list of texts, not one text")
         if not texts:
             raise DataError("no texts given")
-        for fault, wrong in (("empty", _is_blank), ("not valid Unicode", _is_broken)):
+        for fault, wrong in (("empty", _is_blank), ("not valid Unicode", has_lone_surrogate)):
             numbers = [str(number) for number, text in enumerate(texts, 1) if wrong(text)]
             if numbers:
                 raise DataError(f"{len(numbers)} of {len(texts)} texts are {fault}: number {', '.join(numbers[:20])}")
@@ -138,10 +139,6 @@ class TrainedModel:
 
 def _is_blank(text: str) -> bool:
     return not text.strip()
-
-
-def _is_broken(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
