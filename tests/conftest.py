@@ -33,8 +33,9 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(autouse=True)
 def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run each test in a folder of its own, with no tracking store named."""
+    """Run each test in a folder of its own, with nothing in the activation store and no tracking store named."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOPWORK_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from topwork.parts import decode_logits as decode_logits
     from topwork.parts import macro_f1 as macro_f1
     from topwork.parts import mlp as mlp
+    from topwork.parts import rowwise as rowwise
     from topwork.registry import Registry as Registry
     from topwork.registry import discover as discover
 
@@ -69,7 +70,7 @@ _ROOMS = {
     "interfaces.plugin": ("Count", "PluginConfig", "Rate"),
     "interfaces.pooling": ("Pooling", "PoolingConfig"),
     "lab.runs": ("train",),
-    "parts": ("Activation", "class_metrics", "decode_logits", "macro_f1", "mlp"),
+    "parts": ("Activation", "class_metrics", "decode_logits", "macro_f1", "mlp", "rowwise"),
     "registry": ("Registry", "discover"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

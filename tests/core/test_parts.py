@@ -12,6 +12,7 @@ from torch import nn
 import topwork
 
 FIVE_CLASSES = 5
+FLOOR = 64
 
 
 @pytest.mark.parametrize(
@@ -86,3 +87,36 @@ def test_logits_are_decoded_to_the_label_of_the_largest() -> None:
     decoded = topwork.decode_logits(topwork.Classes(("a", "b", "c")))(torch.tensor([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0]]))
     assert decoded.labels == ["b", "a"]
     torch.testing.assert_close(decoded.probabilities, torch.tensor([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0]]).softmax(dim=1))
+
+
+@given(st.integers(1, 200))
+def test_a_step_for_each_row_sees_at_least_64_rows_and_gives_as_many_as_there_are(count: int) -> None:
+    rows, seen = torch.arange(3.0 * count).view(count, 1, 3), []
+
+    def double(some: torch.Tensor) -> torch.Tensor:
+        seen.append(some)
+        return 2 * some
+
+    assert torch.equal(topwork.rowwise(double, rows), 2 * rows)
+    (some,) = seen
+    assert len(some) == max(count, FLOOR)
+    assert torch.equal(some[:count], rows)
+    assert torch.equal(some[count:], rows[:1].expand(len(some) - count, 1, 3))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 63, 64, 65, 130])
+def test_a_row_does_not_depend_on_how_many_there_are(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    linear, rows = nn.Linear(384, 384), torch.randn(130, 1, 384, generator=generator)
+    with torch.no_grad():
+        together = topwork.rowwise(linear, rows)
+        assert torch.equal(topwork.rowwise(linear, rows[:count]), together[:count])
+        assert torch.equal(topwork.rowwise(linear, rows[-count:]), together[-count:])
+
+
+def test_a_row_does_not_depend_on_its_layout_in_memory() -> None:
+    whole = torch.randn(70, 9, 384, generator=torch.Generator().manual_seed(0))
+    linear = nn.Linear(384, 384)
+    with torch.no_grad():
+        for rows in (whole[:, :1], whole[:5, :1]):
+            assert torch.equal(topwork.rowwise(linear, rows), topwork.rowwise(linear, rows.contiguous()))

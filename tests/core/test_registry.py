@@ -81,6 +81,7 @@ SHIPPED = [
     ("head", "classification"),
     ("freeze strategy", "all"),
     ("freeze strategy", "all_except"),
+    ("freeze strategy", "gradual"),
     ("freeze strategy", "last_layers"),
     ("freeze strategy", "none"),
     ("optimizer grouping", "heads_and_backbone"),

@@ -13,6 +13,7 @@ from topwork.testing import (
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.all import AllConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
+from topwork_plugins.freeze_strategies.gradual import GradualConfig
 from topwork_plugins.freeze_strategies.last_layers import LastLayersConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig
 from topwork_plugins.heads.binary import BinaryConfig
@@ -54,6 +55,10 @@ class TestNone(FreezeStrategyContract):
 
 class TestAllExcept(FreezeStrategyContract):
     config = AllExceptConfig(patterns=("layer.1.ffn", "layer.*.output_layer_norm"))
+
+
+class TestGradual(FreezeStrategyContract):
+    config = GradualConfig(start=1)
 
 
 class TestLastLayers(FreezeStrategyContract):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from topwork.cli import cache
 from topwork.errors import TopworkError
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cache.app, name="cache")
 
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file.", show_default=False)]
 ModelFolder = Annotated[Path, typer.Argument(help="The folder of a trained model.", show_default=False)]

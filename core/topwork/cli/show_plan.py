@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 
+from rich.table import Table
+
 from topwork.cli.tables import amount, console, heading, table
-from topwork.engine.plan import Plan
-from topwork.engine.preparation import prepare
+from topwork.engine.plan import Phase, Plan
+from topwork.engine.preparation import Prepared, prepare
+from topwork.engine.reading import Choice, choose_store, missing_bytes
+from topwork.engine.training import make_accelerator
 from topwork.experiment.schema import Experiment, SplitName
 
 
@@ -12,16 +16,10 @@ def show_plan(experiment: Experiment) -> None:
     """Print what would train and what it would cost."""
     prepared = prepare(experiment)
     plan = prepared.plan
-    groups = table("group", "#tensors", "#numbers", "#learning rate", "#weight decay")
-    for group in plan.groups:
-        numbers = f"{plan.size(group):,}"
-        groups.add_row(
-            group.name, str(len(group.parameters)), numbers, f"{group.learning_rate:g}", f"{group.weight_decay:g}"
-        )
-    groups.add_row("frozen", "", f"{plan.frozen:,}", "", "")
-    heading("what trains")
-    console.print(groups)
-    console.print()
+    for phase in plan.phases:
+        heading("what trains" if len(plan.phases) == 1 else f"what trains from epoch {phase.first}")
+        console.print(table_of_groups(plan, phase))
+        console.print()
     rows = table("task", "head", "classes")
     for name, task in prepared.experiment.tasks.items():
         rows.add_row(name, task.head.kind, ", ".join(prepared.dataset.labels[name].names))
@@ -30,7 +28,13 @@ def show_plan(experiment: Experiment) -> None:
     console.print()
     sizes = {name: len(part.texts) for name, part in prepared.dataset.parts.items()}
     console.print(describe_rows(plan, sizes), soft_wrap=True)
-    console.print(describe_cut(plan), soft_wrap=True)
+    device = make_accelerator(experiment.training).device
+    for phase in plan.phases:
+        if len(plan.phases) > 1:
+            console.print(f"from epoch {phase.first}:")
+        console.print(describe_cut(plan, phase), soft_wrap=True)
+        prepared.model.train_only(phase.thawed)
+        console.print(describe_store(prepared, phase, choose_store(prepared, phase, device=device)), soft_wrap=True)
     for warning in prepared.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
     console.print(f"plan {plan.digest[:12]}")
@@ -42,17 +46,40 @@ def describe_rows(plan: Plan, sizes: Mapping[SplitName, int]) -> str:
     return f"rows: {splits}; {plan.tokens / plan.texts:.1f} tokens per text, {plan.truncated:,} texts truncated"
 
 
-def describe_cut(plan: Plan) -> str:
+def describe_cut(plan: Plan, phase: Phase) -> str:
     """Say where the cut is, what is kept there, and what an epoch costs."""
-    if not plan.prefix:
+    if not phase.prefix:
         return "cut: before the first stage, since it trains; every epoch runs the whole backbone"
-    where = f"before {plan.suffix[0]}" if plan.suffix and plan.cut.keeps != "pooled" else "behind the pooling"
-    ratio = plan.cost.train_uncached / plan.cost.train
+    where = f"before {phase.suffix[0]}" if phase.suffix and phase.cut.keeps != "pooled" else "behind the pooling"
+    size, cost = plan.kept_bytes(phase), phase.cost
     return (
-        f"cut: {where}; the {len(plan.prefix)} stages left of it run once\n"
-        f"kept: {plan.cut.keeps} of each text, {amount(plan.kept_bytes / plan.texts)} per text, "
-        f"{amount(plan.kept_bytes)} in all\n"
-        f"cost per text: encoding once {plan.cost.encode / 1e6:,.1f} MFLOP, then each epoch "
-        f"{plan.cost.train / 1e6:,.1f} MFLOP instead of {plan.cost.train_uncached / 1e6:,.1f}: "
-        f"{ratio:,.1f} times less arithmetic per epoch"
+        f"cut: {where}; the {len(phase.prefix)} stages left of it run once\n"
+        f"kept: {phase.cut.keeps} of each text, {amount(size / plan.distinct_texts)} per text, {amount(size)} in all\n"
+        f"cost per text: encoding once {cost.encode / 1e6:,.1f} MFLOP, then each epoch "
+        f"{cost.train / 1e6:,.1f} MFLOP instead of {cost.train_uncached / 1e6:,.1f}: "
+        f"{cost.train_uncached / cost.train:,.1f} times less arithmetic per epoch"
     )
+
+
+def describe_store(prepared: Prepared, phase: Phase, choice: Choice) -> str:
+    """Say whether the activation store serves, and how much of what is needed it has."""
+    if choice.stored is None:
+        return f"store: not used: {choice.reason}"
+    texts, missing = prepared.plan.distinct_texts, len(choice.stored.missing)
+    size = amount(missing_bytes(prepared, phase, choice.stored))
+    return f"store: {texts - missing:,} of {texts:,} distinct texts are there" + (
+        f"; {missing:,} will be encoded, {size}" if missing else ""
+    )
+
+
+def table_of_groups(plan: Plan, phase: Phase) -> Table:
+    """List the parameter groups of a phase with their sizes and rates."""
+    groups = table("group", "#tensors", "#numbers", "#learning rate", "#weight decay")
+    for group in phase.groups:
+        numbers = f"{plan.size(group):,}"
+        groups.add_row(
+            group.name, str(len(group.parameters)), numbers, f"{group.learning_rate:g}", f"{group.weight_decay:g}"
+        )
+    training = sum(plan.size(group) for group in phase.groups)
+    groups.add_row("frozen", "", f"{plan.frozen + plan.trainable - training:,}", "", "")
+    return groups

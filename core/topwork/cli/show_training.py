@@ -6,14 +6,17 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from topwork.cli.tables import console, show_estimates
-from topwork.engine.training import Epoch, Observer
+from topwork.engine.observer import Epoch, Observer, Reading
 from topwork.experiment.schema import Experiment
 from topwork.lab.runs import train
 
@@ -38,10 +41,18 @@ def make_progress() -> Progress:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
     )
+
+
+class Rate(ProgressColumn):
+    """How many tokens or steps are done in a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")
 
 
 class ProgressBar(Observer):
@@ -60,6 +71,9 @@ class ProgressBar(Observer):
         if self.bar is not None:
             self.progress.advance(self.bar, done)
 
+    def read(self, reading: Reading) -> None:
+        self.progress.console.print(describe_reading(reading), soft_wrap=True)
+
     def epoch(self, epoch: Epoch) -> None:
         by_task: dict[str, list[str]] = {}
         for name, value in epoch.metrics.items():
@@ -70,3 +84,14 @@ class ProgressBar(Observer):
                 by_task.setdefault(task, []).append(f"{label} {value:.3f}")
         shown = "   ".join(f"{task}: {', '.join(figures)}" for task, figures in by_task.items())
         self.progress.console.print(f"epoch {epoch.number:>3}   {shown}", soft_wrap=True)
+
+
+def describe_reading(reading: Reading) -> str:
+    """Say how many texts were encoded, how fast, and where their activations are."""
+    if reading.where == "token ids":
+        return "no activations are kept: the first stage trains"
+    if reading.where == "recomputed":
+        return f"activations exceed the free memory and are computed for each batch; not stored: {reading.note}"
+    speed = f" in {reading.seconds:.1f} s, {rate:,.1f} texts/s" if (rate := reading.texts_per_second) else ""
+    kept = f"kept in the store, {reading.note[:12]}" if reading.where == "store" else f"not stored: {reading.note}"
+    return f"{reading.encoded:,} texts encoded{speed}, {reading.found:,} found; {kept}"

@@ -6,6 +6,8 @@ Attention between T tokens adds 4 T D per token forward and twice that backward.
 softmax are ignored.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -33,7 +35,7 @@ def cost_per_text(model: MultiTaskModel, tokens: float) -> Cost:
     """Estimate the cost of a text of ``tokens`` tokens."""
     stages = model.backbone.stages()
     prefix, suffix = stages[: model.cut.stage], stages[model.cut.stage :]
-    encode = sum(_forward(stage, tokens, model.backbone.width) for stage in prefix) * tokens
+    whole = sum(_forward(stage, tokens, model.backbone.width) for stage in prefix) * tokens
     forward = sum(_forward(stage, tokens, model.backbone.width) for stage in suffix)
     backward = 0.0
     reached = False  # whether gradients flow further down than the layer at hand
@@ -42,7 +44,25 @@ def cost_per_text(model: MultiTaskModel, tokens: float) -> Cost:
         backward += cost
     heads = sum(6.0 * linear.weight.numel() for linear in _linears(model.heads))
     kept = 1.0 if model.cut.keeps in ("first token", "pooled") else tokens
-    return Cost(encode, kept * (forward + backward) + heads, encode + tokens * (forward + backward) + heads)
+    encode = _encode(prefix, model.narrows_at, tokens, model.backbone.width)
+    return Cost(encode, kept * (forward + backward) + heads, whole + tokens * (forward + backward) + heads)
+
+
+def _encode(prefix: Sequence[Stage], narrows_at: int | None, tokens: float, width: int) -> float:
+    """Operations of a text's way through the prefix, which from stage ``narrows_at`` on runs for the first token only.
+
+    There keys and values, half of an attention's weights, are still computed for all tokens.
+    """
+    if narrows_at is None:
+        return sum(_forward(stage, tokens, width) for stage in prefix) * tokens
+    narrow = prefix[narrows_at]
+    at_cut = _forward(narrow, tokens, width)
+    if narrow.run_first_token is None:
+        at_cut *= tokens
+    else:
+        at_cut += (tokens - 1) * _forward(dataclasses.replace(narrow, mixes_tokens=False), tokens, width) / 2
+    before = sum(_forward(stage, tokens, width) for stage in prefix[:narrows_at]) * tokens
+    return before + at_cut + sum(_forward(stage, tokens, width) for stage in prefix[narrows_at + 1 :])
 
 
 def _forward(stage: Stage, tokens: float, width: int) -> float:

@@ -5,8 +5,11 @@ are encoded in batches of equal length, without padding, and with at least 64 to
 matrix kernels change with the number of rows.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -14,14 +17,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from topwork.engine.model import MultiTaskModel
-
-#: Token rows below which matrix kernels differ by 3e-6 from one batch size to the next (torch 2.13, CPU).
-FLOOR = 64
+from topwork.experiment.schema import SplitName
+from topwork.parts import FLOOR
 
 #: Token rows per batch: large enough to keep the cores busy, small enough to stay near the caches.
 BUDGET = 4096
 
-#: Called with the number of texts done since the last call.
+#: Called with the number of tokens done since the last call.
 Progress = Callable[[int], None]
 
 
@@ -55,16 +57,86 @@ class Ragged:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sequences ``rows`` (B,), padded to (B, T, ...), and the mask (B, T)."""
-        lengths = self.lengths[rows]
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
         positions = torch.arange(int(lengths.max()))
         mask = positions < lengths[:, None]
-        index = (self.offsets[rows][:, None] + positions).masked_fill(~mask, 0)
+        index = (starts[:, None] + positions).masked_fill(~mask, 0)
         return self.values[index], mask
 
     def take(self, rows: Tensor) -> "Ragged":
         """Return the sequences ``rows`` (B,), in that order."""
-        values, mask = self.batch(rows)
-        return Ragged(values[mask], offsets_of(self.lengths[rows]))
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        offsets = offsets_of(lengths)
+        index = torch.arange(int(offsets[-1])) + (starts - offsets[:-1]).repeat_interleave(lengths)
+        return Ragged(self.values[index], offsets)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Activations of N rows, of which those with equal texts share one.
+
+    Attributes:
+        distinct: the activations of the distinct texts.
+        of: (N,) int64, which of them each row has.
+    """
+
+    distinct: Activations
+    of: Tensor
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the cut keeps for ``rows`` (B,) in float32, padded to (B, T, ...), and the mask (B, T)."""
+        values, mask = self.distinct.batch(self.of[rows])
+        return values.float() if values.is_floating_point() else values, mask
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The texts of all splits as token ids, each distinct sequence once.
+
+    Attributes:
+        token_ids: U distinct sequences.
+        of: for each split, (N,) int64, which sequence each row has.
+        truncated: how many of all rows were truncated.
+    """
+
+    token_ids: Ragged
+    of: dict[SplitName, Tensor]
+    truncated: int
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are in all splits."""
+        return sum(len(rows) for rows in self.of.values())
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens all rows have, special tokens included."""
+        return sum(int(self.token_ids.lengths[rows].sum()) for rows in self.of.values())
+
+    @cached_property
+    def digests(self) -> list[bytes]:
+        """sha256 of the token ids of each distinct sequence."""
+        return [hashlib.sha256(sequence).digest() for sequence in sequences_of(self.token_ids)]
+
+
+def make_corpus(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[str]]) -> Corpus:
+    """Tokenize the texts of all splits and bring equal sequences together."""
+    number_of: dict[bytes, int] = {}
+    of: dict[SplitName, Tensor] = {}
+    truncated = 0
+    for name, part in texts.items():
+        ids, cut = tokenize(tokenizer, part)
+        of[name] = torch.tensor([number_of.setdefault(sequence, len(number_of)) for sequence in sequences_of(ids)])
+        truncated += cut
+    values = torch.frombuffer(bytearray(b"".join(number_of)), dtype=torch.int64)
+    return Corpus(Ragged(values, offsets_of(torch.tensor([len(ids) // 8 for ids in number_of]))), of, truncated)
+
+
+def sequences_of(token_ids: Ragged) -> Iterator[bytes]:
+    """Yield the ids of each sequence as the bytes of little-endian int64."""
+    values, bounds = token_ids.values.numpy().astype("<i8"), token_ids.offsets.tolist()
+    return (values[start:end].tobytes() for start, end in pairwise(bounds))
 
 
 def offsets_of(lengths: Tensor) -> Tensor:
@@ -84,7 +156,12 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Ragged, int]:
 
 
 def encode(
-    model: MultiTaskModel, token_ids: Ragged, *, device: torch.device, progress: Progress = no_progress
+    model: MultiTaskModel,
+    token_ids: Ragged,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress = no_progress,
 ) -> Ragged:
     """Run the prefix over N texts and return, on the CPU, what the cut keeps of each.
 
@@ -92,22 +169,33 @@ def encode(
     """
     if model.cut.keeps == "token ids":
         return token_ids
+    offsets = token_ids.offsets if model.cut.keeps == "tokens" else torch.arange(len(token_ids.offsets))
+    values: Tensor | None = None
+    for rows, activations in encode_batches(model, token_ids, device=device, dtype=dtype, progress=progress):
+        if values is None:
+            values = activations.new_empty(int(offsets[-1]), activations.shape[-1])
+        index = offsets[rows][:, None] + torch.arange(activations.shape[1])
+        values[index] = activations
+    assert values is not None, "there is always a text to encode"
+    return Ragged(values, offsets)
+
+
+def encode_batches(
+    model: MultiTaskModel,
+    token_ids: Ragged,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress = no_progress,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield, by length, the numbers (B,) of some texts and what the cut keeps of them, (B, T or 1, D or W)."""
     model.eval()
     lengths = token_ids.lengths
-    one_each = model.cut.keeps != "tokens"
-    offsets = torch.arange(len(lengths) + 1) if one_each else token_ids.offsets
-    values: Tensor | None = None
     for length in lengths.unique().tolist():
         same_length = (lengths == length).nonzero()[:, 0]
         for rows in same_length.split(max(1, BUDGET // length)):
-            activations = _encode_batch(model, token_ids, rows, length, device)  # (B, length or 1, D or W)
-            if values is None:
-                values = activations.new_empty(int(offsets[-1]), activations.shape[-1])
-            index = offsets[rows][:, None] + torch.arange(activations.shape[1])
-            values[index] = activations
-            progress(len(rows))
-    assert values is not None, "there is always a text to encode"
-    return Ragged(values, offsets)
+            yield rows, _encode_batch(model, token_ids, rows, length, device).to("cpu", dtype)
+            progress(len(rows) * length)
 
 
 def _encode_batch(model: MultiTaskModel, token_ids: Ragged, rows: Tensor, length: int, device: torch.device) -> Tensor:
@@ -116,20 +204,21 @@ def _encode_batch(model: MultiTaskModel, token_ids: Ragged, rows: Tensor, length
     repeated = torch.cat([rows, rows[:1].expand(missing)]) if missing > 0 else rows
     index = token_ids.offsets[repeated][:, None] + torch.arange(length)
     ids = token_ids.values[index].to(device)  # (B, length)
-    return model.prefix(ids, torch.ones_like(ids, dtype=torch.bool))[: len(rows)].cpu()
+    return model.prefix(ids, torch.ones_like(ids, dtype=torch.bool))[: len(rows)]
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Activations that are too large to keep: each batch is encoded when it is asked for, to the same bits."""
+    """Activations that are not kept: each batch is encoded when it is asked for, to the same bits."""
 
     model: MultiTaskModel
     token_ids: Ragged
     device: torch.device
+    dtype: torch.dtype = torch.float32
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the cut keeps for ``rows`` (B,), padded to (B, T, ...), and the mask (B, T)."""
         training = self.model.training
-        activations = encode(self.model, self.token_ids.take(rows), device=self.device)
+        activations = encode(self.model, self.token_ids.take(rows), device=self.device, dtype=self.dtype)
         self.model.train(training)
         return activations.batch(torch.arange(len(rows)))

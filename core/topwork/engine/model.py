@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Self
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from topwork.engine.checks import blame, check_head, check_pooling, check_stages
 from topwork.errors import PluginError
 from topwork.experiment.schema import Experiment
-from topwork.interfaces.backbone import Backbone
+from topwork.interfaces.backbone import Backbone, Stage
 from topwork.interfaces.head import Classes, Head
 from topwork.interfaces.pooling import Pooling
+from topwork.parts import rowwise
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,35 @@ class MultiTaskModel(nn.Module):
 
     @torch.no_grad()
     def prefix(self, token_ids: Tensor, mask: Tensor) -> Tensor:
-        """Turn token ids (B, T) with mask (B, T) into what the cut keeps: (B, T), (B, 1, D), (B, T, D) or (B, 1, W)."""
+        """Turn token ids (B, T) with mask (B, T) into what the cut keeps: (B, T), (B, 1, D), (B, T, D) or (B, 1, W).
+
+        Where the first token is all that is needed, the last stage that mixes tokens computes no other, and
+        the stages behind it see no other.
+        """
         hidden = token_ids
-        for stage in self.backbone.stages()[: self.cut.stage]:
-            hidden = stage.run(hidden, mask)
+        for number, stage in enumerate(self.backbone.stages()[: self.cut.stage]):
+            if self.narrows_at is None or number < self.narrows_at:
+                hidden = stage.run(hidden, mask)
+            elif number == self.narrows_at:
+                hidden = (stage.run_first_token or stage.run)(hidden, mask)[:, :1]
+                mask = mask[:, :1]
+            else:
+                hidden = rowwise(partial(_run_on_one_token, stage), hidden)
         if self.cut.keeps == "pooled":
             pooled: Tensor = self.pooling(hidden, mask)
             return pooled[:, None]
-        return hidden[:, :1] if self.cut.keeps == "first token" else hidden
+        return hidden
+
+    @property
+    def narrows_at(self) -> int | None:
+        """The number of the stage in the prefix that computes the first token alone; None where all are needed."""
+        first_token_only = self.cut.keeps == "first token" or (
+            self.cut.keeps == "pooled" and self.pooling.reads_first_token_only
+        )
+        if not first_token_only:
+            return None
+        stages = self.backbone.stages()[: self.cut.stage]
+        return max((number for number, stage in enumerate(stages) if stage.mixes_tokens), default=0)
 
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Turn what the cut keeps, with its mask (B, T) or (B, 1), into pooled vectors (B, W)."""
@@ -163,6 +186,11 @@ def derive_seed(seed: int, *purpose: str) -> int:
     """Return a seed in [0, 2**63) that is independent for each purpose."""
     digest = hashlib.sha256("\0".join([str(seed), *purpose]).encode()).digest()
     return int.from_bytes(digest[:8]) >> 1
+
+
+def _run_on_one_token(stage: Stage, hidden: Tensor) -> Tensor:
+    """Run a stage on the hidden states (B, 1, D) of one token of each text."""
+    return stage.run(hidden, torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device))
 
 
 def _trains(*modules: nn.Module) -> bool:

@@ -1,18 +1,15 @@
-"""From an experiment to a model and rows that are ready to train."""
+"""From an experiment to a model, token ids and a plan."""
 
 from dataclasses import dataclass
-from time import perf_counter
 
-import psutil
 import torch
 
 from topwork.data.dataset import Dataset, load_dataset
-from topwork.engine.encoding import Activations, Ragged, Recomputed, encode, tokenize
-from topwork.engine.evaluation import Rows
+from topwork.engine.encoding import Corpus, make_corpus
 from topwork.engine.model import MultiTaskModel, build_model
 from topwork.engine.plan import Plan, make_plan
-from topwork.engine.training import Observer, check_monitor
-from topwork.experiment.schema import Experiment, SplitName
+from topwork.engine.training import check_monitor
+from topwork.experiment.schema import Experiment
 
 
 @dataclass(frozen=True)
@@ -21,9 +18,15 @@ class Prepared:
 
     experiment: Experiment
     dataset: Dataset
-    token_ids: dict[SplitName, Ragged]
+    corpus: Corpus
     model: MultiTaskModel
     plan: Plan
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """How activations are kept."""
+        dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+        return dtypes[self.experiment.training.activation_dtype]
 
     @property
     def warnings(self) -> list[str]:
@@ -41,39 +44,7 @@ def prepare(experiment: Experiment) -> Prepared:
     """
     dataset = load_dataset(experiment)
     model = build_model(experiment, dataset.labels)
-    tokenized = {name: tokenize(model.backbone.tokenizer, part.texts) for name, part in dataset.parts.items()}
-    token_ids = {name: ids for name, (ids, _) in tokenized.items()}
-    plan = make_plan(
-        experiment,
-        model,
-        texts=sum(len(part.texts) for part in dataset.parts.values()),
-        tokens=sum(len(ids.values) for ids in token_ids.values()),
-        truncated=sum(truncated for _, truncated in tokenized.values()),
-    )
+    corpus = make_corpus(model.backbone.tokenizer, {name: part.texts for name, part in dataset.parts.items()})
+    plan = make_plan(experiment, model, corpus)
     check_monitor(experiment, model, dataset.parts.keys())
-    return Prepared(experiment, dataset, token_ids, model, plan)
-
-
-def encode_splits(
-    prepared: Prepared, *, device: torch.device, observer: Observer
-) -> tuple[dict[SplitName, Rows], float | None]:
-    """Compute what the cut keeps of every text, once, and return it with the texts encoded per second.
-
-    Where it would not fit into half of the free memory, it is computed again for each batch instead; then, as
-    with an empty prefix, there is no rate.
-    """
-    model, plan = prepared.model.to(device), prepared.plan
-    fits = plan.kept_bytes <= psutil.virtual_memory().available / 2
-    observer.begin("encoding" if fits else "encoding batch by batch: activations exceed the free memory", plan.texts)
-    started = perf_counter()
-    rows = {}
-    for name, part in prepared.dataset.parts.items():
-        ids = prepared.token_ids[name]
-        activations: Activations
-        if fits:
-            activations = encode(model, ids, device=device, progress=observer.advance)
-        else:
-            activations = Recomputed(model, ids, device)
-        targets = {task: torch.from_numpy(values) for task, values in part.targets.items()}
-        rows[name] = Rows(activations, targets, len(part.texts))
-    return rows, plan.texts / (perf_counter() - started) if fits and plan.prefix else None
+    return Prepared(experiment, dataset, corpus, model, plan)

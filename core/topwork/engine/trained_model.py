@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from topwork.data.dataset import Part, encode_labels, read_part, read_splits
 from topwork.data.rows import has_lone_surrogate
-from topwork.engine.encoding import encode, tokenize
+from topwork.engine.encoding import Shared, encode, make_corpus
 from topwork.engine.evaluation import Estimate, Rows, estimates, outputs_of
 from topwork.engine.model import MultiTaskModel
 from topwork.errors import DataError, PluginError, StorageError, TopworkError
@@ -53,7 +54,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model that predicts, encodes and can be evaluated.
+    """A model that predicts, encodes and can be evaluated, on the device that its weights are on.
 
     Attributes:
         tasks: the classes of each task.
@@ -71,11 +72,16 @@ class TrainedModel:
         self.model.train_only(())  # nothing trains any more, so the cut is behind the pooling
         self.model.eval()
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.model.parameters()).device
+
     def predict(self, texts: Sequence[str]) -> list[dict[str, Prediction]]:
         """Return, for each of N texts, a prediction by task."""
         rows = self._rows(texts, {})
         predictions: list[dict[str, Prediction]] = [{} for _ in texts]
-        for task, outputs in outputs_of(self.model, rows, device=torch.device("cpu")).items():
+        for task, outputs in outputs_of(self.model, rows, device=self.device).items():
             decoded = self.model.tasks[task].decode(outputs)
             names = self.tasks[task].names
             for prediction, label, row in zip(predictions, decoded.labels, decoded.probabilities.tolist(), strict=True):
@@ -100,7 +106,7 @@ class TrainedModel:
         """
         part, which = self._part(file)
         rows = self._rows(part.texts, part.targets)
-        outputs = outputs_of(self.model, rows, device=torch.device("cpu"))
+        outputs = outputs_of(self.model, rows, device=self.device)
         return estimates(self.model.tasks, outputs, rows.targets), which
 
     def _part(self, file: str | Path | None) -> tuple[Part, str]:
@@ -130,10 +136,12 @@ class TrainedModel:
             numbers = [str(number) for number, text in enumerate(texts, 1) if wrong(text)]
             if numbers:
                 raise DataError(f"{len(numbers)} of {len(texts)} texts are {fault}: number {', '.join(numbers[:20])}")
-        token_ids, truncated = tokenize(self.model.backbone.tokenizer, texts)
-        if truncated:
-            logger.warning("%d of %d texts are longer than the model reads and were truncated", truncated, len(texts))
-        activations = encode(self.model, token_ids, device=torch.device("cpu"))
+        corpus = make_corpus(self.model.backbone.tokenizer, {"test": texts})
+        if corpus.truncated:
+            logger.warning(
+                "%d of %d texts are longer than the model reads and were truncated", corpus.truncated, len(texts)
+            )
+        activations = Shared(encode(self.model, corpus.token_ids, device=self.device), corpus.of["test"])
         return Rows(activations, {task: torch.from_numpy(values) for task, values in targets.items()}, len(texts))
 
 
@@ -151,7 +159,10 @@ def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
         (temporary / "backbone").mkdir()
         trained.model.backbone.save(temporary / "backbone")
         weights = temporary / "weights.safetensors"
-        safetensors.torch.save_model(trained.model, str(weights))
+        try:
+            safetensors.torch.save_model(trained.model, str(weights))
+        except SafetensorError as fault:  # it wraps what the disk says
+            raise StorageError(f"{folder} could not be written: {fault}") from fault
         manifest = {
             "format": FORMAT,
             "topwork": version("topwork"),
@@ -165,7 +176,7 @@ def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
 
 
 def load_model(folder: str | Path) -> TrainedModel:
-    """Read a trained model.
+    """Read a trained model, to compute on the best device there is.
 
     Raises:
         StorageError: the folder is not a trained model, or is damaged.
@@ -210,7 +221,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         safetensors.torch.load_model(model, weights)
     except (SafetensorError, RuntimeError) as fault:
         raise StorageError(f"{weights} does not fit the model that model.json describes: {fault}") from None
-    return TrainedModel(model, classes, experiment, manifest["digests"])
+    return TrainedModel(model.to(Accelerator().device), classes, experiment, manifest["digests"])
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,10 @@ class Training(Section):
         device: ``auto`` takes the best there is.
         precision: ``bfloat16`` trains and validates what is right of the cut in mixed precision; the final
             figures are in float32, as the saved model is.
+        store: whether activations are kept on disk for other runs. ``auto`` does so where it pays and there is
+            room, and otherwise says why not; ``require`` makes that an error; ``off`` neither reads nor writes.
+        activation_dtype: how activations are kept, on disk and in memory alike. Two bytes a number are half the
+            size, and round what training sees by up to one part in 2,000 (float16) or 250 (bfloat16).
     """
 
     epochs: Count = 20
@@ -204,6 +208,8 @@ class Training(Section):
     warmup: Fraction = 0.0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+    store: Literal["auto", "off", "require"] = "auto"
+    activation_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

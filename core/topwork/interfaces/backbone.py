@@ -1,7 +1,7 @@
 """A backbone: a pretrained encoder as an ordered list of stages."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,9 @@ class Stage:
         mixes_tokens: whether a token's output depends on more than that token's input: on other tokens of
             its text or, after the first stage, on its position. Attention does, a feed-forward network does not.
         layer: the number of the transformer layer it belongs to, from 0; None outside the layers.
+        run_first_token: for a stage that mixes tokens, the same step for the first token's result alone:
+            hidden states (B, T, D) and the mask to (B, 1, D). Optional; where the first token is all that
+            is needed, it saves most of the last attention. See ``topwork.rowwise``.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Stage:
     run: Callable[[Tensor, Tensor], Tensor]
     mixes_tokens: bool
     layer: int | None = None
+    run_first_token: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 class Backbone(nn.Module, ABC):
@@ -50,6 +54,14 @@ class Backbone(nn.Module, ABC):
 
         Together they use every parameter of the backbone. The core runs them in two parts: once up to
         the first stage that trains, every epoch from there on.
+        """
+
+    @abstractmethod
+    def architecture(self) -> Mapping[str, str | int | float | bool]:
+        """Return what decides the stages' results besides their weights, such as the number of attention heads.
+
+        It is part of what stored activations are filed under: two backbones with equal weights and equal
+        architecture share them. Leave out names, paths, and what only matters in train mode.
         """
 
     @abstractmethod

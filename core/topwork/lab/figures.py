@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from topwork.engine.training import Epoch
+from topwork.engine.observer import Epoch
 
 
 def learning_curves(epochs: Sequence[Epoch], best: int) -> Figure:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topwork.engine.evaluation import Estimate
-from topwork.engine.training import Epoch
+from topwork.engine.observer import Epoch
 
 
 @dataclass(frozen=True)

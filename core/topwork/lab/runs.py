@@ -12,11 +12,14 @@ import torch
 from sklearn.metrics import confusion_matrix
 
 from topwork.engine.evaluation import Rows, estimates, outputs_of
-from topwork.engine.preparation import Prepared, encode_splits, prepare
+from topwork.engine.observer import Epoch, Observer, Reading
+from topwork.engine.plan import Phase
+from topwork.engine.preparation import Prepared, prepare
+from topwork.engine.reading import read_rows
 from topwork.engine.trained_model import TrainedModel, save_model
-from topwork.engine.training import Epoch, Observer, fit, make_accelerator
+from topwork.engine.training import fit, make_accelerator
 from topwork.errors import TrainingError
-from topwork.experiment.schema import Experiment
+from topwork.experiment.schema import Experiment, SplitName
 from topwork.files import check_new_folder
 from topwork.lab.result import Result
 from topwork.lab.tracking.run_log import RunLog, log_run
@@ -56,27 +59,32 @@ def carry_out(
     """Encode, train, evaluate, save."""
     experiment, model = prepared.experiment, prepared.model
     accelerator = make_accelerator(experiment.training)
-    data, texts_per_second = encode_splits(prepared, device=accelerator.device, observer=observer)
-    if log and texts_per_second:
-        log.encoded(texts_per_second)
-    both = Observers([observer, *([log] if log else [])])
+    watching = Observers([observer, *([log] if log else [])])
+
+    def read(phase: Phase) -> dict[SplitName, Rows]:
+        rows, reading = read_rows(prepared, phase, device=accelerator.device, observer=watching)
+        watching.read(reading)
+        return rows
+
     try:
-        outcome = fit(model, prepared.plan, data, experiment, accelerator=accelerator, observer=both)
+        outcome = fit(model, prepared.plan, read, experiment, accelerator=accelerator, observer=watching)
     except TrainingError as fault:
         if not fault.kept_epoch:
             raise
         save_model(folder, _finished(prepared), registry)
         raise TrainingError(f"{fault}; they are in {folder}", kept_epoch=fault.kept_epoch) from None
-    split = next(name for name in ("test", "validation", "train") if name in data)
-    outputs = outputs_of(model, data[split], device=accelerator.device)
+    splits: tuple[SplitName, ...] = ("test", "validation", "train")
+    split = next(name for name in splits if name in outcome.data)
+    rows = outcome.data[split]
+    outputs = outputs_of(model, rows, device=accelerator.device)
     result = Result(
         name=name,
         folder=folder,
         run_id=log.run_id if log else None,
         tracking_uri=without_password(log.store.uri) if log else None,
         split="training" if split == "train" else split,
-        estimates=estimates(model.tasks, outputs, data[split].targets),
-        confusion=_confusion(prepared, outputs, data[split]),
+        estimates=estimates(model.tasks, outputs, rows.targets),
+        confusion=_confusion(prepared, outputs, rows),
         epochs=outcome.epochs,
         best=outcome.best,
         warnings=prepared.warnings,
@@ -103,6 +111,10 @@ class Observers(Observer):
     def advance(self, done: int) -> None:
         for observer in self.observers:
             observer.advance(done)
+
+    def read(self, reading: Reading) -> None:
+        for observer in self.observers:
+            observer.read(reading)
 
     def epoch(self, epoch: Epoch) -> None:
         for observer in self.observers:

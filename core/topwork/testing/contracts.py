@@ -1,5 +1,6 @@
 """What every plugin of an interface must keep to."""
 
+import json
 import tempfile
 from pathlib import Path
 from typing import ClassVar
@@ -7,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from topwork.engine.checks import check_head, check_pooling, check_stages
+from topwork.engine.encoding import encode, tokenize
 from topwork.engine.model import MultiTaskModel
 from topwork.engine.plan import check_partition
 from topwork.interfaces.backbone import Backbone, BackboneConfig
@@ -16,7 +18,7 @@ from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
 from topwork.interfaces.plugin import PluginConfig
 from topwork.interfaces.pooling import PoolingConfig
 from topwork.registry import discover
-from topwork.testing.tiny import tiny_model
+from topwork.testing.tiny import FirstToken, tiny_model
 
 WIDTH = 12
 
@@ -174,6 +176,33 @@ class BackboneContract(PluginContract):
             difference = stage.run(changed, mask)[:, :-1] - stage.run(hidden, mask)[:, :-1]
             assert bool(difference.abs().max() > 1e-5) == stage.mixes_tokens, stage.name
             hidden = stage.run(hidden, mask)
+
+    def test_the_first_token_alone_is_what_it_is_among_the_others(self) -> None:
+        backbone = self.config.build().eval()
+        ids, mask = self._read(backbone)
+        hidden = ids
+        for stage in backbone.stages():
+            after = stage.run(hidden, mask)
+            if stage.run_first_token is not None:
+                alone = stage.run_first_token(hidden, mask)
+                torch.testing.assert_close(alone, after[:, :1], atol=1e-4, rtol=1e-4)
+            hidden = after
+
+    @torch.no_grad()
+    def test_a_text_gives_the_same_bits_whatever_it_is_encoded_with(self) -> None:
+        backbone = self.config.build()
+        for pooling in (FirstToken(backbone.width), FirstToken(backbone.width, reads_first_token_only=False)):
+            model = MultiTaskModel(backbone, pooling, {})
+            model.train_only([])
+            token_ids, _ = tokenize(backbone.tokenizer, self.texts * 40)
+            together = encode(model, token_ids, device=torch.device("cpu"))
+            for number in range(len(self.texts)):
+                alone = encode(model, token_ids.take(torch.tensor([number])), device=torch.device("cpu"))
+                assert torch.equal(alone.values[0], together.values[number])
+
+    def test_its_architecture_is_written_as_json(self) -> None:
+        architecture = dict(self.config.build().architecture())
+        assert json.loads(json.dumps(architecture)) == architecture
 
     def test_it_is_restored_without_its_original_weights(self) -> None:
         backbone = self.config.build().eval()

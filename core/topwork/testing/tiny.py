@@ -1,7 +1,7 @@
 """A transformer small enough to build in a millisecond, for testing other plugins against."""
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -64,6 +64,9 @@ class TinyBackbone(Backbone):
             ]
         return stages
 
+    def architecture(self) -> Mapping[str, str | int | float | bool]:
+        return {"heads": 2}
+
     def save(self, folder: Path) -> None:
         self.tokenizer.save(str(folder / "tokenizer.json"))
 
@@ -106,13 +109,12 @@ def letter_tokenizer(max_length: int) -> Tokenizer:
 
 
 class FirstToken(Pooling):
-    """Takes the first token."""
+    """Takes the first token, and may keep it a secret that it needs no other."""
 
-    reads_first_token_only = True
-
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH, *, reads_first_token_only: bool = True) -> None:
         super().__init__()
-        self.width = WIDTH
+        self.width = width
+        self.reads_first_token_only = reads_first_token_only
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         return hidden[:, 0]

@@ -1,6 +1,6 @@
 """DistilBERT (Sanh et al. 2019, arXiv 1910.01108), from the Hugging Face Hub or a folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -39,10 +39,29 @@ class DistilBertBackbone(topwork.Backbone):
             attention = (block.attention, block.sa_layer_norm)
             feed_forward = (block.ffn, block.output_layer_norm)
             stages += [
-                topwork.Stage(f"layer.{number}.attention", attention, partial(_attend, block), True, number),
-                topwork.Stage(f"layer.{number}.ffn", feed_forward, partial(_feed_forward, block), False, number),
+                topwork.Stage(
+                    f"layer.{number}.attention",
+                    attention,
+                    partial(_attend, block),
+                    mixes_tokens=True,
+                    layer=number,
+                    run_first_token=partial(_attend_from_first_token, block),
+                ),
+                topwork.Stage(
+                    f"layer.{number}.ffn", feed_forward, partial(_feed_forward, block), mixes_tokens=False, layer=number
+                ),
             ]
         return stages
+
+    def architecture(self) -> Mapping[str, str | int | float | bool]:
+        import transformers
+
+        return {
+            "transformers": transformers.__version__,
+            "heads": self.config.n_heads,
+            "activation": self.config.activation,
+            "attention": self.config._attn_implementation,
+        }
 
     def save(self, folder: Path) -> None:
         self.config.save_pretrained(folder)
@@ -73,6 +92,22 @@ def _attend(block: "TransformerBlock", hidden: Tensor, mask: Tensor) -> Tensor:
     visible = None if mask.all() else mask[:, None, None, :]
     attended, _ = block.attention(hidden, attention_mask=visible)
     normed: Tensor = block.sa_layer_norm(attended + hidden)
+    return normed
+
+
+def _attend_from_first_token(block: "TransformerBlock", hidden: Tensor, mask: Tensor) -> Tensor:
+    """Do what ``_attend`` does for the first token alone: all keys and values, one query.
+
+    Sums are written out, because torch's attention kernels split a single query among threads by the batch size.
+    """
+    attention, first = block.attention, hidden[:, :1]
+    by_head = (len(hidden), -1, attention.n_heads, attention.attention_head_size)
+    query = topwork.rowwise(attention.q_lin, first).view(by_head)  # (B, 1, heads, D / heads)
+    key, value = attention.k_lin(hidden).view(by_head), attention.v_lin(hidden).view(by_head)  # (B, T, heads, ...)
+    scores = (attention.scaling * query * key).sum(-1).masked_fill(~mask[:, :, None], -torch.inf)  # (B, T, heads)
+    attended = (scores.softmax(1)[..., None] * value).sum(1, keepdim=True)  # (B, 1, heads, D / heads)
+    projected = topwork.rowwise(attention.out_lin, attended.flatten(2))
+    normed: Tensor = block.sa_layer_norm(projected + first)
     return normed
 
 

@@ -17,19 +17,28 @@ class LastLayersConfig(topwork.FreezeStrategyConfig):
     count: topwork.Count = 1
 
     def trainable(self, model: topwork.Model, epoch: int) -> Collection[str]:
-        stages = model.backbone.stages()
-        layers = sorted({stage.layer for stage in stages if stage.layer is not None})
-        if self.count > len(layers):
-            raise ValueError(f"count must be at most {len(layers)}, the layers of the backbone, but is {self.count}")
-        last = set(layers[-self.count :])
-        wanted = {
-            id(parameter)
-            for stage in stages
-            if stage.layer in last
-            for module in stage.modules
-            for parameter in module.parameters()
-        }
-        return [f"backbone.{name}" for name, parameter in model.backbone.named_parameters() if id(parameter) in wanted]
+        layers = number_of_layers(model)
+        if self.count > layers:
+            raise ValueError(f"count must be at most {layers}, the layers of the backbone, but is {self.count}")
+        return names_in_last_layers(model, self.count)
+
+
+def number_of_layers(model: topwork.Model) -> int:
+    """How many transformer layers the backbone has."""
+    return len({stage.layer for stage in model.backbone.stages() if stage.layer is not None})
+
+
+def names_in_last_layers(model: topwork.Model, count: int) -> list[str]:
+    """Return the names of the parameters in the last ``count`` layers."""
+    first = number_of_layers(model) - count
+    wanted = {
+        id(parameter)
+        for stage in model.backbone.stages()
+        if stage.layer is not None and stage.layer >= first
+        for module in stage.modules
+        for parameter in module.parameters()
+    }
+    return [f"backbone.{name}" for name, parameter in model.backbone.named_parameters() if id(parameter) in wanted]
 
 
 @topwork.hookimpl

@@ -3,11 +3,16 @@
 import csv
 import io
 import json
+import os
+import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pyarrow.parquet
 import pytest
 
@@ -16,6 +21,7 @@ import topwork
 Command = Callable[..., tuple[int, str, str]]
 
 QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
+SMALL = ["--set", "data.reviews.limit=100", "--set", "training.epochs=1", "--set", "tracking.enabled=false"]
 TEXTS = ["The singer is wonderful.", "The zoom is broken, although the lens is a pleasure."]
 
 
@@ -39,6 +45,100 @@ def test_plan_says_where_the_cut_is_when_all_or_nothing_is_frozen(command: Comma
     code, out, _ = command("plan", QUICKSTART, "--set", f"freeze={{kind: {freeze}}}")
     assert code == 0
     assert said in out
+
+
+def test_plan_says_what_the_store_has(command: Command) -> None:
+    line = re.compile(r"^store: .*$", re.MULTILINE)
+    _, before, _ = command("plan", QUICKSTART, *SMALL)
+    code, _, _ = command("train", QUICKSTART, *SMALL)
+    assert code == 0
+    _, after, _ = command("plan", QUICKSTART, *SMALL)
+    _, more, _ = command("plan", QUICKSTART, *SMALL, "--set", "data.reviews.limit=110")
+    (empty,), (full,), (partly,) = line.findall(before), line.findall(after), line.findall(more)
+    assert re.fullmatch(r"store: 0 of 100 distinct texts are there; 100 will be encoded, [\d.]+ MB", empty)
+    assert full == "store: 100 of 100 distinct texts are there"
+    assert re.fullmatch(r"store: 100 of 110 distinct texts are there; 10 will be encoded, [\d.]+ kB", partly)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("training.store=off", "store: not used: training.store is off"),
+        ("freeze={kind: none}", "store: not used: the first stage trains, so there is nothing to keep"),
+        ("freeze={kind: last_layers, count: 6}", "store: not used: it would not pay: with 0 operations per byte"),
+    ],
+)
+def test_plan_says_why_the_store_is_not_used(command: Command, setting: str, said: str) -> None:
+    code, out, _ = command("plan", QUICKSTART, "--set", setting)
+    assert code == 0
+    assert said in out
+
+
+def test_plan_writes_nothing(command: Command, tmp_path: Path) -> None:
+    command("plan", QUICKSTART)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_shows_a_table_for_each_phase(command: Command) -> None:
+    freeze = "freeze={kind: gradual, start: 1, every: 3, most: 3}"
+    code, out, _ = command("plan", QUICKSTART, "--set", freeze)
+    assert code == 0
+    headings = ["what trains from epoch 1", "what trains from epoch 4", "what trains from epoch 7", "tasks"]
+    places = [out.index(heading) for heading in headings]
+    assert places == sorted(places)
+    tables = [out[start:end].split() for start, end in pairwise(places)]
+    sizes = [table[table.index("backbone") + 1 :][:2] for table in tables]
+    layer = 4 * (384 * 384 + 384) + 2 * 384 * 1536 + 1536 + 384 + 4 * 384
+    assert sizes == [[str(16 * layers), f"{layer * layers:,}"] for layers in (1, 2, 3)]
+    frozen = [int(table[table.index("frozen") + 1].replace(",", "")) for table in tables]
+    assert [more - fewer for fewer, more in pairwise(frozen)] == [-layer, -layer]
+    for first, suffix, stages in ((1, 5, 11), (4, 4, 9), (7, 3, 7)):
+        said = out[out.index(f"\nfrom epoch {first}:\n") :].splitlines()
+        assert said[2] == f"cut: before layer.{suffix}.attention; the {stages} stages left of it run once"
+        assert said[5].startswith("store: 0 of ")
+
+
+SPEED = r"in \d+\.\d s, [\d,.]+ texts/s"
+
+
+def test_train_says_how_many_texts_the_store_had(command: Command) -> None:
+    _, first, _ = command("train", QUICKSTART, *SMALL)
+    _, second, _ = command("train", QUICKSTART, *SMALL)
+    _, more, _ = command("train", QUICKSTART, *SMALL, "--set", "data.reviews.limit=110")
+    built = re.search(
+        rf"^100 texts encoded {SPEED}, 0 found; kept in the store, ([0-9a-f]{{12}})$", first, re.MULTILINE
+    )
+    assert built
+    assert f"0 texts encoded, 100 found; kept in the store, {built[1]}" in second.splitlines()
+    assert re.search(rf"^10 texts encoded {SPEED}, 100 found; kept in the store, {built[1]}$", more, re.MULTILINE)
+    (folder,) = (Path(os.environ["TOPWORK_CACHE"]) / "activations").iterdir()
+    assert folder.name.startswith(built[1])
+
+
+def test_train_says_why_nothing_is_stored(command: Command) -> None:
+    _, out, _ = command("train", QUICKSTART, *SMALL, "--set", "training.store=off")
+    assert re.search(rf"^100 texts encoded {SPEED}, 0 found; not stored: training.store is off$", out, re.MULTILINE)
+
+
+def test_train_says_that_activations_do_not_fit_the_memory(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    _, out, _ = command("train", QUICKSTART, *SMALL, "--set", "training.store=off")
+    said = "activations exceed the free memory and are computed for each batch; not stored: training.store is off"
+    assert said in out.splitlines()
+
+
+@pytest.mark.slow
+def test_train_says_that_nothing_is_kept_where_all_trains(command: Command) -> None:
+    _, out, _ = command("train", QUICKSTART, *SMALL, "--set", "freeze={kind: none}")
+    assert "no activations are kept: the first stage trains" in out.splitlines()
+
+
+def test_a_required_store_that_cannot_serve_ends_with_code_5(command: Command) -> None:
+    code, _, error = command(
+        "train", QUICKSTART, *SMALL, "--set", "freeze={kind: none}", "--set", "training.store=require"
+    )
+    assert code == 5
+    assert error.endswith("training.store is require, but the first stage trains, so there is nothing to keep\n")
 
 
 def test_train_prints_results_with_intervals_and_where_they_are(
@@ -132,7 +232,7 @@ def test_plugins_lists_every_shipped_kind_with_its_defaults(command: Command) ->
     code, out, _ = command("plugins")
     assert code == 0
     assert "heads_and_backbone  topwork  0.1.0    heads_lr=0.001, backbone_lr=5e-05, weight_decay=0.01" in out
-    assert [line.split("  ")[0] for line in out.splitlines()].count("freeze strategy") == 4
+    assert [line.split("  ")[0] for line in out.splitlines()].count("freeze strategy") == 5
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import csv
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ import torch
 from topwork.engine.encoding import Ragged, offsets_of
 from topwork.engine.evaluation import Estimate, Rows, estimates, outputs_of
 from topwork.engine.model import MultiTaskModel
-from topwork.engine.preparation import Prepared, encode_splits, prepare
+from topwork.engine.observer import Observer, Reading
+from topwork.engine.plan import Phase
+from topwork.engine.preparation import Prepared, prepare
+from topwork.engine.reading import read_rows
 from topwork.engine.trained_model import TrainedModel, save_model
-from topwork.engine.training import Fit, Observer, fit, make_accelerator
+from topwork.engine.training import Fit, fit, make_accelerator
 from topwork.experiment.schema import Experiment, Source, Split, SplitName, Task, Training
 from topwork.interfaces.backbone import Backbone
 from topwork.interfaces.pooling import Pooling
@@ -37,12 +40,16 @@ class Trained:
     """All that a training run leaves."""
 
     prepared: Prepared
-    data: dict[SplitName, Rows]
     fit: Fit
+    readings: list[Reading]
 
     @property
     def model(self) -> MultiTaskModel:
         return self.prepared.model
+
+    @property
+    def data(self) -> Mapping[SplitName, Rows]:
+        return self.fit.data
 
 
 @dataclass(frozen=True)
@@ -100,16 +107,21 @@ def make(reviews_file: Path) -> Callable[..., Experiment]:
     return make_experiment
 
 
-def run(experiment: Experiment, observer: Observer | None = None) -> Trained:
-    """Prepare, encode and train."""
+def run(experiment: Experiment, observer: Observer | None = None, *, reader: Observer | None = None) -> Trained:
+    """Prepare, encode and train; ``reader`` watches the encoding."""
     prepared = prepare(experiment)
     accelerator = make_accelerator(experiment.training)
-    data, _ = encode_splits(prepared, device=accelerator.device, observer=Observer())
-    watched = observer or Observer()
+    watched, readings = observer or Observer(), []
     if hasattr(watched, "model"):
         watched.model = prepared.model
-    outcome = fit(prepared.model, prepared.plan, data, experiment, accelerator=accelerator, observer=watched)
-    return Trained(prepared, data, outcome)
+
+    def read(phase: Phase) -> dict[SplitName, Rows]:
+        rows, reading = read_rows(prepared, phase, device=accelerator.device, observer=reader or Observer())
+        readings.append(reading)
+        return rows
+
+    outcome = fit(prepared.model, prepared.plan, read, experiment, accelerator=accelerator, observer=watched)
+    return Trained(prepared, outcome, readings)
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,15 @@ d is 768, the feed-forward network is 4 d wide, there are 6 layers; a layer cost
 text of s tokens: 8 d^2 for query, key, value and output, 4 s d for attention, 16 d^2 for the feed-forward network.
 """
 
+import dataclasses
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import nn
 from transformers import DistilBertConfig, DistilBertModel
 
+import topwork
 from topwork.engine.cost import cost_per_text
 from topwork.engine.model import MultiTaskModel
 from topwork.interfaces.head import Classes
@@ -25,10 +29,14 @@ HEADS = 2 * 6 * (D * 100 + 100 * 50 + 50 * 2)  # two heads of two classes, train
 LENGTHS = pytest.mark.parametrize("s", [16, 64, 128, 256, 512])
 
 
+def make_backbone(kind: type[DistilBertBackbone]) -> DistilBertBackbone:
+    with torch.device("meta"):  # shapes without weights
+        return kind(DistilBertModel(DistilBertConfig(vocab_size=100)), letter_tokenizer(512))
+
+
 @pytest.fixture(scope="module")
 def backbone() -> DistilBertBackbone:
-    with torch.device("meta"):  # shapes without weights
-        return DistilBertBackbone(DistilBertModel(DistilBertConfig(vocab_size=100)), letter_tokenizer(512))
+    return make_backbone(DistilBertBackbone)
 
 
 def model_of(backbone: DistilBertBackbone, pooling: Pooling, trains: tuple[str, ...]) -> MultiTaskModel:
@@ -45,11 +53,35 @@ def layers(number: int, s: float) -> float:
     return number * s * (24 * D**2 + 4 * s * D)
 
 
+def attention_from_first_token(s: float) -> float:
+    """Operations of one query: keys and values for all tokens, the rest for the first."""
+    return s * 4 * D**2 + 4 * D**2 + 4 * s * D
+
+
 @LENGTHS
-@pytest.mark.parametrize("pooling", [ClsPooling(D), MeanPooling(D)])
-def test_encoding_up_to_the_last_feed_forward_network(backbone: DistilBertBackbone, pooling: Pooling, s: int) -> None:
-    cost = cost_per_text(model_of(backbone, pooling, RECIPE), s)
+def test_encoding_all_tokens_up_to_the_last_feed_forward_network(backbone: DistilBertBackbone, s: int) -> None:
+    cost = cost_per_text(model_of(backbone, MeanPooling(D), RECIPE), s)
     assert cost.encode == pytest.approx(128 * D**2 * s + 24 * s**2 * D)
+
+
+@LENGTHS
+def test_encoding_the_first_token_up_to_the_last_feed_forward_network(backbone: DistilBertBackbone, s: int) -> None:
+    cost = cost_per_text(model_of(backbone, ClsPooling(D), RECIPE), s)
+    assert cost.encode == pytest.approx(s * (5 * (24 * D**2 + 4 * s * D) + 4 * D**2) + 4 * D**2 + 4 * s * D)
+
+
+class Plain(DistilBertBackbone):
+    """A DistilBERT that cannot compute the first token alone."""
+
+    def stages(self) -> Sequence[topwork.Stage]:
+        return [dataclasses.replace(stage, run_first_token=None) for stage in super().stages()]
+
+
+@LENGTHS
+def test_without_a_step_for_the_first_token_the_last_attention_costs_as_for_all(s: int) -> None:
+    plain = make_backbone(Plain)
+    cost = cost_per_text(model_of(plain, ClsPooling(D), ("nothing",)), s)
+    assert cost.encode == pytest.approx(layers(5, s) + s * (8 * D**2 + 4 * s * D) + 16 * D**2)
 
 
 @LENGTHS
@@ -91,7 +123,8 @@ def test_with_all_frozen_only_the_heads_cost_in_training(
     backbone: DistilBertBackbone, pooling: Pooling, s: int
 ) -> None:
     cost = cost_per_text(model_of(backbone, pooling, ("nothing",)), s)
-    assert cost.encode == pytest.approx(layers(6, s))
+    first_token = layers(5, s) + attention_from_first_token(s) + 16 * D**2
+    assert cost.encode == pytest.approx(first_token if pooling.reads_first_token_only else layers(6, s))
     assert cost.train == pytest.approx(HEADS)
     assert cost.train_uncached == pytest.approx(layers(6, s) + HEADS)
 

@@ -1,6 +1,7 @@
 """A text's activation is the same to the last bit, whatever it is encoded with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from topwork.engine.encoding import BUDGET, FLOOR, Ragged, Recomputed, encode, offsets_of, tokenize
+from topwork.engine.encoding import BUDGET, Activations, Ragged, Recomputed, Shared, encode, offsets_of, tokenize
 from topwork.engine.model import MultiTaskModel
 from topwork.experiment.schema import Experiment
-from topwork.interfaces.backbone import Backbone
+from topwork.interfaces.backbone import Backbone, Stage
 from topwork.interfaces.pooling import Pooling, PoolingConfig
-from topwork.testing.tiny import FirstToken, letter_tokenizer, tiny_model
+from topwork.parts import FLOOR
+from topwork.testing.tiny import FirstToken, TinyBackbone, letter_tokenizer, tiny_model
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
 from topwork_plugins.poolings.cls import ClsConfig, ClsPooling
@@ -52,6 +54,16 @@ def assert_same_alone_together_reordered_and_repeated(model: MultiTaskModel, ids
         assert torch.equal(alone.values, together[row]), f"length {ids.lengths[row]}, alone"
 
 
+@pytest.fixture(params=[pytest.param(1, id="one thread"), pytest.param(2, id="two threads", marks=pytest.mark.slow)])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Compute with one thread, then with two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("pooling", "trains"), CUTS)
 def test_an_activation_does_not_depend_on_the_company(
     cut_minilm: CutMiniLm, random_ids: RandomIds, pooling: Pooling, trains: tuple[str, ...]
@@ -69,12 +81,32 @@ def test_an_activation_does_not_depend_on_the_company_at_any_length(
     assert_same_alone_together_reordered_and_repeated(cut_minilm(pooling, trains), random_ids(lengths * 2))
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("count", [2, 7, 22, 40, 300])
 def test_the_number_of_short_texts_changes_nothing(cut_minilm: CutMiniLm, random_ids: RandomIds, count: int) -> None:
     model = cut_minilm(ClsPooling(MINILM), RECIPE)
     ids = random_ids([5] * count)
     first = encode(model, ids.take(torch.tensor([0])), device=CPU)
     assert torch.equal(encode(model, ids, device=CPU).values[:1], first.values)
+
+
+@pytest.mark.parametrize(("pooling", "trains"), CUTS)
+@pytest.mark.parametrize("length", [5, 31, pytest.param(128, marks=pytest.mark.slow)])
+def test_two_threads_give_the_bits_of_one_for_any_number_of_texts(
+    cut_minilm: CutMiniLm, random_ids: RandomIds, pooling: Pooling, trains: tuple[str, ...], length: int
+) -> None:
+    model, ids = cut_minilm(pooling, trains), random_ids([length] * 65)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    one = pieces(encode(model, ids, device=CPU))
+    torch.set_num_threads(2)
+    try:
+        for count in (1, 2, 3, 8, 64, 65):
+            rows = torch.arange(count)
+            for row, piece in enumerate(pieces(encode(model, ids.take(rows), device=CPU))):
+                assert torch.equal(piece, one[row]), f"{count} texts, number {row}"
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("pooling", "trains"), CUTS)
@@ -102,6 +134,13 @@ def test_recomputed_activations_equal_kept_ones(
     assert torch.equal(again[again_mask], kept[kept_mask])
 
 
+def distinct_of(trained: Any) -> Activations:
+    """The activations of the distinct texts that a run trained on."""
+    activations = trained.data["train"].activations
+    assert isinstance(activations, Shared)
+    return activations.distinct
+
+
 @pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()])
 def test_training_from_recomputed_activations_gives_the_same_weights(
     make: Callable[..., Experiment],
@@ -110,12 +149,13 @@ def test_training_from_recomputed_activations_gives_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     freeze = AllExceptConfig(patterns=("layer.5.ffn", "layer.5.output_layer_norm"))
-    experiment = make(backbone=MiniLmConfig(max_length=16), pooling=pooling, freeze=freeze)
+    training = {"store": "off"}
+    experiment = make(backbone=MiniLmConfig(max_length=16), pooling=pooling, freeze=freeze, training=training)
     kept = train(experiment)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
     recomputed = train(experiment)
-    assert isinstance(kept.data["train"].activations, Ragged)
-    assert isinstance(recomputed.data["train"].activations, Recomputed)
+    assert isinstance(distinct_of(kept), Ragged)
+    assert isinstance(distinct_of(recomputed), Recomputed)
     weights, again = kept.model.state_dict(), recomputed.model.state_dict()
     assert all(torch.equal(again[name], weights[name]) for name in weights)
 
@@ -199,12 +239,114 @@ def test_there_is_one_vector_for_each_text_or_for_each_token(
     assert activations.values.dtype == torch.float32
 
 
-def test_progress_counts_every_text_once(random_ids: RandomIds) -> None:
+def test_progress_counts_every_token_once(random_ids: RandomIds) -> None:
     model = tiny_model()
     model.train_only([])
     done: list[int] = []
     encode(model, random_ids([3, 9, 3, 40, 40, 40], vocabulary=50), device=CPU, progress=done.append)
-    assert sum(done) == 6
+    assert sum(done) == 3 + 9 + 3 + 40 + 40 + 40
+
+
+# the first token alone
+
+
+@pytest.mark.parametrize("trains", [RECIPE, ("layer.3.ffn", "layer.5.ffn"), ("nothing",)])
+@pytest.mark.parametrize("count", [1, 5, 70])
+def test_the_first_token_alone_is_what_it_is_among_the_others(
+    cut_minilm: CutMiniLm, random_ids: RandomIds, trains: tuple[str, ...], count: int
+) -> None:
+    model = cut_minilm(ClsPooling(MINILM), trains)
+    ids, mask = random_ids([3 + row % 30 for row in range(count)]).batch(torch.arange(count))
+    hidden = ids
+    with torch.no_grad():
+        for stage in model.backbone.stages()[: model.cut.stage]:
+            hidden = stage.run(hidden, mask)
+    kept = model.prefix(ids, mask)
+    if model.cut.keeps == "tokens":
+        torch.testing.assert_close(kept[mask], hidden[mask], atol=0, rtol=0)
+    else:
+        torch.testing.assert_close(kept, hidden[:, :1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layer", range(6))
+def test_the_attention_from_the_first_token_is_that_of_the_first_token(
+    minilm: Backbone, random_ids: RandomIds, layer: int
+) -> None:
+    ids, mask = random_ids([4, 20, 9]).batch(torch.arange(3))
+    *before, attention = minilm.stages()[: 2 + 2 * layer]
+    assert attention.run_first_token is not None
+    with torch.no_grad():
+        hidden = ids
+        for stage in before:
+            hidden = stage.run(hidden, mask)
+        alone, among = attention.run_first_token(hidden, mask), attention.run(hidden, mask)[:, :1]
+    assert alone.shape == (3, 1, MINILM)
+    torch.testing.assert_close(alone, among, atol=1e-5, rtol=0)
+
+
+class Recording(TinyBackbone):
+    """Notes the name of each stage that runs, and the hidden states or token ids and the mask that it sees."""
+
+    def __init__(self, *, narrow: bool) -> None:
+        super().__init__(max_length=32)
+        self.narrow = narrow
+        self.seen: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+
+    def stages(self) -> Sequence[Stage]:
+        return [
+            replace(
+                stage,
+                run=self._noting(stage.name, stage.run),
+                run_first_token=self._noting(f"{stage.name}, first token", self._first(stage.run))
+                if self.narrow and stage.mixes_tokens
+                else None,
+            )
+            for stage in super().stages()
+        ]
+
+    def _noting(self, name: str, run: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        def noting(hidden: Tensor, mask: Tensor) -> Tensor:
+            self.seen.append((name, tuple(hidden.shape[:2]), tuple(mask.shape)))
+            return run(hidden, mask)
+
+        return noting
+
+    def _first(self, run: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda hidden, mask: run(hidden, mask)[:, :1]
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+@pytest.mark.parametrize("texts", [3, 70])
+def test_stages_behind_the_last_that_mixes_tokens_see_one_token(narrow: bool, texts: int) -> None:
+    backbone = Recording(narrow=narrow)
+    model = MultiTaskModel(backbone, FirstToken(), {})
+    model.train_only([])
+    kept = model.eval().prefix(torch.randint(3, 50, (texts, 9)), torch.ones(texts, 9, dtype=torch.bool))
+    assert kept.shape == (texts, 1, 16)
+    whole, one = (texts, 9), (max(texts, FLOOR), 1)
+    last = "layer.1.attention, first token" if narrow else "layer.1.attention"
+    assert backbone.seen == [
+        ("embeddings", whole, whole),
+        ("layer.0.attention", whole, whole),
+        ("layer.0.ffn", whole, whole),
+        (last, whole, whole),
+        ("layer.1.ffn", one, one),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "trains"),
+    [(MeanPooling(16), "-"), (MeanPooling(16), ".layer.1.ffn"), (FirstToken(), ".layer.1.attention")],
+)
+def test_where_other_tokens_are_needed_all_are_computed(pooling: Pooling, trains: str) -> None:
+    backbone = Recording(narrow=True)
+    model = MultiTaskModel(backbone, pooling, {})
+    model.train_only([name for name, _ in model.named_parameters() if trains in name])
+    model.eval().prefix(torch.randint(3, 50, (3, 9)), torch.ones(3, 9, dtype=torch.bool))
+    assert model.narrows_at is None
+    assert len(backbone.seen) == model.cut.stage
+    assert {shape for _, shape, _ in backbone.seen} == {(3, 9)}
+    assert not any("first token" in name for name, _, _ in backbone.seen)
 
 
 Sequences = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=6), min_size=1, max_size=8)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from topwork.engine.encoding import make_corpus
 from topwork.engine.model import Cut, MultiTaskModel, build_model, check_stages, derive_seed, seeded
 from topwork.engine.plan import make_plan
 from topwork.errors import ConfigurationError, PluginError
@@ -322,5 +323,6 @@ def test_a_setting_that_does_not_fit_is_reported_where_it_stands(
     path = write("experiment.yaml", WRITTEN.format(file=reviews_file, head=head, freeze=freeze))
     experiment = load_experiment(path).model_copy(update={"backbone": TinyBackboneConfig()})
     with pytest.raises(ConfigurationError) as caught:
-        make_plan(experiment, build_model(experiment, LABELS), texts=1, tokens=1, truncated=0)
+        model = build_model(experiment, LABELS)
+        make_plan(experiment, model, make_corpus(model.backbone.tokenizer, {"train": ["a text"]}))
     assert str(caught.value) == f"{path.parent}/{message}"

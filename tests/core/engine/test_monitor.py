@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from topwork.engine.training import Epoch, Observer
+from topwork.engine.observer import Epoch, Observer
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Classes, Head, HeadConfig, Metric
 from topwork.parts import class_metrics, decode_logits

@@ -110,37 +110,55 @@ class ThawingConfig(FreezeStrategyConfig):
 
 
 @pytest.mark.parametrize("epoch", [2, 5])
-def test_a_strategy_that_changes_what_trains_is_refused(make: Make, epoch: int) -> None:
+def test_a_strategy_that_changes_what_trains_begins_another_phase(make: Make, epoch: int) -> None:
+    plan = plan_of(make(freeze=ThawingConfig(epoch=epoch), training={"epochs": 5}))
+    assert [(phase.first, phase.cut) for phase in plan.phases] == [(1, Cut(5, "pooled")), (epoch, Cut(3, "tokens"))]
+    assert [plan.phase_of(number).first for number in range(1, 6)] == [1] * (epoch - 1) + [epoch] * (6 - epoch)
+
+
+def test_a_strategy_that_would_change_after_the_last_epoch_has_one_phase(make: Make) -> None:
+    (phase,) = plan_of(make(freeze=ThawingConfig(epoch=6), training={"epochs": 5})).phases
+    assert phase.cut == Cut(5, "pooled")
+
+
+class ChoosyConfig(ThawingConfig):
+    """Refuses a later epoch."""
+
+    def trainable(self, model: Model, epoch: int) -> Collection[str]:
+        if epoch == self.epoch:
+            raise ValueError(f"nothing to thaw in epoch {epoch}")
+        return []
+
+
+def test_a_strategy_that_fails_in_a_later_epoch_is_told_before_anything_is_encoded(make: Make) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        plan_of(make(freeze=ThawingConfig(epoch=epoch), training={"epochs": 5}))
-    assert str(caught.value) == (
-        f"freeze: freeze strategy 'thawing' changes what trains in epoch {epoch}; "
-        "this version trains the same parameters in all epochs"
-    )
+        plan_of(make(freeze=ChoosyConfig(epoch=4), training={"epochs": 5}))
+    assert str(caught.value) == "freeze: nothing to thaw in epoch 4"
 
 
-def test_a_strategy_that_would_change_after_the_last_epoch_is_accepted(make: Make) -> None:
-    plan = plan_of(make(freeze=ThawingConfig(epoch=6), training={"epochs": 5}))
-    assert plan.cut == Cut(5, "pooled")
+def test_a_plan_leaves_the_model_as_in_the_first_epoch(make: Make) -> None:
+    prepared = prepare(make(freeze=ThawingConfig(epoch=2), training={"epochs": 5}))
+    assert prepared.model.cut == prepared.plan.phases[0].cut
+    assert not any(parameter.requires_grad for parameter in prepared.model.backbone.parameters())
 
 
 def test_a_plan_counts_what_trains_and_what_is_frozen(make: Make) -> None:
     plan = plan_of(make(freeze=LAST_FFN))
     backbone = 16 * 64 + 64 + 64 * 16 + 16 + 2 * 16
     heads = (16 * 8 + 8 + 8 * 1 + 1) + (16 * 8 + 8 + 8 * 3 + 3)
-    assert {group.name: plan.size(group) for group in plan.groups} == {"heads": heads, "backbone": backbone}
+    assert {group.name: plan.size(group) for group in plan.phases[0].groups} == {"heads": heads, "backbone": backbone}
     assert plan.trainable == heads + backbone
     assert plan.frozen + plan.trainable == sum(p.numel() for p in prepare(make()).model.parameters())
 
 
 def test_a_plan_names_the_stages_on_either_side_of_the_cut(make: Make) -> None:
-    plan = plan_of(make(freeze=LAST_FFN))
-    assert plan.prefix == ("embeddings", "layer.0.attention", "layer.0.ffn", "layer.1.attention")
-    assert plan.suffix == ("layer.1.ffn",)
+    (phase,) = plan_of(make(freeze=LAST_FFN)).phases
+    assert phase.prefix == ("embeddings", "layer.0.attention", "layer.0.ffn", "layer.1.attention")
+    assert phase.suffix == ("layer.1.ffn",)
 
 
 def test_a_group_without_parameters_is_left_out(make: Make) -> None:
-    assert [group.name for group in plan_of(make(freeze=AllConfig())).groups] == ["heads"]
+    assert [group.name for group in plan_of(make(freeze=AllConfig())).phases[0].groups] == ["heads"]
 
 
 def test_a_plan_counts_texts_and_tokens_of_all_splits(make: Make) -> None:
@@ -174,8 +192,29 @@ def test_kept_bytes_are_those_of_float32_activations(
 ) -> None:
     plan = plan_of(make(pooling=pooling, freeze=freeze))
     expected = {"pooled": 60 * 16 * 4, "first token": 60 * 16 * 4, "tokens": plan.tokens * 16 * 4, "token ids": 0}
-    assert plan.cut.keeps == keeps
-    assert plan.kept_bytes == expected[keeps]
+    (phase,) = plan.phases
+    assert phase.cut.keeps == keeps
+    assert plan.kept_bytes(phase) == expected[keeps]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()])
+def test_two_bytes_a_number_halve_what_is_kept(make: Make, pooling: ClsConfig | MeanConfig, dtype: str) -> None:
+    whole = plan_of(make(pooling=pooling))
+    half = plan_of(make(pooling=pooling, training={"activation_dtype": dtype}))
+    assert 2 * half.kept_bytes(half.phases[0]) == whole.kept_bytes(whole.phases[0])
+
+
+def test_equal_texts_are_kept_once(make: Make, write: Callable[..., Path]) -> None:
+    rows = "".join(f"text {number % 5},{'pos' if number % 2 else 'neg'}\n" for number in range(40))
+    experiment = make(pooling=MeanConfig(), tasks={"sentiment": make().tasks["sentiment"]})
+    name, source = experiment.source
+    file = write("twice.csv", "text,sentiment\n" + rows)
+    twice = experiment.model_copy(update={"data": {name: source.model_copy(update={"path": file})}})
+    plan = plan_of(twice)
+    assert (plan.texts, plan.distinct_texts) == (40, 5)
+    assert (plan.tokens, plan.distinct_tokens) == (40 * 8, 5 * 8)
+    assert plan.kept_bytes(plan.phases[0]) == 5 * 8 * 16 * 4
 
 
 @pytest.mark.parametrize(
@@ -185,6 +224,7 @@ def test_kept_bytes_are_those_of_float32_activations(
         {"optimizer": HeadsAndBackboneConfig(heads_lr=1e-2, backbone_lr=1e-3, weight_decay=0.1)},
         {"optimizer": UniformConfig()},
         {"freeze": AllConfig()},
+        {"freeze": ThawingConfig(epoch=2)},
         {"pooling": MeanConfig()},
     ],
 )
@@ -204,9 +244,9 @@ def test_a_plan_is_dumped_as_json_values(make: Make) -> None:
     plan = plan_of(make())
     dumped = plan.dump()
     assert json.loads(json.dumps(dumped)) == dumped
-    assert dumped["cut"] == {"stage": 4, "keeps": "first token"}
+    assert dumped["phases"][0]["cut"] == {"stage": 4, "keeps": "first token"}
     assert dumped["digest"] == plan.digest
-    assert dumped["kept_bytes"] == plan.kept_bytes
+    assert dumped["kept_bytes"] == [plan.kept_bytes(plan.phases[0])]
 
 
 SCRIPT = """

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from topwork.engine.evaluation import outputs_of
 from topwork.engine.model import MultiTaskModel
-from topwork.engine.preparation import encode_splits, prepare
+from topwork.engine.observer import Epoch, Observer
+from topwork.engine.preparation import prepare
+from topwork.engine.reading import read_rows
 from topwork.engine.training import (
-    Epoch,
-    Observer,
     backward,
     make_accelerator,
     make_optimizer,
-    make_schedule,
     order,
+    set_rates,
 )
 from topwork.errors import ConfigurationError, TrainingError
 from topwork.experiment.schema import Experiment, Source, Split, Task, Training
@@ -105,7 +105,7 @@ def test_frozen_parameters_do_not_change_by_one_bit(make: Make, train: Train, po
     trained = train(experiment)
     after = weights_of(trained.model)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {name for group in trained.prepared.plan.groups for name in group.parameters}
+    assert changed == {name for group in trained.prepared.plan.phases[0].groups for name in group.parameters}
 
 
 def test_early_stopping_returns_to_the_best_epoch(make: Make, train: Train) -> None:
@@ -230,9 +230,10 @@ def gradients_of(experiment: Experiment, rows: int = 7) -> tuple[dict[str, Tenso
     """The gradients and losses of one batch, without dropout."""
     prepared = prepare(experiment)
     accelerator = make_accelerator(experiment.training)
-    data, _ = encode_splits(prepared, device=accelerator.device, observer=Observer())
-    losses = backward(prepared.model.eval(), data["train"], torch.arange(rows), experiment, accelerator=accelerator)
-    named = prepared.model.named_parameters()
+    data, _ = read_rows(prepared, prepared.plan.phases[0], device=accelerator.device, observer=Observer())
+    model, some = prepared.model.eval(), torch.arange(rows)
+    losses = backward(model, model.tasks, data["train"], some, experiment, accelerator=accelerator)
+    named = model.named_parameters()
     return {name: parameter.grad for name, parameter in named if parameter.grad is not None}, losses
 
 
@@ -297,15 +298,21 @@ def test_gradients_under_the_bound_are_not_clipped(make: Make, train: Train) -> 
 )
 def test_schedules_scale_every_rate(schedule: Any, warmup: float, factors: list[float]) -> None:
     weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    optimizer = torch.optim.AdamW([{"params": weights[:1], "lr": 1.0}, {"params": weights[1:], "lr": 0.5}])
-    scheduler = make_schedule(optimizer, Training(schedule=schedule, warmup=warmup), steps=4)
-    rates = []
-    for _ in range(4):
-        rates.append([group["lr"] for group in optimizer.param_groups])
+    groups = [
+        {"name": name, "params": [weight], "initial_lr": rate}
+        for name, weight, rate in zip("ab", weights, (1.0, 0.5), strict=True)
+    ]
+    optimizer = torch.optim.AdamW(groups)
+    settings = Training(schedule=schedule, warmup=warmup)
+    said = [set_rates(optimizer, settings, 0, 4)]
+    rates = [[group["lr"] for group in optimizer.param_groups]]
+    for step in range(1, 4):
         optimizer.step()
-        scheduler.step()
+        said.append(set_rates(optimizer, settings, step, 4))
+        rates.append([group["lr"] for group in optimizer.param_groups])
     assert [first for first, _ in rates] == pytest.approx(factors, abs=1e-6)
     assert [second for _, second in rates] == pytest.approx([factor / 2 for factor in factors], abs=1e-6)
+    assert [list(step.values()) for step in said] == rates
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
@@ -324,7 +331,7 @@ def test_the_rates_of_an_epoch_are_those_of_its_last_step(make: Make, train: Tra
 def test_the_optimizer_is_fused_adamw_with_the_groups_of_the_plan(make: Make) -> None:
     optimizer = HeadsAndBackboneConfig(heads_lr=0.3, backbone_lr=0.2, weight_decay=0.1)
     prepared = prepare(make(optimizer=optimizer))
-    made = make_optimizer(prepared.model, prepared.plan)
+    made = make_optimizer(prepared.model, prepared.plan.phases[0])
     assert type(made) is torch.optim.AdamW
     found = [(group["name"], group["lr"], group["weight_decay"], group["fused"]) for group in made.param_groups]
     assert found == [("heads", 0.3, 0.1, True), ("backbone", 0.2, 0.1, True)]

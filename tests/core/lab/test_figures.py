@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from topwork.engine.training import Epoch
+from topwork.engine.observer import Epoch
 from topwork.lab.figures import confusion_matrix, learning_curves
 
 

@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from torch import Tensor
 
+from topwork.engine.observer import Observer
 from topwork.engine.trained_model import load_model
-from topwork.engine.training import Observer
 from topwork.errors import StorageError, TopworkError, TrainingError
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment, Task

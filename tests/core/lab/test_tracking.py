@@ -24,9 +24,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
+from topwork.engine.observer import Epoch, Observer, Reading
 from topwork.engine.preparation import prepare
 from topwork.engine.trained_model import load_model
-from topwork.engine.training import Epoch, Observer
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment, Task
 from topwork.lab.result import Result
@@ -128,6 +128,16 @@ def test_learning_rates_and_speeds_are_metrics_too(tracked: Tracked) -> None:
     assert tracked.history("learning_rate/backbone") == [(1, 5e-5), (2, 5e-5), (3, 5e-5)]
     assert [step for step, _ in tracked.history("texts_per_second/training")] == [1, 2, 3]
     assert tracked.run.data.metrics["texts_per_second/encoding"] > 0
+
+
+def test_where_activations_are_is_noted(tracked: Tracked) -> None:
+    metrics, tags = tracked.run.data.metrics, tracked.run.data.tags
+    texts = prepare(tracked.experiment).plan.distinct_texts
+    assert tracked.history("activations/texts") == [(0, texts)]
+    assert tracked.history("activations/found") == [(0, 0)]
+    assert metrics["texts_per_second/encoding"] > 0
+    assert tags["activations.where"] == "memory"
+    assert tags["activations.note"].startswith("it would not pay: with ")
 
 
 def test_final_figures_come_with_their_intervals(tracked: Tracked) -> None:
@@ -288,6 +298,62 @@ def test_an_experiment_made_in_python_is_kept_as_resolved(log: RunLog) -> None:
 
 def epoch(number: int) -> Epoch:
     return Epoch(number, {"training/loss": 1.0 / number}, {"heads": 1e-3}, 100.0)
+
+
+KEY = "5e" * 32
+
+
+@pytest.mark.parametrize(
+    ("reading", "found", "speed"),
+    [
+        (Reading(texts=80, encoded=80, seconds=4.0, where="store", note=KEY), 0, 20.0),
+        (Reading(texts=80, encoded=20, seconds=4.0, where="store", note=KEY), 60, 5.0),
+        (Reading(texts=80, encoded=0, seconds=4.0, where="store", note=KEY), 80, None),
+        (Reading(texts=80, encoded=80, seconds=4.0, where="memory", note="training.store is off"), 0, 20.0),
+        (Reading(texts=80, encoded=0, seconds=4.0, where="recomputed", note="training.store is off"), 0, None),
+        (Reading(texts=80, encoded=0, seconds=4.0, where="token ids", note="the first stage trains"), 0, None),
+    ],
+)
+def test_every_way_of_getting_activations_is_noted(
+    log: RunLog, reading: Reading, found: int, speed: float | None
+) -> None:
+    log.read(reading)
+    data = run_of(log).data
+    assert data.tags["activations.where"] == reading.where
+    assert data.tags["activations.note"] == reading.note
+    assert data.metrics["activations/texts"] == 80
+    assert data.metrics["activations/found"] == found
+    assert data.metrics.get("texts_per_second/encoding") == speed
+
+
+def test_what_is_found_in_the_store_is_noted(store_uri: str, tmp_path: Path) -> None:
+    runs = [
+        train(small(store_uri, "training.store=require", "training.epochs=1"), output=tmp_path / name)
+        for name in ("first", "second")
+    ]
+    first, second = (MlflowClient(tracking_uri=store_uri).get_run(str(run.run_id)).data for run in runs)
+    assert (first.metrics["activations/found"], second.metrics["activations/found"]) == (
+        0,
+        second.metrics["activations/texts"],
+    )
+    assert first.tags["activations.where"] == second.tags["activations.where"] == "store"
+    assert first.tags["activations.note"] == second.tags["activations.note"]
+    assert len(first.tags["activations.note"]) == 64
+    assert "texts_per_second/encoding" not in second.metrics
+
+
+def test_a_run_in_phases_notes_its_sizes_and_rates(store_uri: str, tmp_path: Path) -> None:
+    experiment = small(store_uri, "freeze={kind: gradual}", "tracking.log_model=false")
+    result = train(experiment, output=tmp_path / "model")
+    client, plan = MlflowClient(tracking_uri=store_uri), prepare(experiment).plan
+    params = client.get_run(str(result.run_id)).data.params
+    sizes = {group.name: plan.size(group) for group in plan.phases[-1].groups}
+    assert {name: int(params[f"plan.trainable.{name}"]) for name in ("heads", "backbone")} == sizes
+    assert int(params["plan.trainable"]) == plan.trainable == sum(sizes.values())
+    history = client.get_metric_history(str(result.run_id), "learning_rate/backbone")
+    assert [metric.step for metric in history] == [2, 3]
+    readings = client.get_metric_history(str(result.run_id), "activations/texts")
+    assert [metric.step for metric in readings] == [phase.first - 1 for phase in plan.phases]
 
 
 def sql(uri: str, statement: str) -> None:

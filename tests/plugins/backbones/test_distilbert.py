@@ -85,13 +85,14 @@ def reference(folder: Path, file: Path, *more: str) -> Experiment:
 @pytest.mark.slow
 def test_the_reference_experiment_trains_what_the_recipe_says(real_size: Path, reviews_file: Path) -> None:
     prepared = prepare(reference(real_size, reviews_file))
-    sizes = {group.name: prepared.plan.size(group) for group in prepared.plan.groups}
+    (phase,) = prepared.plan.phases
+    sizes = {group.name: prepared.plan.size(group) for group in phase.groups}
     heads = {name: sum(p.numel() for p in head.parameters()) for name, head in prepared.model.heads.items()}
     assert sizes == {"backbone": 4_723_968, "heads": 82_001 + 82_256}
     assert heads == {"sentiment": 82_001, "category": 82_256}
-    assert {group.name: group.learning_rate for group in prepared.plan.groups} == {"heads": 1e-3, "backbone": 5e-5}
-    assert prepared.plan.cut.keeps == "first token"
-    assert prepared.plan.suffix == ("layer.5.ffn",)
+    assert {group.name: group.learning_rate for group in phase.groups} == {"heads": 1e-3, "backbone": 5e-5}
+    assert phase.cut.keeps == "first token"
+    assert phase.suffix == ("layer.5.ffn",)
     assert {name: len(part.texts) for name, part in prepared.dataset.parts.items()} == {"train": 32, "test": 8}
 
 

@@ -1,6 +1,6 @@
 """Patterns match whole segments of parameter names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
@@ -29,6 +29,9 @@ class Tower(topwork.Backbone):
 
     def stages(self) -> Sequence[topwork.Stage]:
         return []
+
+    def architecture(self) -> Mapping[str, str | int | float | bool]:
+        return {}
 
     def save(self, folder: object) -> None: ...
 

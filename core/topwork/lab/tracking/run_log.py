@@ -18,9 +18,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.pyfunc import log_model
 from ruamel.yaml import YAML
 
+from topwork.engine.observer import Epoch, Observer, Reading
 from topwork.engine.preparation import Prepared
 from topwork.engine.trained_model import needed_plugins
-from topwork.engine.training import Epoch, Observer
 from topwork.experiment.schema import Experiment
 from topwork.lab.figures import confusion_matrix, learning_curves
 from topwork.lab.result import Result
@@ -43,19 +43,25 @@ class RunLog(Observer):
         self.store = store
         self.run_id = run_id
         self.waiting: list[Metric] = []
+        self.last_epoch = 0
 
     def epoch(self, epoch: Epoch) -> None:
+        self.last_epoch = epoch.number
         rates = {f"learning_rate/{group}": rate for group, rate in epoch.rates.items()}
         self._metrics(epoch.metrics | rates | {"texts_per_second/training": epoch.texts_per_second}, epoch.number)
 
-    def encoded(self, texts_per_second: float) -> None:
-        """Note how fast the prefix was."""
-        self._metrics({"texts_per_second/encoding": texts_per_second}, 0)
+    def read(self, reading: Reading) -> None:
+        figures = {"activations/texts": reading.texts, "activations/found": reading.found}
+        rate = reading.texts_per_second
+        self._metrics(figures | ({"texts_per_second/encoding": rate} if rate else {}), self.last_epoch)
+        tags = [RunTag("activations.where", reading.where), RunTag("activations.note", reading.note)]
+        self._attempt("tags", lambda: self.store.client.log_batch(self.run_id, tags=tags))
 
     def start(self, prepared: Prepared, registry: Registry) -> None:
         """Log everything that is known before training."""
         experiment, plan = prepared.experiment, prepared.plan
-        sizes = {f"plan.trainable.{group.name}": plan.size(group) for group in plan.groups}
+        # of a group that changes during the run, the size in its last phase
+        sizes = {f"plan.trainable.{group.name}": plan.size(group) for phase in plan.phases for group in phase.groups}
         counts = {"plan.trainable": plan.trainable, "plan.frozen": plan.frozen, **sizes}
         counts |= {f"rows.{name}": len(part.texts) for name, part in prepared.dataset.parts.items()}
         settings = {name: value for name, value in flatten(experiment.dump()).items() if name != "name"}

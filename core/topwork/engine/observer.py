@@ -1,0 +1,69 @@
+"""What a run tells whoever watches it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: Where activations are: on disk, in memory, computed for each batch, or, with an empty prefix, nothing to compute.
+Where = Literal["store", "memory", "recomputed", "token ids"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave.
+
+    Attributes:
+        number: from 1.
+        metrics: by full name, such as ``training/loss`` or ``validation/sentiment/accuracy``.
+        rates: the learning rate of each group in the last step.
+        texts_per_second: in training, evaluation left out.
+    """
+
+    number: int
+    metrics: dict[str, float]
+    rates: dict[str, float]
+    texts_per_second: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the activations of all texts were come by.
+
+    Attributes:
+        texts: how many distinct texts there are.
+        encoded: how many of them were encoded ahead of training; the store had the others.
+        seconds: what encoding them took, writing included.
+        where: where activations are now.
+        note: the key of the store, or why it is not used.
+    """
+
+    texts: int
+    encoded: int
+    seconds: float
+    where: Where
+    note: str
+
+    @property
+    def found(self) -> int:
+        """How many texts the store had."""
+        return self.texts - self.encoded if self.where == "store" else 0
+
+    @property
+    def texts_per_second(self) -> float | None:
+        """How fast the prefix was; None where it encoded nothing ahead of training."""
+        return self.encoded / self.seconds if self.encoded else None
+
+
+class Observer:
+    """Watches a run; what it does not override is ignored."""
+
+    def begin(self, phase: str, total: int) -> None:
+        """A phase of ``total`` tokens or steps begins; phases do not overlap."""
+
+    def advance(self, done: int) -> None:
+        """``done`` more tokens or steps of the phase are finished."""
+
+    def read(self, reading: Reading) -> None:
+        """The activations are there."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """An epoch is finished and measured."""

@@ -1,0 +1,127 @@
+"""The cache folder as a whole: where it is, what it holds, what of it is damaged, and how to be rid of it."""
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+
+from topwork.engine.store.folder import MANIFEST, Manifest, read_manifest
+from topwork.errors import ConfigurationError, StorageError
+from topwork.files import sha256_of
+
+
+def cache_folder() -> Path:
+    """Return the folder that everything computed is kept in: TOPWORK_CACHE, or else the user's cache folder."""
+    given = os.environ.get("TOPWORK_CACHE")
+    return Path(given).expanduser().absolute() if given else user_cache_path("topwork")
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One folder of the activation store.
+
+    Attributes:
+        key: its name, a sha256 in hexadecimal.
+        manifest: None where it is damaged, or not written yet; then the folder holds nothing of use.
+        damaged: whether the manifest is.
+        bytes: the size of all its files.
+        unused: days since it was last of use.
+    """
+
+    folder: Path
+    key: str
+    manifest: Manifest | None
+    damaged: bool
+    bytes: int
+    unused: float
+
+    @property
+    def texts(self) -> int:
+        """How many texts it holds."""
+        return sum(shard.texts for shard in self.manifest.shards) if self.manifest else 0
+
+    def faults(self) -> list[str]:
+        """Read every shard and say what is wrong, file by file."""
+        if self.damaged:
+            return [f"{self.folder / MANIFEST}: it is damaged"]
+        return [
+            f"{self.folder / shard.file}: {why}"
+            for shard in (self.manifest.shards if self.manifest else ())
+            if (why := _fault(self.folder / shard.file, shard.sha256))
+        ]
+
+
+def holdings(root: Path) -> list[Holding]:
+    """Return all folders of the store, the last used first.
+
+    Raises:
+        StorageError: the cache cannot be read.
+    """
+    try:
+        folders = [path for path in (root / "activations").glob("*") if path.is_dir()]
+        return sorted((_holding(folder) for folder in folders), key=lambda holding: (holding.unused, holding.key))
+    except OSError as fault:
+        raise StorageError(f"{root} cannot be read: {fault.strerror or fault}") from fault
+
+
+def prune(root: Path, *, keys: Sequence[str], unused: float | None) -> tuple[list[Holding], list[Holding]]:
+    """Remove folders whose key starts with one of ``keys``, or that were of no use for ``unused`` days.
+
+    Runs that read a folder are not disturbed: what they have mapped stays until they end.
+
+    Returns:
+        What was removed, and what was not because a process is adding to it.
+
+    Raises:
+        ConfigurationError: a key is that of no folder.
+        StorageError: something could not be removed.
+    """
+    found = holdings(root)
+    unknown = [repr(key) for key in keys if not key or not any(holding.key.startswith(key) for holding in found)]
+    if unknown:
+        raise ConfigurationError(f"nothing is stored under {', '.join(unknown)}; `topwork cache list` shows the keys")
+    (root / "locks").mkdir(parents=True, exist_ok=True)
+    removed, busy = [], []
+    for holding in found:
+        named = any(holding.key.startswith(key) for key in keys)
+        if not named and (unused is None or holding.unused < unused):
+            continue
+        try:
+            with FileLock(root / "locks" / f"{holding.key}.lock", timeout=0):
+                (holding.folder / MANIFEST).unlink(missing_ok=True)  # first, so that no reader finds half a folder
+                shutil.rmtree(holding.folder)
+        except Timeout:
+            busy.append(holding)
+        except OSError as fault:
+            raise StorageError(f"{holding.folder} cannot be removed: {fault.strerror or fault}") from fault
+        else:
+            removed.append(holding)
+    return removed, busy
+
+
+def _holding(folder: Path) -> Holding:
+    manifest, damaged = None, False
+    try:
+        manifest = read_manifest(folder)
+    except ValueError:
+        damaged = True
+    size = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # a build replaces files
+            size += path.stat().st_size
+    unused = (time.time() - folder.stat().st_mtime) / 86400
+    return Holding(folder, folder.name, manifest, damaged, size, unused)
+
+
+def _fault(path: Path, sha256: str) -> str | None:
+    try:
+        found = sha256_of(path)
+    except StorageError as fault:
+        return str(fault).removeprefix(f"{path} ")
+    return None if found == sha256 else f"its sha256 is {found[:12]}..., not {sha256[:12]}..."

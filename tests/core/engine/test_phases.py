@@ -1,0 +1,363 @@
+"""What trains may change by epoch: the cut moves, the optimizer remembers, and the best epoch comes back whole."""
+
+import math
+from collections.abc import Callable, Collection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import psutil
+import pytest
+import torch
+from torch import Tensor, nn
+
+from topwork.engine import training
+from topwork.engine.encoding import tokenize
+from topwork.engine.evaluation import outputs_of
+from topwork.engine.model import Cut, MultiTaskModel
+from topwork.engine.observer import Epoch, Observer
+from topwork.engine.preparation import Prepared, prepare
+from topwork.engine.reading import choose_store
+from topwork.engine.store.caches import cache_folder, holdings
+from topwork.engine.training import order, rate_factor
+from topwork.errors import StorageError
+from topwork.experiment.schema import Experiment
+from topwork.interfaces.backbone import Backbone
+from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
+from topwork.interfaces.model import Model
+from topwork.testing import TinyBackboneConfig
+from topwork.testing.tiny import TinyBackbone
+from topwork_plugins.backbones.minilm import MiniLmConfig
+from topwork_plugins.freeze_strategies.gradual import GradualConfig
+from topwork_plugins.poolings.cls import ClsConfig
+from topwork_plugins.poolings.mean import MeanConfig
+
+Make = Callable[..., Experiment]
+Train = Callable[..., Any]
+
+CPU = torch.device("cpu")
+NOT_PRISTINE = "what is left of the cut was trained in earlier epochs, so no other run could use it"
+
+
+class AlternatingConfig(FreezeStrategyConfig):
+    """Trains the last feed-forward network in odd epochs only."""
+
+    kind: Literal["alternating"] = "alternating"
+
+    def trainable(self, model: Model, epoch: int) -> Collection[str]:
+        names = [f"backbone.{name}" for name, _ in model.backbone.named_parameters()]
+        return [name for name in names if "layer.1.ffn" in name] if epoch % 2 else []
+
+
+class DescendingConfig(FreezeStrategyConfig):
+    """Trains the first layer in the first epoch, and the second from then on."""
+
+    kind: Literal["descending"] = "descending"
+
+    def trainable(self, model: Model, epoch: int) -> Collection[str]:
+        names = [f"backbone.{name}" for name, _ in model.backbone.named_parameters()]
+        return [name for name in names if ("layer.0." if epoch == 1 else "layer.1.") in name]
+
+
+STRATEGIES = pytest.mark.parametrize(
+    "freeze",
+    [GradualConfig(), GradualConfig(start=1, every=2), AlternatingConfig(), DescendingConfig()],
+    ids=["gradual", "gradual from the last layer", "alternating", "descending"],
+)
+POOLINGS = pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()], ids=["cls", "mean"])
+
+
+class Watcher(Observer):
+    """Copies all weights after each epoch."""
+
+    model: Any = None
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, Tensor]] = []
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.weights.append(weights_of(self.model))
+
+
+def weights_of(model: MultiTaskModel) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def different(some: dict[str, Tensor], others: dict[str, Tensor]) -> set[str]:
+    assert some.keys() == others.keys()
+    return {name for name in some if not torch.equal(some[name], others[name])}
+
+
+def assert_same(trained: Any, other: Any) -> None:
+    """Check that two runs have the same figures, weights and final outputs, to the last bit."""
+    assert [epoch.metrics for epoch in other.fit.epochs] == [epoch.metrics for epoch in trained.fit.epochs]
+    assert different(weights_of(trained.model), weights_of(other.model)) == set()
+    for split in trained.data:
+        outputs = outputs_of(trained.model, trained.data[split], device=CPU)
+        others = outputs_of(other.model, other.data[split], device=CPU)
+        assert all(torch.equal(outputs[task], others[task]) for task in outputs)
+
+
+@torch.no_grad()
+def whole_forward(trained: Any, split: str) -> dict[str, Tensor]:
+    """The outputs for a split, computed from its texts through the whole model."""
+    model, texts = trained.model.eval(), trained.prepared.dataset.parts[split].texts
+    ids, _ = tokenize(model.backbone.tokenizer, texts)
+    padded, mask = ids.batch(torch.arange(len(texts)))
+    pooled = model.pooling(model.backbone(padded, mask), mask)
+    return {task: head(pooled) for task, head in model.heads.items()}
+
+
+@POOLINGS
+def test_a_gradual_plan_moves_the_cut_left(make: Make, pooling: Any) -> None:
+    plan = prepare(make(pooling=pooling, freeze=GradualConfig(every=2), training={"epochs": 7})).plan
+    assert [(phase.first, phase.cut) for phase in plan.phases] == [
+        (1, Cut(5, "pooled")),
+        (3, Cut(3, "tokens")),
+        (5, Cut(1, "tokens")),
+    ]
+    assert [phase.suffix[:1] for phase in plan.phases] == [(), ("layer.1.attention",), ("layer.0.attention",)]
+    assert [plan.phase_of(epoch).first for epoch in range(1, 8)] == [1, 1, 3, 3, 5, 5, 5]
+    assert all(phase.pristine for phase in plan.phases)
+
+
+def test_a_gradual_plan_of_minilm_moves_the_cut_by_a_layer(make: Make) -> None:
+    experiment = make(backbone=MiniLmConfig(max_length=16), freeze=GradualConfig(start=1), training={"epochs": 9})
+    phases = prepare(experiment).plan.phases
+    assert [phase.cut.stage for phase in phases] == [11, 9, 7, 5, 3, 1]
+    assert [len(phase.thawed) for phase in phases] == [16, 32, 48, 64, 80, 96]
+    assert [phase.cost.encode for phase in phases] == sorted((phase.cost.encode for phase in phases), reverse=True)
+    assert phases[-1].cost.encode == 0
+
+
+def test_a_plan_counts_everything_that_ever_trains(make: Make) -> None:
+    plan = prepare(make(freeze=GradualConfig(), training={"epochs": 5})).plan
+    names = {name for phase in plan.phases for group in phase.groups for name in group.parameters}
+    assert plan.shapes.keys() == names
+    embeddings = sum(p.numel() for name, p in prepare(make()).model.named_parameters() if "layer" not in name)
+    heads = plan.size(plan.phases[0].groups[0])
+    assert plan.frozen == embeddings - heads
+
+
+def test_phases_after_the_last_epoch_are_not_planned(make: Make) -> None:
+    assert len(prepare(make(freeze=GradualConfig(every=2), training={"epochs": 4})).plan.phases) == 2
+
+
+@pytest.mark.parametrize(
+    ("freeze", "pristine"),
+    [(AlternatingConfig(), [True, False, True, False]), (DescendingConfig(), [True, False])],
+)
+def test_a_prefix_that_was_trained_before_is_known(
+    make: Make, freeze: FreezeStrategyConfig, pristine: list[bool]
+) -> None:
+    plan = prepare(make(freeze=freeze, training={"epochs": 4})).plan
+    assert [phase.pristine for phase in plan.phases] == pristine
+
+
+@POOLINGS
+@STRATEGIES
+def test_parameters_change_in_their_epochs_and_in_no_other(
+    make: Make, train: Train, pooling: Any, freeze: FreezeStrategyConfig
+) -> None:
+    experiment = make(pooling=pooling, freeze=freeze, training={"epochs": 5})
+    before, watcher = weights_of(prepare(experiment).model), Watcher()
+    plan = train(experiment, watcher).prepared.plan
+    assert len(plan.phases) > 1
+    for number, after in enumerate(watcher.weights, 1):
+        groups = plan.phase_of(number).groups
+        assert different(before, after) == {name for group in groups for name in group.parameters}, f"epoch {number}"
+        before = after
+
+
+@pytest.mark.slow
+def test_layers_of_minilm_thaw_when_they_should_and_not_before(make: Make, train: Train) -> None:
+    experiment = make(backbone=MiniLmConfig(max_length=16), freeze=GradualConfig(), training={"epochs": 3})
+    before, watcher = weights_of(prepare(experiment).model), Watcher()
+    plan = train(experiment, watcher).prepared.plan
+    assert [phase.cut.stage for phase in plan.phases] == [13, 11, 9]
+    for number, after in enumerate(watcher.weights, 1):
+        groups = plan.phase_of(number).groups
+        assert different(before, after) == {name for group in groups for name in group.parameters}, f"epoch {number}"
+        before = after
+
+
+@POOLINGS
+@STRATEGIES
+def test_activations_are_those_of_the_weights_left_of_the_cut(
+    make: Make, train: Train, pooling: Any, freeze: FreezeStrategyConfig
+) -> None:
+    trained = train(make(pooling=pooling, freeze=freeze, training={"epochs": 4}))
+    for split in trained.data:
+        outputs = outputs_of(trained.model, trained.data[split], device=CPU)
+        for task, expected in whole_forward(trained, split).items():
+            torch.testing.assert_close(outputs[task], expected, atol=1e-5, rtol=0)
+
+
+class StillConfig(TinyBackboneConfig):
+    """The tiny backbone without dropout."""
+
+    def build(self) -> Backbone:
+        backbone = TinyBackbone(self.max_length)
+        for module in backbone.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        return backbone
+
+
+def plainly_trained(prepared: Prepared) -> dict[str, Tensor]:
+    """Train by plain torch: the whole model in every step, one AdamW for all, no gradient where frozen."""
+    model, experiment, settings = prepared.model, prepared.experiment, prepared.experiment.training
+    part = prepared.dataset.parts["train"]
+    ids, _ = tokenize(model.backbone.tokenizer, part.texts)
+    named = dict(model.named_parameters())
+    rates = {name: 1e-3 if name.startswith("backbone.") else 1e-2 for name in named}
+    optimizer = torch.optim.AdamW(
+        [{"params": [named[name]], "lr": rate, "first": rate} for name, rate in rates.items()], weight_decay=0.01
+    )
+    steps = math.ceil(len(part.texts) / settings.batch_size)
+    model.train()
+    for epoch in range(1, settings.epochs + 1):
+        thawed = experiment.freeze.trainable(model, epoch)
+        for name, parameter in named.items():
+            parameter.requires_grad_(name in thawed or not name.startswith("backbone."))
+        batches = order(len(part.texts), settings, epoch).split(settings.batch_size)
+        for step, rows in enumerate(batches):
+            optimizer.zero_grad()
+            padded, mask = ids.batch(rows)
+            pooled = model.pooling(model.backbone(padded, mask), mask)
+            losses = [
+                model.tasks[task].loss(head(pooled), torch.from_numpy(part.targets[task])[rows])
+                for task, head in model.heads.items()
+            ]
+            sum(losses).backward()
+            for group in optimizer.param_groups:
+                group["lr"] = group["first"] * rate_factor(
+                    settings, (epoch - 1) * steps + step, steps * settings.epochs
+                )
+            optimizer.step()
+    return weights_of(model)
+
+
+@POOLINGS
+@STRATEGIES
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_training_in_phases_is_training_the_whole_model(
+    make: Make, train: Train, pooling: Any, freeze: FreezeStrategyConfig, schedule: str
+) -> None:
+    experiment = make(
+        backbone=StillConfig(), pooling=pooling, freeze=freeze, training={"epochs": 4, "schedule": schedule}
+    )
+    plain = plainly_trained(prepare(experiment))
+    weights = weights_of(train(experiment).model)
+    for name, expected in plain.items():
+        part = [*range(16), *range(32, 48)] if name.endswith("in_proj_bias") else ...  # a key's bias has no gradient
+        torch.testing.assert_close(weights[name][part], expected[part], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("freeze", [GradualConfig(), AlternatingConfig()], ids=["gradual", "alternating"])
+def test_what_goes_on_training_keeps_its_moments(
+    make: Make, train: Train, freeze: FreezeStrategyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter, moments, steps = training.enter, [], []
+
+    def entering(phase: Any, model: MultiTaskModel, optimizer: Any, read: Any) -> Any:
+        def state() -> dict[str, dict[str, Tensor]]:
+            known = optimizer.state
+            return {
+                name: {key: value.clone() for key, value in known[parameter].items()}
+                for name, parameter in model.named_parameters()
+                if parameter in known
+            }
+
+        before = state()
+        rows = enter(phase, model, optimizer, read)
+        moments.append((before, state()))
+        steps.append({name: int(kept["step"]) for name, kept in before.items()})
+        return rows
+
+    monkeypatch.setattr(training, "enter", entering)
+    train(make(freeze=freeze, training={"epochs": 4}))
+    for before, after in moments:
+        assert before.keys() <= after.keys()
+        for name in before:
+            assert all(torch.equal(before[name][key], after[name][key]) for key in ("exp_avg", "exp_avg_sq", "step"))
+    assert [step["heads.category.0.weight"] for step in steps] == [5 * number for number in range(1, len(steps) + 1)]
+    ffn = "backbone.layer.1.ffn.0.weight"
+    expected = {GradualConfig: [None, 5], AlternatingConfig: [5, 5, 10]}[type(freeze)]
+    assert [step.get(ffn) for step in steps] == expected
+
+
+def test_a_phase_that_never_ends_trains_like_one_strategy(make: Make, train: Train) -> None:
+    both = [train(make(freeze=GradualConfig(start=1, most=1))), train(make(freeze=GradualConfig(start=1, every=9)))]
+    assert all(len(trained.readings) == 1 for trained in both)
+    assert_same(*both)
+
+
+@POOLINGS
+@STRATEGIES
+def test_phases_give_the_same_bits_wherever_activations_come_from(
+    make: Make, train: Train, pooling: Any, freeze: FreezeStrategyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topwork.engine.reading.WORTH_KEEPING", 0)
+    off, auto = (make(pooling=pooling, freeze=freeze, training={"epochs": 4, "store": s}) for s in ("off", "auto"))
+    kept, built, found = train(off), train(auto), train(auto)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    recomputed = train(off)
+    for other in (built, found, recomputed):
+        assert_same(kept, other)
+    assert {reading.where for reading in kept.readings} == {"memory"}
+    assert {reading.where for reading in recomputed.readings} == {"recomputed"}
+    pristine = [phase.pristine for phase in built.prepared.plan.phases]
+    if built.fit.best < 4:  # then another reading for the final weights
+        pristine.append(built.prepared.plan.phase_of(built.fit.best).pristine)
+    for trained in (built, found):
+        assert [reading.where == "store" for reading in trained.readings] == pristine
+        assert {reading.note for reading in trained.readings if reading.where != "store"} <= {NOT_PRISTINE}
+    assert all(reading.found == 60 for reading in found.readings if reading.where == "store")
+
+
+@pytest.mark.slow
+@POOLINGS
+def test_gradual_training_of_minilm_is_the_same_with_and_without_the_store(
+    make: Make, train: Train, pooling: Any, tmp_path: Path
+) -> None:
+    off, require = (
+        make(
+            backbone=MiniLmConfig(max_length=16),
+            pooling=pooling,
+            freeze=GradualConfig(),
+            training={"epochs": 3, "store": store},
+        )
+        for store in ("off", "require")
+    )
+    kept, built, found = train(off), train(require), train(require)
+    assert_same(kept, built)
+    assert_same(kept, found)
+    assert [reading.found for reading in built.readings] == [0, 0, 0]
+    assert [reading.found for reading in found.readings] == [60, 60, 60]
+    assert len(holdings(cache_folder())) == 3
+
+
+def test_what_was_trained_is_never_written_to_the_store(
+    make: Make, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topwork.engine.reading.WORTH_KEEPING", 0)
+    trained = train(make(freeze=AlternatingConfig(), training={"epochs": 4}))
+    stored = {reading.note for reading in trained.readings if reading.where == "store"}
+    assert {holding.key for holding in holdings(cache_folder())} == stored
+    assert len(stored) == 1  # both odd epochs have the same prefix
+    assert [reading.where for reading in trained.readings] == ["store", "memory", "store", "memory"]
+    assert [reading.found for reading in trained.readings] == [0, 0, 60, 0]
+
+
+@pytest.mark.parametrize("store", ["auto", "require"])
+def test_the_store_does_not_serve_what_was_trained(make: Make, train: Train, store: str) -> None:
+    prepared = prepare(make(freeze=AlternatingConfig(), training={"epochs": 2, "store": store}))
+    phase = prepared.plan.phases[1]
+    prepared.model.train_only(phase.thawed)
+    if store == "auto":
+        assert choose_store(prepared, phase, device=CPU).reason == NOT_PRISTINE
+    else:
+        with pytest.raises(StorageError) as caught:
+            choose_store(prepared, phase, device=CPU)
+        assert str(caught.value).endswith(f"training.store is require, but {NOT_PRISTINE}")
