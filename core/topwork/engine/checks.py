@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor, nn
 
 from topwork.errors import ConfigurationError, PluginError, TopworkError
 from topwork.experiment.schema import Experiment
@@ -83,17 +84,23 @@ def check_head(head: Head, width: int, labels: Classes) -> None:
 
 
 def check_stages(backbone: Backbone, kind: str) -> None:
-    """Check that each parameter belongs to exactly one stage.
+    """Check that each parameter and each buffer belongs to exactly one stage.
 
     Raises:
-        PluginError: names the parameters at fault.
+        PluginError: names those at fault.
     """
     owners: dict[int, list[str]] = {}
     for stage in backbone.stages():
-        for parameter in {id(p): p for module in stage.modules for p in module.parameters()}.values():
-            owners.setdefault(id(parameter), []).append(stage.name)
-    wrong = [name for name, parameter in backbone.named_parameters() if len(owners.get(id(parameter), [])) != 1]
+        tensors = [tensor for module in stage.modules for _, tensor in _tensors(module)]
+        for identity in {id(tensor) for tensor in tensors}:
+            owners.setdefault(identity, []).append(stage.name)
+    wrong = [name for name, tensor in _tensors(backbone) if len(owners.get(id(tensor), [])) != 1]
     if wrong:
         raise PluginError(
-            f"backbone {kind!r}: each parameter must belong to exactly one stage, but these do not: {', '.join(wrong)}"
+            f"backbone {kind!r}: each parameter and buffer must belong to exactly one stage, "
+            f"but these do not: {', '.join(wrong)}"
         )
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]

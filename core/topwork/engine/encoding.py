@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from topwork.engine.model import MultiTaskModel
+from topwork.errors import ConfigurationError
 from topwork.experiment.schema import SplitName
 from topwork.parts import FLOOR
 
@@ -188,13 +189,24 @@ def encode_batches(
     dtype: torch.dtype,
     progress: Progress = no_progress,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield, by length, the numbers (B,) of some texts and what the cut keeps of them, (B, T or 1, D or W)."""
+    """Yield, by length, the numbers (B,) of some texts and what the cut keeps of them, (B, T or 1, D or W).
+
+    Raises:
+        ConfigurationError: activations are too large for float16.
+    """
     model.eval()
     lengths = token_ids.lengths
     for length in lengths.unique().tolist():
         same_length = (lengths == length).nonzero()[:, 0]
         for rows in same_length.split(max(1, BUDGET // length)):
-            yield rows, _encode_batch(model, token_ids, rows, length, device).to("cpu", dtype)
+            activations = _encode_batch(model, token_ids, rows, length, device)
+            kept = activations.to("cpu", dtype)
+            if dtype == torch.float16 and not kept.isfinite().all():
+                raise ConfigurationError(
+                    f"training.activation_dtype: float16 holds numbers up to 65,504, but activations reach "
+                    f"{float(activations.abs().max()):,.0f}; set bfloat16 or float32"
+                )
+            yield rows, kept
             progress(len(rows) * length)
 
 

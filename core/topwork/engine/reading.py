@@ -60,6 +60,7 @@ def read_rows(
         StorageError: the store holds something else than the prefix gives, or ``training.store`` is ``require``
             and the store cannot serve.
     """
+    prepared.model.to(device)
     choice = choose_store(prepared, phase, device=device)
     note, obtained = choice.reason, None
     if choice.store and choice.stored:

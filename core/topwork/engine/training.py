@@ -180,6 +180,7 @@ def enter(
     phase: Phase, model: MultiTaskModel, optimizer: Any, read: Callable[[Phase], Mapping[SplitName, Rows]]
 ) -> Mapping[SplitName, Rows]:
     """Thaw and freeze, move the cut, and return the rows for it. What goes on training keeps its moments."""
+    optimizer.zero_grad(set_to_none=True)  # what freezes now must not count in the norm that is clipped
     model.train_only(phase.thawed)
     optimizer.param_groups.clear()
     for group in groups_of(model, phase):

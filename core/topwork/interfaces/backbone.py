@@ -17,7 +17,7 @@ class Stage:
 
     Attributes:
         name: what plans and messages call it, such as ``layer.5.ffn``.
-        modules: the modules whose parameters it uses; no two stages share one.
+        modules: the modules whose parameters and buffers it uses; no two stages share one.
         run: the step itself. The first stage maps token ids (B, T), every other stage hidden states
             (B, T, D), and the mask (B, T), True at real tokens, to hidden states (B, T, D).
         mixes_tokens: whether a token's output depends on more than that token's input: on other tokens of
@@ -61,7 +61,8 @@ class Backbone(nn.Module, ABC):
         """Return what decides the stages' results besides their weights, such as the number of attention heads.
 
         It is part of what stored activations are filed under: two backbones with equal weights and equal
-        architecture share them. Leave out names, paths, and what only matters in train mode.
+        architecture share them. Leave out names, paths, and what only matters in train mode; put in a number
+        that you raise whenever a change of the code changes a bit of a result.
         """
 
     @abstractmethod

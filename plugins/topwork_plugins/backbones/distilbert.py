@@ -57,6 +57,7 @@ class DistilBertBackbone(topwork.Backbone):
         import transformers
 
         return {
+            "numerics": 1,  # of the code below; that of transformers has its own version
             "transformers": transformers.__version__,
             "heads": self.config.n_heads,
             "activation": self.config.activation,

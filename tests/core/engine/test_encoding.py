@@ -14,6 +14,7 @@ from torch import Tensor
 
 from topwork.engine.encoding import BUDGET, Activations, Ragged, Recomputed, Shared, encode, offsets_of, tokenize
 from topwork.engine.model import MultiTaskModel
+from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment
 from topwork.interfaces.backbone import Backbone, Stage
 from topwork.interfaces.pooling import Pooling, PoolingConfig
@@ -401,3 +402,14 @@ def test_more_texts_than_are_tokenized_at_once_keep_their_order() -> None:
     ids, truncated = tokenize(tokenizer, texts)
     assert [piece.tolist() for piece in pieces(ids)] == [tokenizer.encode(text).ids for text in texts]
     assert truncated == sum(len(text) > 4 for text in texts)
+
+
+def test_what_float16_cannot_hold_is_told(random_ids: RandomIds) -> None:
+    model = tiny_model()
+    model.train_only([])
+    with torch.no_grad():
+        model.backbone.layer[-1].output_layer_norm.weight *= 1e6
+    ids = random_ids([6, 12], vocabulary=50)
+    with pytest.raises(ConfigurationError, match=r"float16 holds numbers up to 65,504, but activations reach [\d,]{9}"):
+        encode(model, ids, device=CPU, dtype=torch.float16)
+    assert encode(model, ids, device=CPU, dtype=torch.bfloat16).values.isfinite().all()

@@ -239,31 +239,39 @@ def test_a_refused_name_freezes_nothing(tiny: MultiTaskModel) -> None:
 class Faulty(TinyBackbone):
     """A backbone whose first stage holds other modules than it should."""
 
-    def __init__(self, fault: Literal["none", "two"]) -> None:
+    def __init__(self, fault: Literal["none", "two", "buffer"]) -> None:
         super().__init__(max_length=8)
         self.fault = fault
+        if fault == "buffer":
+            self.register_buffer("scale", torch.ones(1))
 
     def stages(self) -> Sequence[Stage]:
         first, *others = super().stages()
-        modules: dict[str, tuple[nn.Module, ...]] = {"none": (self.embeddings,), "two": (*first.modules, self.layer[1])}
+        modules: dict[str, tuple[nn.Module, ...]] = {
+            "none": (self.embeddings,),
+            "two": (*first.modules, self.layer[1]),
+            "buffer": tuple(first.modules),
+        }
         return [Stage(first.name, modules[self.fault], first.run, first.mixes_tokens), *others]
 
 
 class FaultyConfig(TinyBackboneConfig):
     """Settings of the faulty backbone."""
 
-    fault: Literal["none", "two"]
+    fault: Literal["none", "two", "buffer"]
 
     def build(self) -> Backbone:
         return Faulty(self.fault)
 
 
-@pytest.mark.parametrize(("fault", "named"), [("none", "positions.weight"), ("two", "layer.1.ffn.0.weight")])
-def test_each_parameter_must_belong_to_exactly_one_stage(
-    make: Callable[..., Experiment], fault: Literal["none", "two"], named: str
+@pytest.mark.parametrize(
+    ("fault", "named"), [("none", "positions.weight"), ("two", "layer.1.ffn.0.weight"), ("buffer", "scale")]
+)
+def test_each_parameter_and_buffer_must_belong_to_exactly_one_stage(
+    make: Callable[..., Experiment], fault: Literal["none", "two", "buffer"], named: str
 ) -> None:
     with pytest.raises(
-        PluginError, match=r"backbone 'tiny': each parameter must belong to exactly one stage"
+        PluginError, match=r"backbone 'tiny': each parameter and buffer must belong to exactly one stage"
     ) as caught:
         build_model(make(backbone=FaultyConfig(fault=fault)), LABELS)
     assert named in str(caught.value)

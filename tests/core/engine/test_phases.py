@@ -230,6 +230,8 @@ def plainly_trained(prepared: Prepared) -> dict[str, Tensor]:
                 for task, head in model.heads.items()
             ]
             sum(losses).backward()
+            if settings.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(named.values(), settings.clip_norm)
             for group in optimizer.param_groups:
                 group["lr"] = group["first"] * rate_factor(
                     settings, (epoch - 1) * steps + step, steps * settings.epochs
@@ -240,13 +242,11 @@ def plainly_trained(prepared: Prepared) -> dict[str, Tensor]:
 
 @POOLINGS
 @STRATEGIES
-@pytest.mark.parametrize("schedule", ["constant", "linear"])
+@pytest.mark.parametrize("settings", [{}, {"schedule": "linear"}, {"clip_norm": 0.2}], ids=str)
 def test_training_in_phases_is_training_the_whole_model(
-    make: Make, train: Train, pooling: Any, freeze: FreezeStrategyConfig, schedule: str
+    make: Make, train: Train, pooling: Any, freeze: FreezeStrategyConfig, settings: dict[str, Any]
 ) -> None:
-    experiment = make(
-        backbone=StillConfig(), pooling=pooling, freeze=freeze, training={"epochs": 4, "schedule": schedule}
-    )
+    experiment = make(backbone=StillConfig(), pooling=pooling, freeze=freeze, training={"epochs": 4} | settings)
     plain = plainly_trained(prepare(experiment))
     weights = weights_of(train(experiment).model)
     for name, expected in plain.items():

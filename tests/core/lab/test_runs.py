@@ -197,7 +197,9 @@ def process(installed: Path, store_uri: str, tmp_path: Path) -> Iterator[subproc
     environment = os.environ | {"PYTHONPATH": str(installed), "PYTHONUNBUFFERED": "1"}
     said = tmp_path / "said.txt"
     with said.open("w") as file:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+        signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 90
         while "epoch   1" not in said.read_text():

@@ -17,9 +17,16 @@ from topwork.files import sha256_of
 
 
 def cache_folder() -> Path:
-    """Return the folder that everything computed is kept in: TOPWORK_CACHE, or else the user's cache folder."""
+    """Return the folder that everything computed is kept in: TOPWORK_CACHE, or else the user's cache folder.
+
+    Raises:
+        ConfigurationError: TOPWORK_CACHE names the home folder of nobody.
+    """
     given = os.environ.get("TOPWORK_CACHE")
-    return Path(given).expanduser().absolute() if given else user_cache_path("topwork")
+    try:
+        return Path(given).expanduser().absolute() if given else user_cache_path("topwork")
+    except RuntimeError as fault:
+        raise ConfigurationError(f"TOPWORK_CACHE is {given}, but there is no such home folder: {fault}") from None
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,10 @@ class Holding:
         """Read every shard and say what is wrong, file by file."""
         if self.damaged:
             return [f"{self.folder / MANIFEST}: it is damaged"]
-        return [
-            f"{self.folder / shard.file}: {why}"
-            for shard in (self.manifest.shards if self.manifest else ())
-            if (why := _fault(self.folder / shard.file, shard.sha256))
-        ]
+        shards = self.manifest.shards if self.manifest else ()
+        faults = {shard: why for shard in shards if (why := _fault(self.folder / shard.file, shard.sha256))}
+        now = read_manifest(self.folder) if faults else None  # a build may have replaced shards while we read
+        return [f"{self.folder / shard.file}: {why}" for shard, why in faults.items() if now and shard in now.shards]
 
 
 def holdings(root: Path) -> list[Holding]:
@@ -63,9 +69,12 @@ def holdings(root: Path) -> list[Holding]:
     Raises:
         StorageError: the cache cannot be read.
     """
+    if root.exists() and not root.is_dir():
+        raise StorageError(f"{root} is not a folder; set TOPWORK_CACHE to one")
     try:
         folders = [path for path in (root / "activations").glob("*") if path.is_dir()]
-        return sorted((_holding(folder) for folder in folders), key=lambda holding: (holding.unused, holding.key))
+        found = [holding for folder in folders if (holding := _holding(folder))]
+        return sorted(found, key=lambda holding: (holding.unused, holding.key))
     except OSError as fault:
         raise StorageError(f"{root} cannot be read: {fault.strerror or fault}") from fault
 
@@ -86,16 +95,17 @@ def prune(root: Path, *, keys: Sequence[str], unused: float | None) -> tuple[lis
     unknown = [repr(key) for key in keys if not key or not any(holding.key.startswith(key) for holding in found)]
     if unknown:
         raise ConfigurationError(f"nothing is stored under {', '.join(unknown)}; `topwork cache list` shows the keys")
-    (root / "locks").mkdir(parents=True, exist_ok=True)
     removed, busy = [], []
     for holding in found:
         named = any(holding.key.startswith(key) for key in keys)
         if not named and (unused is None or holding.unused < unused):
             continue
         try:
+            (root / "locks").mkdir(exist_ok=True)
             with FileLock(root / "locks" / f"{holding.key}.lock", timeout=0):
                 (holding.folder / MANIFEST).unlink(missing_ok=True)  # first, so that no reader finds half a folder
-                shutil.rmtree(holding.folder)
+                with suppress(FileNotFoundError):  # another prune was quicker
+                    shutil.rmtree(holding.folder)
         except Timeout:
             busy.append(holding)
         except OSError as fault:
@@ -105,17 +115,21 @@ def prune(root: Path, *, keys: Sequence[str], unused: float | None) -> tuple[lis
     return removed, busy
 
 
-def _holding(folder: Path) -> Holding:
+def _holding(folder: Path) -> Holding | None:
+    """Look at a folder; None if it is gone."""
     manifest, damaged = None, False
     try:
         manifest = read_manifest(folder)
     except ValueError:
         damaged = True
     size = 0
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # a build replaces files
-            size += path.stat().st_size
-    unused = (time.time() - folder.stat().st_mtime) / 86400
+    try:
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):  # a build replaces files
+                size += path.stat().st_size
+        unused = (time.time() - folder.stat().st_mtime) / 86400
+    except FileNotFoundError:
+        return None
     return Holding(folder, folder.name, manifest, damaged, size, unused)
 
 

@@ -44,6 +44,7 @@ class RunLog(Observer):
         self.run_id = run_id
         self.waiting: list[Metric] = []
         self.last_epoch = 0
+        self.readings: list[Reading] = []
 
     def epoch(self, epoch: Epoch) -> None:
         self.last_epoch = epoch.number
@@ -54,7 +55,11 @@ class RunLog(Observer):
         figures = {"activations/texts": reading.texts, "activations/found": reading.found}
         rate = reading.texts_per_second
         self._metrics(figures | ({"texts_per_second/encoding": rate} if rate else {}), self.last_epoch)
-        tags = [RunTag("activations.where", reading.where), RunTag("activations.note", reading.note)]
+        self.readings.append(reading)
+        where, note = (
+            "; ".join(dict.fromkeys(getattr(one, name) for one in self.readings)) for name in ("where", "note")
+        )
+        tags = [RunTag("activations.where", where), RunTag("activations.note", _short(note))]
         self._attempt("tags", lambda: self.store.client.log_batch(self.run_id, tags=tags))
 
     def start(self, prepared: Prepared, registry: Registry) -> None:
