@@ -180,3 +180,16 @@ def finished(make: Callable[..., Experiment], tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("models") / "small"
     save_model(folder, whole, discover())
     return Finished(whole, folder, figures, trained.prepared.dataset.parts["test"].texts)
+
+
+@pytest.fixture
+def on_minilm(make: Callable[..., Experiment]) -> Callable[..., Experiment]:
+    """Build an experiment on MiniLM; keywords are parts of it, ``file`` its rows, and ``limit`` how many of them."""
+
+    def build(*, file: Path | None = None, limit: int | None = None, **parts: Any) -> Experiment:
+        experiment = make(**{"backbone": MiniLmConfig(max_length=16), "freeze": AllExceptConfig()} | parts)
+        name, source = experiment.source
+        changes = {"limit": limit} | ({"path": file} if file else {})
+        return experiment.model_copy(update={"data": {name: source.model_copy(update=changes)}})
+
+    return build

@@ -1,93 +1,31 @@
 """A run of several phases ends with all weights as they were after its best epoch."""
 
-from collections.abc import Callable, Collection
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from topwork.engine.encoding import tokenize
+from phase_helpers import POOLINGS, AlternatingConfig, DescendingConfig, Watcher, different, weights_of, whole_forward
 from topwork.engine.evaluation import outputs_of
-from topwork.engine.model import Cut, MultiTaskModel
-from topwork.engine.observer import Epoch, Observer
+from topwork.engine.model import Cut
+from topwork.engine.observer import Observer
 from topwork.engine.preparation import prepare
 from topwork.engine.reading import read_rows
 from topwork.errors import TrainingError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import Classes, Head, Metric
-from topwork.interfaces.model import Model
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.gradual import GradualConfig
 from topwork_plugins.heads.classification import ClassificationConfig
 from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
-from topwork_plugins.poolings.cls import ClsConfig
-from topwork_plugins.poolings.mean import MeanConfig
 
 Make = Callable[..., Experiment]
 Train = Callable[..., Any]
 
 CPU = torch.device("cpu")
-
-
-class AlternatingConfig(FreezeStrategyConfig):
-    """Trains the last feed-forward network in odd epochs only."""
-
-    kind: Literal["alternating"] = "alternating"
-
-    def trainable(self, model: Model, epoch: int) -> Collection[str]:
-        names = [f"backbone.{name}" for name, _ in model.backbone.named_parameters()]
-        return [name for name in names if "layer.1.ffn" in name] if epoch % 2 else []
-
-
-class DescendingConfig(FreezeStrategyConfig):
-    """Trains the first layer in the first epoch, and the second from then on."""
-
-    kind: Literal["descending"] = "descending"
-
-    def trainable(self, model: Model, epoch: int) -> Collection[str]:
-        names = [f"backbone.{name}" for name, _ in model.backbone.named_parameters()]
-        return [name for name in names if ("layer.0." if epoch == 1 else "layer.1.") in name]
-
-
-STRATEGIES = pytest.mark.parametrize(
-    "freeze",
-    [GradualConfig(), GradualConfig(start=1, every=2), AlternatingConfig(), DescendingConfig()],
-    ids=["gradual", "gradual from the last layer", "alternating", "descending"],
-)
-POOLINGS = pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()], ids=["cls", "mean"])
-
-
-class Watcher(Observer):
-    """Copies all weights after each epoch."""
-
-    model: Any = None
-
-    def __init__(self) -> None:
-        self.weights: list[dict[str, Tensor]] = []
-
-    def epoch(self, epoch: Epoch) -> None:
-        self.weights.append(weights_of(self.model))
-
-
-def weights_of(model: MultiTaskModel) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def different(some: dict[str, Tensor], others: dict[str, Tensor]) -> set[str]:
-    assert some.keys() == others.keys()
-    return {name for name in some if not torch.equal(some[name], others[name])}
-
-
-@torch.no_grad()
-def whole_forward(trained: Any, split: str) -> dict[str, Tensor]:
-    """The outputs for a split, computed from its texts through the whole model."""
-    model, texts = trained.model.eval(), trained.prepared.dataset.parts[split].texts
-    ids, _ = tokenize(model.backbone.tokenizer, texts)
-    padded, mask = ids.batch(torch.arange(len(texts)))
-    pooled = model.pooling(model.backbone(padded, mask), mask)
-    return {task: head(pooled) for task, head in model.heads.items()}
 
 
 class ScriptedConfig(ClassificationConfig):

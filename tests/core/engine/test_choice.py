@@ -10,79 +10,20 @@ from typing import Any
 import pytest
 import torch
 
+from reading_helpers import Counter, assert_same, choose, read
 from topwork.engine.encoding import Ragged
-from topwork.engine.evaluation import Rows, outputs_of
-from topwork.engine.observer import Observer, Reading
 from topwork.engine.preparation import Prepared, prepare
-from topwork.engine.reading import Choice, choose_store, read_rows
+from topwork.engine.reading import Choice
 from topwork.engine.store.caches import cache_folder
 from topwork.engine.store.folder import ActivationStore
 from topwork.errors import StorageError
 from topwork.experiment.loading import load_experiment
-from topwork.experiment.schema import Experiment, SplitName
-from topwork_plugins.backbones.minilm import MiniLmConfig
-from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
+from topwork.experiment.schema import Experiment
 from topwork_plugins.freeze_strategies.last_layers import LastLayersConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig
 
 Make = Callable[..., Experiment]
 Train = Callable[..., Any]
-
-CPU = torch.device("cpu")
-LAST_FFN = AllExceptConfig(patterns=("layer.5.ffn", "layer.5.output_layer_norm"))
-
-
-class Counter(Observer):
-    """Counts the tokens that are encoded, and notes each phase."""
-
-    def __init__(self) -> None:
-        self.tokens = 0
-        self.phases: list[tuple[str, int]] = []
-
-    def begin(self, phase: str, total: int) -> None:
-        self.phases.append((phase, total))
-
-    def advance(self, done: int) -> None:
-        self.tokens += done
-
-
-@pytest.fixture
-def on_minilm(make: Make) -> Make:
-    """Build an experiment on MiniLM; keywords are parts of it, ``file`` its rows, and ``limit`` how many of them."""
-
-    def build(*, file: Path | None = None, limit: int | None = None, **parts: Any) -> Experiment:
-        experiment = make(**{"backbone": MiniLmConfig(max_length=16), "freeze": LAST_FFN} | parts)
-        name, source = experiment.source
-        changes = {"limit": limit} | ({"path": file} if file else {})
-        return experiment.model_copy(update={"data": {name: source.model_copy(update=changes)}})
-
-    return build
-
-
-def read(prepared: Prepared, observer: Observer | None = None) -> tuple[dict[SplitName, Rows], Reading]:
-    """Get the rows of the only phase."""
-    (phase,) = prepared.plan.phases
-    return read_rows(prepared, phase, device=CPU, observer=observer or Observer())
-
-
-def choose(prepared: Prepared) -> Choice:
-    """Choose the store for the only phase."""
-    (phase,) = prepared.plan.phases
-    return choose_store(prepared, phase, device=CPU)
-
-
-def assert_same(trained: Any, other: Any) -> None:
-    """Check that two runs have the same figures, weights and final outputs, to the last bit."""
-    assert [epoch.metrics for epoch in other.fit.epochs] == [epoch.metrics for epoch in trained.fit.epochs]
-    assert other.fit.best == trained.fit.best
-    weights, others = trained.model.state_dict(), other.model.state_dict()
-    assert weights.keys() == others.keys()
-    assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
-    assert trained.data.keys() == other.data.keys()
-    for split in trained.data:
-        outputs = outputs_of(trained.model, trained.data[split], device=CPU)
-        other_outputs = outputs_of(other.model, other.data[split], device=CPU)
-        assert all(torch.equal(outputs[task], other_outputs[task]) for task in outputs)
 
 
 @pytest.fixture

@@ -14,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from reading_helpers import CPU, Counter, assert_same, read
 from topwork.engine import reading
 from topwork.engine.encoding import Ragged, Recomputed, encode, tokenize
-from topwork.engine.evaluation import Rows, outputs_of
-from topwork.engine.observer import Observer, Reading
+from topwork.engine.observer import Observer
 from topwork.engine.preparation import Prepared, prepare
-from topwork.engine.reading import in_shards, read_rows
+from topwork.engine.reading import in_shards
 from topwork.engine.store import folder as store_folder
 from topwork.engine.store.caches import cache_folder, holdings, prune
 from topwork.engine.store.folder import ActivationStore, Stored
 from topwork.engine.store.key import make_key
 from topwork.errors import StorageError
-from topwork.experiment.schema import Experiment, SplitName
+from topwork.experiment.schema import Experiment
 from topwork.interfaces.pooling import PoolingConfig
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
@@ -35,42 +35,7 @@ from topwork_plugins.poolings.mean import MeanConfig
 Make = Callable[..., Experiment]
 Train = Callable[..., Any]
 
-CPU = torch.device("cpu")
 POOLINGS = pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()], ids=["cls", "mean"])
-LAST_FFN = AllExceptConfig(patterns=("layer.5.ffn", "layer.5.output_layer_norm"))
-
-
-class Counter(Observer):
-    """Counts the tokens that are encoded, and notes each phase."""
-
-    def __init__(self) -> None:
-        self.tokens = 0
-        self.phases: list[tuple[str, int]] = []
-
-    def begin(self, phase: str, total: int) -> None:
-        self.phases.append((phase, total))
-
-    def advance(self, done: int) -> None:
-        self.tokens += done
-
-
-@pytest.fixture
-def on_minilm(make: Make) -> Make:
-    """Build an experiment on MiniLM; keywords are parts of it, ``file`` its rows, and ``limit`` how many of them."""
-
-    def build(*, file: Path | None = None, limit: int | None = None, **parts: Any) -> Experiment:
-        experiment = make(**{"backbone": MiniLmConfig(max_length=16), "freeze": LAST_FFN} | parts)
-        name, source = experiment.source
-        changes = {"limit": limit} | ({"path": file} if file else {})
-        return experiment.model_copy(update={"data": {name: source.model_copy(update=changes)}})
-
-    return build
-
-
-def read(prepared: Prepared, observer: Observer | None = None) -> tuple[dict[SplitName, Rows], Reading]:
-    """Get the rows of the only phase."""
-    (phase,) = prepared.plan.phases
-    return read_rows(prepared, phase, device=CPU, observer=observer or Observer())
 
 
 def fill(prepared: Prepared, values: Callable[[Tensor], Tensor]) -> ActivationStore:
@@ -82,20 +47,6 @@ def fill(prepared: Prepared, values: Callable[[Tensor], Tensor]) -> ActivationSt
     with store.building(lambda: None):
         store.add(prepared.corpus.digests, Ragged(values(right.values), right.offsets))
     return store
-
-
-def assert_same(trained: Any, other: Any) -> None:
-    """Check that two runs have the same figures, weights and final outputs, to the last bit."""
-    assert [epoch.metrics for epoch in other.fit.epochs] == [epoch.metrics for epoch in trained.fit.epochs]
-    assert other.fit.best == trained.fit.best
-    weights, others = trained.model.state_dict(), other.model.state_dict()
-    assert weights.keys() == others.keys()
-    assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
-    assert trained.data.keys() == other.data.keys()
-    for split in trained.data:
-        outputs = outputs_of(trained.model, trained.data[split], device=CPU)
-        other_outputs = outputs_of(other.model, other.data[split], device=CPU)
-        assert all(torch.equal(outputs[task], other_outputs[task]) for task in outputs)
 
 
 @pytest.mark.slow

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from store_helpers import build, everything, files_in, held, merge
 from topwork.engine.encoding import Ragged
 from topwork.engine.store import folder as folder_module
-from topwork.engine.store.folder import MANIFEST, ActivationStore, Stored
+from topwork.engine.store.folder import MANIFEST, ActivationStore
 from topwork.engine.store.key import Key
 from topwork.errors import StorageError
 
@@ -22,28 +23,6 @@ DigestsOf = Callable[..., list[bytes]]
 RandomRagged = Callable[..., Ragged]
 BitsOf = Callable[[tuple[Tensor, Tensor]], list[bytes]]
 Fill = Callable[..., None]
-
-
-def build(store: ActivationStore, digests: list[bytes], activations: Ragged) -> None:
-    with store.building(lambda: None):
-        store.add(digests, activations)
-
-
-def files_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def held(stored: Stored) -> list[int]:
-    return [number for number, shard in enumerate(stored.shard.tolist()) if shard >= 0]
-
-
-def everything(activations: Ragged) -> tuple[Tensor, Tensor]:
-    return activations.batch(torch.arange(len(activations.lengths)))
-
-
-def merge(store: ActivationStore) -> None:
-    with store.building(lambda: None):
-        store.merge()
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from store_helpers import build, everything, files_in, held, merge, named_in, shards_in
 from topwork.engine.encoding import Ragged
-from topwork.engine.store.folder import MANIFEST, ActivationStore, Manifest, Stored, read_manifest
+from topwork.engine.store.folder import MANIFEST, ActivationStore, Manifest
 from topwork.engine.store.key import Key
 
 OpenStore = Callable[[], ActivationStore]
@@ -26,38 +27,6 @@ Fill = Callable[..., None]
 
 #: Creates the file named OWNED in the working folder when it is unpickled.
 PICKLE = b"cposix\nsystem\n(S'touch OWNED'\ntR."
-
-
-def build(store: ActivationStore, digests: list[bytes], activations: Ragged) -> None:
-    with store.building(lambda: None):
-        store.add(digests, activations)
-
-
-def shards_in(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
-def files_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def named_in(folder: Path) -> set[str]:
-    manifest = read_manifest(folder)
-    assert manifest is not None
-    return {MANIFEST, *(shard.file for shard in manifest.shards)}
-
-
-def held(stored: Stored) -> list[int]:
-    return [number for number, shard in enumerate(stored.shard.tolist()) if shard >= 0]
-
-
-def everything(activations: Ragged) -> tuple[Tensor, Tensor]:
-    return activations.batch(torch.arange(len(activations.lengths)))
-
-
-def merge(store: ActivationStore) -> None:
-    with store.building(lambda: None):
-        store.merge()
 
 
 def flip(path: Path, position: int, mask: int = 1) -> None:

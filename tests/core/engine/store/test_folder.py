@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from store_helpers import build, everything, files_in, held, merge, named_in, shards_in
 from topwork.engine.encoding import Ragged, offsets_of
 from topwork.engine.store import folder as folder_module
 from topwork.engine.store.caches import prune
-from topwork.engine.store.folder import MANIFEST, ActivationStore, Manifest, Stored, read_manifest
+from topwork.engine.store.folder import MANIFEST, ActivationStore, Manifest
 from topwork.engine.store.key import Key
 
 OpenStore = Callable[[], ActivationStore]
@@ -27,33 +28,6 @@ BitsOf = Callable[[tuple[Tensor, Tensor]], list[bytes]]
 Fill = Callable[..., None]
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-
-
-def build(store: ActivationStore, digests: list[bytes], activations: Ragged) -> None:
-    with store.building(lambda: None):
-        store.add(digests, activations)
-
-
-def shards_in(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
-def files_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def named_in(folder: Path) -> set[str]:
-    manifest = read_manifest(folder)
-    assert manifest is not None
-    return {MANIFEST, *(shard.file for shard in manifest.shards)}
-
-
-def held(stored: Stored) -> list[int]:
-    return [number for number, shard in enumerate(stored.shard.tolist()) if shard >= 0]
-
-
-def everything(activations: Ragged) -> tuple[Tensor, Tensor]:
-    return activations.batch(torch.arange(len(activations.lengths)))
 
 
 def test_nothing_is_found_in_and_nothing_made_of_a_folder_that_is_not_there(
@@ -167,11 +141,6 @@ def test_a_shard_is_named_by_its_own_sha256(open_store: OpenStore, random_ragged
     (shard,) = shards_in(open_store().folder)
     assert shard.stem == hashlib.sha256(shard.read_bytes()).hexdigest()
     assert json.loads((shard.parent / MANIFEST).read_text())["key"] == open_store().key.description
-
-
-def merge(store: ActivationStore) -> None:
-    with store.building(lambda: None):
-        store.merge()
 
 
 def test_merging_makes_one_shard_of_many_and_drops_nothing(

@@ -1,0 +1,53 @@
+"""Get and compare the activations of an experiment."""
+
+from typing import Any
+
+import torch
+
+from topwork.engine.evaluation import Rows, outputs_of
+from topwork.engine.observer import Observer, Reading
+from topwork.engine.preparation import Prepared
+from topwork.engine.reading import Choice, choose_store, read_rows
+from topwork.experiment.schema import SplitName
+
+CPU = torch.device("cpu")
+
+
+class Counter(Observer):
+    """Counts the tokens that are encoded, and notes each phase."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.phases: list[tuple[str, int]] = []
+
+    def begin(self, phase: str, total: int) -> None:
+        self.phases.append((phase, total))
+
+    def advance(self, done: int) -> None:
+        self.tokens += done
+
+
+def read(prepared: Prepared, observer: Observer | None = None) -> tuple[dict[SplitName, Rows], Reading]:
+    """Get the rows of the only phase."""
+    (phase,) = prepared.plan.phases
+    return read_rows(prepared, phase, device=CPU, observer=observer or Observer())
+
+
+def choose(prepared: Prepared) -> Choice:
+    """Choose the store for the only phase."""
+    (phase,) = prepared.plan.phases
+    return choose_store(prepared, phase, device=CPU)
+
+
+def assert_same(trained: Any, other: Any) -> None:
+    """Check that two runs have the same figures, weights and final outputs, to the last bit."""
+    assert [epoch.metrics for epoch in other.fit.epochs] == [epoch.metrics for epoch in trained.fit.epochs]
+    assert other.fit.best == trained.fit.best
+    weights, others = trained.model.state_dict(), other.model.state_dict()
+    assert weights.keys() == others.keys()
+    assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
+    assert trained.data.keys() == other.data.keys()
+    for split in trained.data:
+        outputs = outputs_of(trained.model, trained.data[split], device=CPU)
+        other_outputs = outputs_of(other.model, other.data[split], device=CPU)
+        assert all(torch.equal(outputs[task], other_outputs[task]) for task in outputs)

@@ -1,0 +1,41 @@
+"""Look into a folder of the activation store."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from topwork.engine.encoding import Ragged
+from topwork.engine.store.folder import MANIFEST, ActivationStore, Stored, read_manifest
+
+
+def build(store: ActivationStore, digests: list[bytes], activations: Ragged) -> None:
+    with store.building(lambda: None):
+        store.add(digests, activations)
+
+
+def shards_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def named_in(folder: Path) -> set[str]:
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    return {MANIFEST, *(shard.file for shard in manifest.shards)}
+
+
+def held(stored: Stored) -> list[int]:
+    return [number for number, shard in enumerate(stored.shard.tolist()) if shard >= 0]
+
+
+def everything(activations: Ragged) -> tuple[Tensor, Tensor]:
+    return activations.batch(torch.arange(len(activations.lengths)))
+
+
+def merge(store: ActivationStore) -> None:
+    with store.building(lambda: None):
+        store.merge()
