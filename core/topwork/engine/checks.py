@@ -91,10 +91,10 @@ def check_stages(backbone: Backbone, kind: str) -> None:
     """
     owners: dict[int, list[str]] = {}
     for stage in backbone.stages():
-        tensors = [tensor for module in stage.modules for _, tensor in _tensors(module)]
+        tensors = [tensor for module in stage.modules for _, tensor in tensors_of(module)]
         for identity in {id(tensor) for tensor in tensors}:
             owners.setdefault(identity, []).append(stage.name)
-    wrong = [name for name, tensor in _tensors(backbone) if len(owners.get(id(tensor), [])) != 1]
+    wrong = [name for name, tensor in tensors_of(backbone) if len(owners.get(id(tensor), [])) != 1]
     if wrong:
         raise PluginError(
             f"backbone {kind!r}: each parameter and buffer must belong to exactly one stage, "
@@ -102,5 +102,6 @@ def check_stages(backbone: Backbone, kind: str) -> None:
         )
 
 
-def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+def tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return every parameter and buffer with its name: all that a module's result can depend on."""
     return [*module.named_parameters(), *module.named_buffers()]

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from topwork.engine.checks import tensors_of
 from topwork.engine.model import MultiTaskModel
 from topwork.interfaces.pooling import PoolingConfig
 
@@ -61,7 +62,7 @@ def digest_of_prefix(model: MultiTaskModel) -> str:
         parts.append(("pooling", [model.pooling]))
     for part, modules in parts:
         for number, module in enumerate(modules):
-            for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            for name, tensor in tensors_of(module):
                 digest.update(f"{part} {number} {name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
                 digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
