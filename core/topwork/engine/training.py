@@ -17,7 +17,8 @@ from topwork.engine.evaluation import Rows, measure, outputs_of
 from topwork.engine.model import MultiTaskModel, derive_seed, seeded
 from topwork.engine.observer import Epoch, Observer
 from topwork.engine.plan import Phase, Plan
-from topwork.errors import ConfigurationError, TrainingError, did_you_mean
+from topwork.errors import ConfigurationError, TrainingError
+from topwork.experiment.objective import greater_is_better, parse_objective
 from topwork.experiment.schema import Experiment, SplitName, Training
 from topwork.interfaces.head import Head
 
@@ -252,35 +253,37 @@ def directions(model: MultiTaskModel, splits: Collection[SplitName]) -> dict[str
 
 
 def check_monitor(experiment: Experiment, model: MultiTaskModel, splits: Collection[SplitName]) -> None:
-    """Check that the monitored metric will exist.
+    """Check that the monitored metrics will exist and that it is known which way is better.
 
     Raises:
-        ConfigurationError: it will not; names those that will.
+        ConfigurationError: one will not, and names those that will; or some should rise and others fall.
     """
-    name, given = experiment.training.monitor, directions(model, splits)
-    if name not in given:
-        hint = did_you_mean(name, given)
-        if not hint and "validation" not in splits and name.startswith("validation/"):
-            hint = "; there are no validation rows: set split.validation or a validation file"
+    objective, given = parse_objective(experiment.training.monitor), directions(model, splits)
+    try:
+        greater_is_better(objective, given)
+    except ValueError as fault:
         where = experiment.origin.locate("training", "monitor")
-        raise ConfigurationError(f"{where}: there is no metric {name!r}, only {', '.join(given)}{hint}")
+        told = [f"{where}: {line}" for line in str(fault).splitlines()]
+        if "validation" not in splits and any(name.startswith("validation/") for name in objective.metrics()):
+            told[-1] += "; there are no validation rows: set split.validation or a validation file"
+        raise ConfigurationError("\n".join(told)) from None
 
 
 class Monitor:
-    """Watches one metric and keeps what training changes as it was after the best epoch."""
+    """Watches an objective and keeps what training changes as it was after the best epoch."""
 
     def __init__(self, model: MultiTaskModel, plan: Plan, settings: Training, splits: Collection[SplitName]) -> None:
         self.trained = plan.shapes.keys()
-        self.name = settings.monitor
+        self.objective = parse_objective(settings.monitor)
         self.patience = settings.patience
-        self.sign = 1 if directions(model, splits)[self.name] else -1
+        self.sign = 1 if greater_is_better(self.objective, directions(model, splits)) else -1
         self.best = 0
         self.score = -math.inf
         self.state: dict[str, Tensor] = {}
 
     def note(self, epoch: Epoch, model: MultiTaskModel) -> None:
         """Keep an epoch if it is the best so far; without patience the last one counts as that."""
-        value = epoch.metrics[self.name]
+        value = self.objective.of(epoch.metrics)
         score = -math.inf if math.isnan(value) else self.sign * value
         if score > self.score or not self.best or self.patience is None:
             self.best, self.score = epoch.number, score

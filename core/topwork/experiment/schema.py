@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from topwork.experiment.objective import parse_objective
 from topwork.experiment.origin import Origin
 from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
@@ -183,7 +184,8 @@ class Training(Section):
         seed: of initial head weights, order and dropout.
         patience: stop after this many epochs in a row in which ``monitor`` did not improve, and return to
             the best epoch; null trains all epochs and keeps the last.
-        monitor: the metric to watch: ``training/loss``, ``validation/loss``, ``validation/<task>/accuracy``, ...
+        monitor: the metric to watch: ``training/loss``, ``validation/loss``, ``validation/<task>/accuracy``, ...;
+            or mean, min or max of some: ``mean(validation/a/accuracy, validation/b/accuracy)``.
         clip_norm: scale gradients down to this total norm.
         schedule: of all learning rates, by optimizer step: ``linear`` and ``cosine`` fall to 0.
         warmup: fraction of all steps in which the rates rise from 0.
@@ -210,6 +212,12 @@ class Training(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     store: Literal["auto", "off", "require"] = "auto"
     activation_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    @field_validator("monitor")
+    @classmethod
+    def _is_an_objective(cls, text: str) -> str:
+        parse_objective(text)
+        return text
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -146,3 +146,12 @@ def test_mistakes_on_the_command_line(command: Command, arguments: list[str], co
     assert found == code
     assert message in error
     assert "Traceback" not in error
+
+
+def test_a_monitor_that_cannot_be_read_is_told_where_it_stands(
+    command: Command, experiment: Callable[..., Path]
+) -> None:
+    file = experiment("training: {monitor: 'maen(training/loss)'}")
+    code, _, error = command("plan", file)
+    assert code == 2
+    assert f"{file}:7:12: training.monitor: 'maen(training/loss)' is not an objective: there is no function" in error

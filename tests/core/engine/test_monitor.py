@@ -4,10 +4,13 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from topwork.engine.observer import Epoch, Observer
+from topwork.engine.preparation import prepare
+from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Classes, Head, HeadConfig, Metric
 from topwork.parts import class_metrics, decode_logits
@@ -70,3 +73,30 @@ def test_a_metric_that_is_not_a_number_is_worse_than_any_number(make: Make, trai
     tasks = {"sentiment": Task(label="sentiment", head=LateConfig())}
     trained = train(make(tasks=tasks, training={"epochs": 4, "patience": 4, "monitor": "validation/sentiment/late"}))
     assert trained.fit.best == 3
+
+
+@pytest.mark.parametrize("function", [min, max])
+def test_several_metrics_can_be_watched_at_once(make: Make, train: Train, function: Callable[..., float]) -> None:
+    names = [f"validation/{task}/loss" for task in ("sentiment", "category")]
+    monitor = f"{function.__name__}({', '.join(names)})"
+    trained = train(make(training={"epochs": 12, "patience": 12, "monitor": monitor}))
+    values = [function(epoch.metrics[name] for name in names) for epoch in trained.fit.epochs]
+    assert trained.fit.best == values.index(min(values)) + 1
+
+
+def test_metrics_of_which_one_rises_and_one_falls_cannot_be_watched_together(make: Make) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        prepare(make(training={"monitor": "mean(validation/sentiment/accuracy, validation/category/loss)"}))
+    assert str(caught.value) == (
+        "training.monitor: the metrics of one objective must all rise or all fall, but in "
+        "mean(validation/sentiment/accuracy, validation/category/loss) validation/sentiment/accuracy should rise "
+        "and validation/category/loss should fall"
+    )
+
+
+def test_every_metric_of_a_monitor_must_exist(make: Make) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        prepare(make(training={"monitor": "min(validation/mood/loss, validation/sentiment/los)"}))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("training.monitor: there is no metric 'validation/mood/loss', only training/loss, ")
+    assert second.endswith("; did you mean validation/sentiment/loss?")
