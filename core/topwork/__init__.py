@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from topwork.interfaces.plugin import Rate as Rate
     from topwork.interfaces.pooling import Pooling as Pooling
     from topwork.interfaces.pooling import PoolingConfig as PoolingConfig
+    from topwork.lab.comparison import compare as compare
     from topwork.lab.runs import train as train
     from topwork.parts import Activation as Activation
     from topwork.parts import class_metrics as class_metrics
@@ -69,6 +70,7 @@ _ROOMS = {
     "interfaces.optimizer_grouping": ("OptimizerGroupingConfig", "ParameterGroup"),
     "interfaces.plugin": ("Count", "PluginConfig", "Rate"),
     "interfaces.pooling": ("Pooling", "PoolingConfig"),
+    "lab.comparison": ("compare",),
     "lab.runs": ("train",),
     "parts": ("Activation", "class_metrics", "decode_logits", "macro_f1", "mlp", "rowwise"),
     "registry": ("Registry", "discover"),

@@ -118,6 +118,22 @@ def encode(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Runs, by name or MLflow's id.", show_default=False)],
+    uri: Annotated[
+        str | None,
+        typer.Option(
+            help="The MLflow store [default: MLFLOW_TRACKING_URI, or mlflow.db in this folder].", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Compare runs on the same test rows: settings, metrics, and differences with intervals."""
+    from topwork.cli.show_comparison import show_comparison
+
+    show_comparison(runs, uri)
+
+
+@app.command()
 def plugins() -> None:
     """List the installed plugins with their settings."""
     from topwork.cli.show_plugins import show_plugins

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from sklearn.metrics import confusion_matrix
 
+from topwork.engine.comparison import Judged, digest_of_texts
 from topwork.engine.evaluation import Rows, estimates, outputs_of
 from topwork.engine.observer import Epoch, Observer, Reading
 from topwork.engine.plan import Phase
@@ -92,6 +93,7 @@ def carry_out(
     save_model(folder, _finished(prepared), registry)
     if log:
         log.finish(result)
+        log.judged(_judged(prepared, split, result.split, outputs, rows))
         if experiment.tracking.log_model:
             example = [text[:100] for text in prepared.dataset.parts["train"].texts[:2]]
             log.model(folder, example, registry, experiment)
@@ -141,6 +143,13 @@ def terminable() -> Iterator[None]:
 def _finished(prepared: Prepared) -> TrainedModel:
     digests = {str(path): digest for path, digest in prepared.dataset.digests.items()}
     return TrainedModel(prepared.model.cpu(), prepared.dataset.labels, prepared.experiment.dump(), digests)
+
+
+def _judged(prepared: Prepared, split: SplitName, shown: str, outputs: dict[str, torch.Tensor], rows: Rows) -> Judged:
+    """Put together what the model said of the rows of a split."""
+    texts = digest_of_texts(prepared.dataset.parts[split].texts)
+    width = prepared.model.pooling.width
+    return Judged(shown, texts, width, prepared.dataset.labels, outputs, rows.targets)
 
 
 def _confusion(

@@ -153,6 +153,7 @@ def test_a_run_has_its_files(tracked: Tracked) -> None:
         "experiment.yaml",
         "experiment.resolved.yaml",
         "plan.json",
+        "judged.safetensors",
         "warnings.txt",
         "figures/learning_curves.png",
         "figures/confusion_sentiment.png",

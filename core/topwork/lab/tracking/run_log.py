@@ -6,6 +6,7 @@ import logging
 import math
 import platform
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +19,14 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.pyfunc import log_model
 from ruamel.yaml import YAML
 
+from topwork.engine.comparison import Judged
 from topwork.engine.observer import Epoch, Observer, Reading
 from topwork.engine.preparation import Prepared
 from topwork.engine.trained_model import needed_plugins
 from topwork.experiment.schema import Experiment
 from topwork.lab.figures import confusion_matrix, learning_curves
 from topwork.lab.result import Result
+from topwork.lab.tracking.finished_run import JUDGED
 from topwork.lab.tracking.store import PROCESS_TAG, Store, active, this_process, without_password
 from topwork.registry import Registry
 
@@ -94,6 +97,17 @@ class RunLog(Observer):
         self._figure("learning_curves", learning_curves(result.epochs, result.best))
         for task, (names, counts) in result.confusion.items():
             self._figure(f"confusion_{task}", confusion_matrix(task, names, counts))
+
+    def judged(self, judged: Judged) -> None:
+        """Keep what the model said of each row, so that runs can be compared row by row."""
+
+        def store_outputs() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / JUDGED
+                path.write_bytes(judged.to_bytes())
+                self.store.client.log_artifact(self.run_id, str(path))
+
+        self._attempt(JUDGED, store_outputs)
 
     def model(self, folder: Path, example: list[str], registry: Registry, experiment: Experiment) -> None:
         """Store the trained model as an MLflow model that ``mlflow.pyfunc`` loads and serves."""

@@ -46,9 +46,8 @@ def open_store(experiment: Experiment) -> Store:
     uri = tracking_uri(experiment)
     is_server = uri.startswith(("http://", "https://"))
     try:
-        if is_server:
-            _reach(uri)
-        if file := _sqlite_file(uri):
+        reach(uri)
+        if file := sqlite_file(uri):
             _touch(file)
         with _lock(uri):
             client = MlflowClient(tracking_uri=uri)
@@ -66,8 +65,13 @@ def open_store(experiment: Experiment) -> Store:
 
 def tracking_uri(experiment: Experiment) -> str:
     """The experiment's URI, or MLFLOW_TRACKING_URI, or mlflow.db in the working directory."""
-    uri = experiment.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    file = _sqlite_file(uri)
+    return uri_of(experiment.tracking.uri)
+
+
+def uri_of(given: str | None) -> str:
+    """A URI that was given, or MLFLOW_TRACKING_URI, or mlflow.db in the working directory."""
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    file = sqlite_file(uri)
     return f"sqlite:///{file}" if file else uri
 
 
@@ -98,12 +102,19 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a sqlite store; None for another store."""
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
-def _reach(uri: str) -> None:
-    """Ask a server for a sign of life: mlflow itself would retry for minutes."""
+def reach(uri: str) -> None:
+    """Ask a server for a sign of life: mlflow itself would retry for minutes. Other stores are not asked.
+
+    Raises:
+        OSError: it gives none.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
     try:
         with urlopen(f"{uri.rstrip('/')}/health", timeout=PATIENCE):
             pass
@@ -128,7 +139,7 @@ def _touch(file: Path) -> None:
 @contextmanager
 def _lock(uri: str) -> Iterator[None]:
     """Let one process at a time create a sqlite store: two at once ruin it."""
-    if _sqlite_file(uri) is None:
+    if sqlite_file(uri) is None:
         yield
         return
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
@@ -145,7 +156,7 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         )
     if found is not None:
         return str(found.experiment_id)
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     # Left alone, mlflow would fix the artifacts' place by the working directory of the first run ever.
     location = (file.parent / "mlruns" / name).as_uri() if file else None
     kind = {"mlflow.experimentKind": "custom_model_development"}  # the page for training, not for chat agents

@@ -1,0 +1,45 @@
+"""``topwork compare``."""
+
+import math
+from collections.abc import Sequence
+
+from topwork.cli.tables import console, heading, table
+from topwork.engine.comparison import Difference
+from topwork.engine.evaluation import Estimate
+from topwork.lab.comparison import compare
+
+
+def show_comparison(runs: Sequence[str], uri: str | None) -> None:
+    """Print what was set otherwise, every metric of every run, and each difference from the first."""
+    compared = compare(runs, uri=uri)
+    heading("what was set otherwise")
+    settings = table("parameter", *compared.names)
+    for name, values in compared.settings.items():
+        settings.add_row(name, *("-" if value is None else value for value in values))
+    console.print(settings if compared.settings else "nothing")
+    console.print()
+    rows = next(iter(compared.estimates.values()))[0].rows
+    heading(f"metrics on the same {rows:,} {compared.split} rows")
+    figures = table("metric", *(f"#{name}" for name in compared.names))
+    for name, estimates in compared.estimates.items():
+        figures.add_row(name, *map(describe_estimate, estimates))
+    console.print(figures)
+    console.print()
+    heading(f"difference from {compared.names[0]}")
+    differences = table("metric", "run", "#difference", "#95 % interval", "#McNemar p")
+    for name, by_run in compared.differences.items():
+        for run, difference in zip(compared.names[1:], by_run, strict=True):
+            differences.add_row(name, run, *describe_difference(difference))
+    console.print(differences)
+
+
+def describe_estimate(estimate: Estimate) -> str:
+    """Write a value with its interval."""
+    interval = "" if math.isnan(estimate.low) else f" ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate.value:.3f}{interval}"
+
+
+def describe_difference(difference: Difference) -> tuple[str, str, str]:
+    """Write a difference, its interval, and the p of McNemar's test."""
+    interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
+    return f"{difference.value:+.3f}", interval, "" if difference.p is None else f"{difference.p:.3f}"

@@ -1,0 +1,101 @@
+"""Read finished runs back from MLflow."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from ruamel.yaml import YAML
+
+from topwork.engine.comparison import Judged
+from topwork.errors import ConfigurationError, StorageError, did_you_mean
+from topwork.lab.tracking.store import reach, sqlite_file, uri_of, without_password
+
+#: The artifact with what a run's model said of the rows that it was judged on.
+JUDGED = "judged.safetensors"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run as MLflow has it.
+
+    Attributes:
+        name: the run's name.
+        settings: its parameters.
+        heads: the settings of each task's head.
+        judged: what its model said of the rows that it was judged on.
+    """
+
+    name: str
+    settings: dict[str, str]
+    heads: dict[str, Any]
+    judged: Judged
+
+
+def find_runs(wanted: Sequence[str], uri: str | None) -> list[FinishedRun]:
+    """Read runs by MLflow's run id or by name, in that order.
+
+    Raises:
+        ConfigurationError: a run is not there, several have its name, or it kept no outputs; names all such.
+        StorageError: the store cannot be read.
+    """
+    uri = uri_of(uri)
+    if (file := sqlite_file(uri)) and not file.exists():  # mlflow would create it
+        raise StorageError(f"there is no MLflow store {file}; name one with --uri, or set MLFLOW_TRACKING_URI")
+    try:
+        reach(uri)
+        client = MlflowClient(tracking_uri=uri)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        known = _all_runs(client, experiments)
+        found = [_choose(name, known, uri) for name in wanted]
+        faults = [run for run in found if isinstance(run, str)]
+        if faults:
+            raise ConfigurationError("\n".join(faults))
+        return [_read(client, run) for run in found if isinstance(run, Run)]
+    except (MlflowException, OSError) as fault:
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+        raise StorageError(f"the MLflow store {without_password(uri)} cannot be read: {reason}") from fault
+
+
+def _all_runs(client: MlflowClient, experiments: list[str]) -> list[Run]:
+    runs: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs(experiments, max_results=1000, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def _choose(wanted: str, runs: Sequence[Run], uri: str) -> Run | str:
+    """Return the run that is meant, or say why there is none."""
+    by_id = [run for run in runs if run.info.run_id == wanted]
+    named = by_id or [run for run in runs if run.info.run_name == wanted]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        return f"{len(named)} runs are named {wanted!r}; give an id: {', '.join(run.info.run_id for run in named)}"
+    hint = did_you_mean(wanted, [str(run.info.run_name) for run in runs])
+    return f"there is no run {wanted!r} in {without_password(uri)}, by name or id{hint}"
+
+
+def _read(client: MlflowClient, run: Run) -> FinishedRun:
+    name = str(run.info.run_name)
+    if JUDGED not in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}:
+        raise ConfigurationError(
+            f"run {name} ({run.info.status}) did not keep what its model said of each row, so it cannot be compared; "
+            "compare finished runs of this version of topwork"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        content = Path(client.download_artifacts(run.info.run_id, JUDGED, folder)).read_bytes()
+        settings = Path(client.download_artifacts(run.info.run_id, "experiment.resolved.yaml", folder)).read_text(
+            "utf-8"
+        )
+    tasks = YAML(typ="safe", pure=True).load(settings)["tasks"]
+    heads = {task: described["head"] for task, described in tasks.items()}
+    return FinishedRun(name, dict(run.data.params), heads, Judged.from_bytes(content, name=f"{JUDGED} of run {name}"))
