@@ -151,18 +151,33 @@ def find_cut(model: MultiTaskModel) -> Cut:
     return Cut(first, "first token" if one_token else "tokens")
 
 
-def build_model(experiment: Experiment, labels: Mapping[str, Classes]) -> MultiTaskModel:
-    """Load the backbone and build pooling and heads, each from a seed of its own.
+def build_backbone(experiment: Experiment) -> Backbone:
+    """Load the backbone, from a seed of its own.
+
+    Raises:
+        ConfigurationError: its settings do not fit; says where they stand.
+    """
+    with blame(experiment, "backbone"), seeded(experiment.training.seed, "backbone"):
+        backbone = experiment.backbone.build()
+        check_stages(backbone, experiment.backbone.kind)
+    return backbone
+
+
+def build_model(
+    experiment: Experiment, labels: Mapping[str, Classes], backbone: Backbone | None = None
+) -> MultiTaskModel:
+    """Build pooling and heads onto the backbone, each from a seed of its own.
 
     A head's initial weights depend on the seed and the task's name alone, not on the other tasks.
+
+    Args:
+        backbone: the experiment's, where it is built already.
 
     Raises:
         ConfigurationError: a plugin's settings do not fit; says where they stand.
     """
     seed = experiment.training.seed
-    with blame(experiment, "backbone"), seeded(seed, "backbone"):
-        backbone = experiment.backbone.build()
-        check_stages(backbone, experiment.backbone.kind)
+    backbone = backbone or build_backbone(experiment)
     with blame(experiment, "pooling"), seeded(seed, "pooling"):
         pooling = experiment.pooling.build(backbone.width)
         check_pooling(pooling, backbone.width)

@@ -6,10 +6,11 @@ import torch
 
 from topwork.data.dataset import Dataset, load_dataset
 from topwork.engine.encoding import Corpus, make_corpus
-from topwork.engine.model import MultiTaskModel, build_model
+from topwork.engine.model import MultiTaskModel, build_backbone, build_model
 from topwork.engine.plan import Plan, make_plan
 from topwork.engine.training import check_monitor
 from topwork.experiment.schema import Experiment
+from topwork.interfaces.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,22 @@ def prepare(experiment: Experiment) -> Prepared:
         TopworkError: whatever is wrong with data, plugins or settings, before anything is computed.
     """
     dataset = load_dataset(experiment)
-    model = build_model(experiment, dataset.labels)
-    corpus = make_corpus(model.backbone.tokenizer, {name: part.texts for name, part in dataset.parts.items()})
+    backbone = build_backbone(experiment)
+    return assemble(experiment, dataset, tokenize_all(dataset, backbone), backbone)
+
+
+def tokenize_all(dataset: Dataset, backbone: Backbone) -> Corpus:
+    """Turn the texts of all splits into token ids."""
+    return make_corpus(backbone.tokenizer, {name: part.texts for name, part in dataset.parts.items()})
+
+
+def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone: Backbone) -> Prepared:
+    """Put an experiment together from parts that are loaded already.
+
+    Raises:
+        TopworkError: they do not fit each other or the settings.
+    """
+    model = build_model(experiment, dataset.labels, backbone)
     plan = make_plan(experiment, model, corpus)
     check_monitor(experiment, model, dataset.parts.keys())
     return Prepared(experiment, dataset, corpus, model, plan)

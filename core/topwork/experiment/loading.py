@@ -49,7 +49,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     try:
         experiment = Experiment.model_validate(raw, context={"registry": registry})
     except ValidationError as fault:
-        raise ConfigurationError("\n".join(_messages(fault, raw, origin, registry))) from None
+        raise ConfigurationError("\n".join(messages(fault, raw, origin, registry))) from None
     resolved = experiment.model_copy(update={"data": _resolve_files(experiment, origin)})
     resolved._origin = origin
     return resolved
@@ -105,7 +105,7 @@ def _resolve_files(experiment: Experiment, origin: Origin) -> dict[str, Source]:
     return resolved
 
 
-def _messages(fault: ValidationError, raw: object, origin: Origin, registry: Registry) -> Iterator[str]:
+def messages(fault: ValidationError, raw: object, origin: Origin, registry: Registry) -> Iterator[str]:
     """Say where each fault is, with the nearest valid key for one that is unknown."""
     for error in fault.errors():
         path = tuple(part for part in error["loc"] if part != "[key]")

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     SerializeAsAny,
@@ -18,6 +16,8 @@ from pydantic import (
 
 from topwork.experiment.objective import parse_objective
 from topwork.experiment.origin import Origin
+from topwork.experiment.section import Section
+from topwork.experiment.study import Study
 from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import HeadConfig
@@ -72,12 +72,6 @@ def _with_default_kinds(raw: object, *names: str) -> object:
         name: {"kind": _DEFAULT_KINDS[name], **entry} for name, entry in given.items() if isinstance(entry, dict)
     }
     return {**raw, **completed}
-
-
-class Section(BaseModel):
-    """A part of an experiment: unknown keys are refused, values cannot be changed afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Split(Section):
@@ -254,6 +248,7 @@ class Experiment(Section):
     optimizer: SerializeAsAny[OptimizerGroupingConfig]
     training: Training = Training()
     tracking: Tracking = Tracking()
+    study: Study | None = None
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
     _find_plugin = field_validator("backbone", "pooling", "freeze", "optimizer", mode="before")(find_plugin)
@@ -294,5 +289,12 @@ class Experiment(Section):
         return self._origin
 
     def dump(self) -> dict[str, Any]:
-        """Return the experiment with every default, as JSON values; ``Experiment`` reads it back."""
-        return self.model_dump(mode="json")
+        """Return what decides a training, with every default, as JSON values; ``Experiment`` reads it back.
+
+        The study section, which varies the experiment, is not part of it.
+        """
+        return self.model_dump(mode="json", exclude={"study"})
+
+    def written(self) -> dict[str, Any]:
+        """Return what was set, without defaults and without the study section; ``Experiment`` reads it back."""
+        return self.model_dump(mode="json", exclude_unset=True, exclude={"study"})

@@ -1,8 +1,8 @@
 """The base of every plugin's settings."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 #: A whole number from 1; `true` and "2" are refused.
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -22,3 +22,8 @@ class PluginConfig(BaseModel):
 
     # Any, because a type checker refuses to narrow `str` to the Literal of a subclass.
     kind: Any
+
+    @model_validator(mode="after")
+    def _name_itself(self) -> Self:
+        self.__pydantic_fields_set__.add("kind")  # what is written without defaults must still say what it is
+        return self

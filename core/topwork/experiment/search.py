@@ -1,0 +1,195 @@
+"""Vary an experiment: set some of its settings anew, and check beforehand that a study's values fit it."""
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from topwork.errors import ConfigurationError
+from topwork.experiment.loading import messages
+from topwork.experiment.origin import Origin
+from topwork.experiment.schema import Experiment
+from topwork.experiment.study import Dimension, Study
+from topwork.registry import Registry
+
+#: What a sampler sees of a value: itself, or, for a list or a section, its JSON.
+Label = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One setting that a study varies.
+
+    Attributes:
+        path: of the setting.
+        name: the end of the path, as long as it takes to be the only such end in the study.
+        dimension: its values.
+        integer: whether it takes whole numbers only.
+        own: what the experiment itself has there.
+    """
+
+    path: str
+    name: str
+    dimension: Dimension
+    integer: bool
+    own: Label
+
+    @property
+    def labels(self) -> dict[Label, Any]:
+        """The choices by label."""
+        return {label_of(choice): choice for choice in self.dimension.choices or []}
+
+    def value(self, label: Label) -> Any:
+        """Return the value that a label stands for."""
+        return label if self.dimension.choices is None else self.labels[label]
+
+
+def vary(experiment: Experiment, values: Mapping[str, Any], registry: Registry) -> Experiment:
+    """Return the experiment with other values at some paths, its study section left out.
+
+    Raises:
+        ConfigurationError: they do not fit the schema or the installed plugins, one by one or together.
+    """
+    raw = copy.deepcopy(experiment.written())
+    defaults = experiment.dump()
+    for path, value in values.items():
+        _put(raw, defaults, path.split("."), value)
+    try:
+        varied = Experiment.model_validate(raw, context={"registry": registry})
+    except ValidationError as fault:
+        raise ConfigurationError("\n".join(messages(fault, raw, Origin(), registry))) from None
+    varied._origin = experiment.origin
+    return varied
+
+
+def find_searched(experiment: Experiment, registry: Registry) -> list[Searched]:
+    """Check a study's values one by one against the schema and the plugins.
+
+    Raises:
+        ConfigurationError: some do not fit, or the experiment's own value is none of them; names all such.
+    """
+    study = study_of(experiment)
+    names = short_names(list(study.search))
+    found: list[Searched] = []
+    faults: list[str] = []
+    for path, dimension in study.search.items():
+        where = experiment.origin.locate("study", "search", path)
+        try:
+            integer = _check_values(experiment, path, dimension, registry)
+            own = _own_value(experiment, path, dimension, registry)
+        except ConfigurationError as fault:
+            faults += [f"{where}: {line}" for line in str(fault).splitlines()]
+        else:
+            found.append(Searched(path, names[path], dimension, integer, own))
+    if faults:
+        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
+    return found
+
+
+def study_of(experiment: Experiment) -> Study:
+    """Return the study section.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if experiment.study is None:
+        raise ConfigurationError(
+            f"{experiment.origin.locate()}: the experiment has no study section; add one, such as "
+            "study: {search: {optimizer.heads_lr: {low: 1e-4, high: 1e-2, log: true}}, objective: loss}"
+        )
+    return experiment.study
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Return the shortest end of each path that no other path has, and that says more than ``kind`` or ``0``."""
+    names = {}
+    for path in paths:
+        segments = path.split(".")
+        says_little = segments[-1] == "kind" or segments[-1].isdecimal()
+        shortest = 2 if says_little else 1
+        ends = [".".join(segments[-length:]) for length in range(shortest, len(segments) + 1)]
+        others = [f".{other}" for other in paths if other != path]
+        names[path] = next((end for end in ends if not any(other.endswith(f".{end}") for other in others)), path)
+    return names
+
+
+def label_of(value: Any) -> Label:
+    """Return what a sampler sees of a value."""
+    return value if isinstance(value, Label) else json.dumps(value)
+
+
+def get(settings: Any, path: str) -> Any:
+    """Return the value at a path.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    at = settings
+    for segment in path.split("."):
+        if isinstance(at, dict) and segment in at:
+            at = at[segment]
+        elif isinstance(at, list) and segment.isdecimal() and int(segment) < len(at):
+            at = at[int(segment)]
+        else:
+            raise ConfigurationError(f"the experiment has no setting {path}")
+    return at
+
+
+def _put(raw: dict[str, Any], defaults: dict[str, Any], segments: Sequence[str], value: Any) -> None:
+    """Set a value; a list of which one item is set is taken whole from ``defaults`` where it is not written."""
+    at: Any = raw
+    for depth, segment in enumerate(segments[:-1], 1):
+        if isinstance(at, dict) and not isinstance(at.get(segment), dict | list):
+            whole = get(defaults, ".".join(segments[:depth]))
+            at[segment] = copy.deepcopy(whole) if isinstance(whole, list) else {}
+        at = at[segment] if isinstance(at, dict) else at[int(segment)]
+    last = segments[-1]
+    if isinstance(at, dict):
+        at[last] = value
+    else:
+        at[int(last)] = value
+
+
+def _check_values(experiment: Experiment, path: str, dimension: Dimension, registry: Registry) -> bool:
+    """Try each choice, or both bounds; return whether a range is one of whole numbers."""
+    if "." in path:
+        get(experiment.dump(), path.rpartition(".")[0])  # a typo in a section's name is told as one
+    for value in _trial_values(dimension):
+        vary(experiment, {path: value}, registry)
+    if dimension.choices is not None or not (isinstance(dimension.low, int) and isinstance(dimension.high, int)):
+        return False
+    try:
+        vary(experiment, {path: dimension.low + 0.5}, registry)
+    except ConfigurationError:
+        return True
+    return isinstance(dimension.step, int)
+
+
+def _trial_values(dimension: Dimension) -> Iterator[Any]:
+    if dimension.choices is None:
+        yield from (dimension.low, dimension.high)
+    else:
+        yield from dimension.choices
+
+
+def _own_value(experiment: Experiment, path: str, dimension: Dimension, registry: Registry) -> Label:
+    """Return the experiment's own value, which the first trial has.
+
+    Raises:
+        ConfigurationError: it is not among those to be searched.
+    """
+    own = get(experiment.dump(), path)
+    if dimension.choices is None:
+        if isinstance(own, int | float) and dimension.holds(own):
+            return own
+    else:
+        for choice in dimension.choices:
+            if get(vary(experiment, {path: choice}, registry).dump(), path) == own:
+                return label_of(choice)
+    raise ConfigurationError(
+        f"the experiment's own value, {own}, is not among {dimension.describe()}, but the first trial has it; "
+        "widen the search, or change the setting"
+    )

@@ -1,0 +1,163 @@
+"""The schema of an experiment's study section: what to search, towards what, and how."""
+
+import math
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PlainValidator, StringConstraints, field_validator, model_validator
+
+from topwork.experiment.objective import parse_objective
+from topwork.experiment.section import Section
+from topwork.interfaces.plugin import Count
+
+StudyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
+
+
+def a_number(raw: object) -> int | float:
+    """Let whole numbers be whole numbers, and refuse truth values."""
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
+        raise ValueError(f"this must be a finite number, got {raw!r}")
+    return raw
+
+
+Number = Annotated[int | float, PlainValidator(a_number)]
+
+#: What a study may not search: it would judge trials on different rows, or has no bearing on their results.
+FIXED = r"(name|study|data|tracking)(\..*)?|training\.seed|tasks(\.[^.]*(\.(label|source))?)?"
+
+
+class Dimension(Section):
+    """The values of one setting that a study may choose: from ``low`` to ``high``, or one of ``choices``.
+
+    Attributes:
+        low, high: bounds, both included. Whole numbers are searched where the setting takes no others.
+        log: choose the logarithm evenly, as is fit for rates.
+        step: choose low, low + step, low + 2 step, ...
+        choices: any values, sections included: ``[{kind: all}, {kind: last_layers, count: 2}]``.
+    """
+
+    low: Number | None = None
+    high: Number | None = None
+    log: bool = Field(default=False, strict=True)
+    step: Number | None = None
+    choices: list[Any] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.choices is not None:
+            if self.model_fields_set != {"choices"}:
+                raise ValueError("give either low and high, or choices")
+            if any(choice in self.choices[:number] for number, choice in enumerate(self.choices)):
+                raise ValueError(f"choices must differ, got {self.choices}")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("give low and high, or choices")
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log goes with a low above 0 and without step")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step must be above 0, got {self.step:g}")
+        if self.step is not None and not _is_multiple(self.high - self.low, self.step):
+            raise ValueError(f"high must be some steps above low, but {self.high:g} is not")
+        return self
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies between the bounds, and on a step."""
+        assert self.low is not None and self.high is not None
+        return self.low <= value <= self.high and (self.step is None or _is_multiple(value - self.low, self.step))
+
+    def describe(self) -> str:
+        """Return the range or the choices in words."""
+        if self.choices is not None:
+            return f"choices {', '.join(map(str, self.choices))}"
+        step = f" in steps of {self.step:g}" if self.step else ""
+        return f"{self.low:g} to {self.high:g}{step}"
+
+
+class Study(Section):
+    """A search over the experiment: many trainings, each with other values.
+
+    Attributes:
+        search: what may change, by path, such as ``optimizer.heads_lr: {low: 1e-4, high: 1e-2, log: true}``.
+        objective: what to improve, on the validation rows: a metric such as ``sentiment/accuracy`` or ``loss``, or
+            mean, min or max of some. Of several objectives no trial need be best at all; then none are pruned.
+        trials: finished trials at the end, those that were pruned or failed included. The first has the
+            experiment's own values.
+        workers: processes of one thread each.
+        sampler: what suggests values: ``tpe`` and ``gp`` learn from finished trials, ``random`` and ``grid`` do not.
+        pruner: what ends trials early that do worse than others did: than their ``median`` at the same epoch, or
+            by successive halving, ``hyperband``.
+        timeout: seconds after which no new trial begins.
+        seeds: every trial is trained once with each and judged by the mean; without them, with ``training.seed``.
+        epoch: judge a training by its ``best`` epoch, which needs ``training.patience``, or by its ``last``, which
+            sets that aside. Without it by the epoch that ``topwork train`` would keep.
+        storage: an RDB URL of Optuna's, such as ``postgresql://...``; without it a file in the study's folder.
+        name: what the study continues under; without it the experiment's name.
+    """
+
+    search: dict[str, Dimension] = Field(min_length=1)
+    objective: str | Annotated[list[str], Field(min_length=1)]
+    trials: Count = 30
+    workers: Count = 2
+    sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    pruner: Literal["none", "median", "hyperband"] = "none"
+    timeout: float | None = Field(default=None, strict=True, gt=0, allow_inf_nan=False)
+    seeds: Annotated[list[Annotated[int, Field(strict=True, ge=0, lt=2**63)]], Field(min_length=1)] | None = None
+    epoch: Literal["best", "last"] | None = None
+    storage: str | None = None
+    name: StudyName | None = None
+
+    @field_validator("search")
+    @classmethod
+    def _searchable(cls, search: dict[str, Dimension]) -> dict[str, Dimension]:
+        fixed = [path for path in search if re.fullmatch(FIXED, path)]
+        if fixed:
+            raise ValueError(
+                f"{', '.join(fixed)} cannot be searched: trials must learn the same tasks from the same rows; "
+                "for seeds, set study.seeds"
+            )
+        inside = [
+            f"{inner} lies inside {outer}" for outer in search for inner in search if inner.startswith(f"{outer}.")
+        ]
+        if inside:
+            raise ValueError(f"a setting can be searched once only, but {'; '.join(inside)}")
+        return search
+
+    @field_validator("objective")
+    @classmethod
+    def _are_objectives(cls, objective: str | list[str]) -> str | list[str]:
+        texts = [objective] if isinstance(objective, str) else objective
+        for text in texts:
+            parse_objective(text)
+        if len(set(texts)) < len(texts):
+            raise ValueError(f"objectives must differ, got {', '.join(texts)}")
+        return objective
+
+    @field_validator("seeds")
+    @classmethod
+    def _differ(cls, seeds: list[int] | None) -> list[int] | None:
+        if seeds and len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds must differ, got {', '.join(map(str, seeds))}")
+        return seeds
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.objectives) > 1 and self.pruner != "none":
+            raise ValueError(
+                f"pruner {self.pruner} compares trials by one objective; remove it, or combine the objectives"
+            )
+        if self.sampler == "grid":
+            open_ended = [path for path, one in self.search.items() if one.choices is None and one.step is None]
+            if open_ended:
+                raise ValueError(f"a grid needs choices or a step, but {', '.join(open_ended)} has neither")
+        return self
+
+    @property
+    def objectives(self) -> list[str]:
+        """The objectives, of which there is one at least."""
+        return [self.objective] if isinstance(self.objective, str) else self.objective
+
+
+def _is_multiple(distance: float, step: float) -> bool:
+    return math.isclose(distance / step, round(distance / step), abs_tol=1e-9)

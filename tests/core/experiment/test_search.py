@@ -1,0 +1,250 @@
+"""A study's values are checked before anything runs, and vary the experiment and nothing else."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from topwork.errors import ConfigurationError
+from topwork.experiment.loading import load_experiment
+from topwork.experiment.schema import Experiment, Source, Task
+from topwork.experiment.search import find_searched, short_names, study_of, vary
+from topwork.experiment.study import Dimension
+from topwork.registry import Registry, discover
+from topwork_plugins.backbones.minilm import MiniLmConfig
+from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
+from topwork_plugins.heads.binary import BinaryConfig
+from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
+from topwork_plugins.poolings.cls import ClsConfig
+
+QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
+OWN_FREEZE = {"kind": "all_except", "patterns": ["layer.5.ffn", "layer.5.output_layer_norm"]}
+
+Write = Callable[..., Path]
+Load = Callable[..., Experiment]
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return discover()
+
+
+@pytest.fixture
+def load(write: Write) -> Load:
+    """Load the quickstart with a study section, written in one line each."""
+
+    def load_with(search: str, **settings: Any) -> Experiment:
+        rest = "".join(f"  {name}: {value}\n" for name, value in ({"objective": "loss"} | settings).items())
+        text = QUICKSTART.read_text(encoding="utf-8") + f"study:\n  search:\n    {search}\n{rest}"
+        return load_experiment(write("study.yaml", text))
+
+    return load_with
+
+
+def place(experiment_text: str, of: str) -> str:
+    """Line and column of a piece of text."""
+    before = experiment_text[: experiment_text.index(of)]
+    return f"{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+
+
+@pytest.mark.parametrize(
+    ("search", "own", "name", "integer"),
+    [
+        ("optimizer.heads_lr: {low: 1e-4, high: 1e-2, log: true}", 1e-3, "heads_lr", False),
+        ("pooling.kind: {choices: [cls, mean]}", "mean", "pooling.kind", False),
+        ("tasks.category.head.hidden: {choices: [[50], [100, 50]]}", "[100, 50]", "hidden", False),
+        ("tasks.category.head.hidden.1: {low: 10, high: 90}", 50, "hidden.1", True),
+        ("training.epochs: {low: 5, high: 25, step: 5}", 20, "epochs", True),
+        ("tasks.category.loss_weight: {low: 1, high: 3}", 1.0, "loss_weight", False),
+        ("training.clip_norm: {choices: [null, 1.0]}", None, "clip_norm", False),
+        (
+            "freeze: {choices: [{kind: all}, {kind: all_except, patterns: [layer.5.ffn, layer.5.output_layer_norm]}]}",
+            '{"kind": "all_except", "patterns": ["layer.5.ffn", "layer.5.output_layer_norm"]}',
+            "freeze",
+            False,
+        ),
+    ],
+)
+def test_a_setting_of_any_kind_can_be_searched(
+    load: Load, registry: Registry, search: str, own: Any, name: str, integer: bool
+) -> None:
+    experiment = load(search)
+    (searched,) = find_searched(experiment, registry)
+    assert (searched.own, searched.name, searched.integer) == (own, name, integer)
+    assert vary(experiment, {searched.path: searched.value(own)}, registry).dump() == experiment.dump()
+
+
+def test_other_values_change_what_they_name_and_nothing_else(load: Load, registry: Registry) -> None:
+    experiment = load("optimizer.heads_lr: {low: 1e-4, high: 1e-2}")
+    values = {"optimizer.heads_lr": 0.005, "tasks.category.head.hidden.0": 30, "freeze": {"kind": "all"}}
+    expected = experiment.dump()
+    expected["optimizer"]["heads_lr"] = 0.005
+    expected["tasks"]["category"]["head"]["hidden"][0] = 30
+    expected["freeze"] = {"kind": "all"}
+    assert vary(experiment, values, registry).dump() == expected
+    assert experiment.dump()["freeze"] == OWN_FREEZE
+
+
+def test_another_kind_gets_its_own_defaults(load: Load, registry: Registry) -> None:
+    experiment = load("pooling.kind: {choices: [cls, mean]}")
+    assert vary(experiment, {"pooling.kind": "cls"}, registry).pooling == ClsConfig()
+
+
+def test_an_experiment_made_in_python_can_be_varied(registry: Registry) -> None:
+    experiment = Experiment(
+        name="made",
+        data={"rows": Source(path=Path("rows.csv"))},
+        backbone=MiniLmConfig(),
+        pooling=ClsConfig(),
+        tasks={"a": Task(label="a", head=BinaryConfig())},
+        freeze=AllExceptConfig(patterns=("layer.5.ffn",)),
+        optimizer=HeadsAndBackboneConfig(heads_lr=0.5),
+    )
+    varied = vary(experiment, {"optimizer.backbone_lr": 0.25}, registry)
+    assert varied.optimizer == HeadsAndBackboneConfig(heads_lr=0.5, backbone_lr=0.25)
+    assert varied.freeze == experiment.freeze
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ("optimizer.head_lr: {low: 1.0, high: 2.0}", "optimizer.head_lr: unknown key; did you mean heads_lr?"),
+        ("optimiser.heads_lr: {low: 1.0, high: 2.0}", "the experiment has no setting optimiser"),
+        (
+            "optimizer.heads_lr: {low: -1, high: 1}",
+            "optimizer.heads_lr: input should be greater than or equal to 0, got -1",
+        ),
+        (
+            "pooling.kind: {choices: [mean, csl]}",
+            "pooling: no pooling of kind 'csl' is installed, only cls, mean; did you mean cls?",
+        ),
+        ("training.epochs: {low: 1, high: 20.5}", "training.epochs: input should be a valid integer, got 20.5"),
+        (
+            "optimizer.heads_lr: {low: 1e-2, high: 1e-1}",
+            "the experiment's own value, 0.001, is not among 0.01 to 0.1, but the first trial has it; "
+            "widen the search, or change the setting",
+        ),
+        (
+            "training.epochs: {low: 1, high: 21, step: 5}",
+            "the experiment's own value, 20, is not among 1 to 21 in steps of 5, but the first trial has it; "
+            "widen the search, or change the setting",
+        ),
+        (
+            "pooling.kind: {choices: [cls]}",
+            "the experiment's own value, mean, is not among choices cls, but the first trial has it; "
+            "widen the search, or change the setting",
+        ),
+    ],
+)
+def test_values_that_do_not_fit_are_told_where_they_stand(
+    load: Load, registry: Registry, search: str, message: str
+) -> None:
+    experiment = load(search)
+    with pytest.raises(ConfigurationError) as caught:
+        find_searched(experiment, registry)
+    path = search.partition(":")[0]
+    where = f"{experiment.origin.file}:{place(experiment.origin.text, search)}: study.search.{path}"
+    assert str(caught.value) == f"{where}: {message}"
+
+
+def test_all_faults_are_told_at_once(load: Load, registry: Registry) -> None:
+    experiment = load("training.epoch: {low: 1, high: 2}\n    pooling.kind: {choices: [mean, man]}")
+    with pytest.raises(ConfigurationError) as caught:
+        find_searched(experiment, registry)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("search", "settings", "message"),
+    [
+        ("a.b: {low: 2, high: 1}", {}, "study.search.a.b: low must be below high, got 2 and 1"),
+        ("a.b: {low: 1}", {}, "study.search.a.b: give low and high, or choices"),
+        ("a.b: {low: 1, choices: [1]}", {}, "study.search.a.b: give either low and high, or choices"),
+        ("a.b: {low: 0, high: 1, log: true}", {}, "study.search.a.b: log goes with a low above 0 and without step"),
+        ("a.b: {low: 0, high: 1, step: 0}", {}, "study.search.a.b: step must be above 0, got 0"),
+        ("a.b: {low: 0, high: 1, step: 0.3}", {}, "study.search.a.b: high must be some steps above low, but 1 is not"),
+        ("a.b: {choices: [1, 1]}", {}, "study.search.a.b: choices must differ, got [1, 1]"),
+        ("a.b: {low: yes, high: 1}", {}, "study.search.a.b.low: this must be a finite number, got 'yes'"),
+        ("a.b: {low: true, high: 1}", {}, "study.search.a.b.low: this must be a finite number, got True"),
+        ("a.b: {lwo: 1, high: 2}", {}, "study.search.a.b.lwo: unknown key; did you mean low?"),
+        (
+            "training.seed: {choices: [1, 2]}",
+            {},
+            "study.search: training.seed cannot be searched: trials must learn the same tasks from the same rows; "
+            "for seeds, set study.seeds",
+        ),
+        (
+            "tasks.a.label: {choices: [x, y]}",
+            {},
+            "study.search: tasks.a.label cannot be searched: trials must learn the same tasks from the same rows; "
+            "for seeds, set study.seeds",
+        ),
+        (
+            "a.b: {choices: [1, 2]}\n    a: {choices: [1, 2]}",
+            {},
+            "study.search: a setting can be searched once only, but a.b lies inside a",
+        ),
+        (
+            "a.b: {choices: [1, 2]}",
+            {"objective": "[x, y]", "pruner": "median"},
+            "study: pruner median compares trials by one objective; remove it, or combine the objectives",
+        ),
+        ("a.b: {choices: [1]}", {"objective": "[x, x]"}, "study.objective: objectives must differ, got x, x"),
+        (
+            "a.b: {low: 1, high: 2}",
+            {"sampler": "grid"},
+            "study: a grid needs choices or a step, but a.b has neither",
+        ),
+        ("a.b: {choices: [1]}", {"seeds": "[1, 1]"}, "study.seeds: seeds must differ, got 1, 1"),
+    ],
+)
+def test_a_study_section_that_makes_no_sense_is_refused(
+    load: Load, search: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(search, **settings)
+    assert message in [line.partition(": ")[2] for line in str(caught.value).splitlines()]
+
+
+def test_an_experiment_without_a_study_section_says_what_one_looks_like() -> None:
+    experiment = load_experiment(QUICKSTART)
+    with pytest.raises(ConfigurationError) as caught:
+        study_of(experiment)
+    assert str(caught.value) == (
+        f"{QUICKSTART}:1:1: the experiment has no study section; add one, such as "
+        "study: {search: {optimizer.heads_lr: {low: 1e-4, high: 1e-2, log: true}}, objective: loss}"
+    )
+    section = str(caught.value).partition("such as ")[2]
+    assert YAML(typ="safe").load(section)["study"]["objective"] == "loss"
+
+
+def test_the_study_section_has_no_part_in_a_training(load: Load, write: Write) -> None:
+    with_study = load("pooling.kind: {choices: [cls, mean]}")
+    without = load_experiment(write("plain.yaml", QUICKSTART.read_text(encoding="utf-8")))
+    assert with_study.dump() == without.dump()
+    assert with_study.written() == without.written()
+
+
+def test_names_are_as_short_as_they_can_be() -> None:
+    paths = ["optimizer.heads_lr", "tasks.a.head.hidden", "tasks.b.head.hidden", "pooling.kind", "freeze"]
+    assert list(short_names(paths).values()) == ["heads_lr", "a.head.hidden", "b.head.hidden", "pooling.kind", "freeze"]
+
+
+PATHS = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(".".join), unique=True, max_size=8)
+
+
+@given(PATHS)
+def test_names_never_meet(paths: list[str]) -> None:
+    names = short_names(paths)
+    assert len(set(names.values())) == len(paths)
+    assert all(path == name or path.endswith(f".{name}") for path, name in names.items())
+
+
+@given(st.integers(-5, 5), st.integers(1, 7), st.integers(1, 9), st.integers(-10, 80))
+def test_a_range_with_steps_holds_its_steps_only(low: int, step: int, steps: int, value: int) -> None:
+    dimension = Dimension(low=low / 10, high=(low + step * steps) / 10, step=step / 10)
+    assert dimension.holds(value / 10) == (value in range(low, low + step * steps + 1, step))
