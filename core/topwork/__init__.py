@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from topwork.errors import DataError as DataError
     from topwork.errors import PluginError as PluginError
     from topwork.errors import StorageError as StorageError
+    from topwork.errors import StudyError as StudyError
     from topwork.errors import TopworkError as TopworkError
     from topwork.errors import TrainingError as TrainingError
     from topwork.errors import did_you_mean as did_you_mean
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from topwork.interfaces.pooling import PoolingConfig as PoolingConfig
     from topwork.lab.comparison import compare as compare
     from topwork.lab.runs import train as train
+    from topwork.lab.study.conduct import study as study
     from topwork.parts import Activation as Activation
     from topwork.parts import class_metrics as class_metrics
     from topwork.parts import decode_logits as decode_logits
@@ -56,6 +58,7 @@ _ROOMS = {
         "DataError",
         "PluginError",
         "StorageError",
+        "StudyError",
         "TopworkError",
         "TrainingError",
         "did_you_mean",
@@ -72,6 +75,7 @@ _ROOMS = {
     "interfaces.pooling": ("Pooling", "PoolingConfig"),
     "lab.comparison": ("compare",),
     "lab.runs": ("train",),
+    "lab.study.conduct": ("study",),
     "parts": ("Activation", "class_metrics", "decode_logits", "macro_f1", "mlp", "rowwise"),
     "registry": ("Registry", "discover"),
 }

@@ -26,6 +26,10 @@ class TrainingError(TopworkError):
         self.kept_epoch = kept_epoch
 
 
+class StudyError(TopworkError):
+    """A study ended without what it was begun for: its trials failed, or its workers did."""
+
+
 class ConfigurationError(TopworkError):
     """What the researcher wrote does not fit the schema, the model, or the installed plugins."""
 

@@ -27,6 +27,12 @@ Settings = Annotated[
         "--set", metavar="PATH=VALUE", help="Override a setting, such as training.epochs=5.", show_default=False
     ),
 ]
+StoreUri = Annotated[
+    str | None,
+    typer.Option(
+        help="The MLflow store [default: MLFLOW_TRACKING_URI, or mlflow.db in this folder].", show_default=False
+    ),
+]
 Texts = Annotated[
     list[str] | None, typer.Argument(help="Texts; standard input where there are none.", show_default=False)
 ]
@@ -76,6 +82,17 @@ def train(
 
 
 @app.command()
+def study(file: ExperimentFile, settings: Settings = None) -> None:
+    """Search an experiment's study section; the same command goes on where it was interrupted."""
+    from topwork.experiment.loading import load_experiment
+
+    experiment = load_experiment(file, settings or [])
+    from topwork.cli.show_study import show_study
+
+    show_study(experiment)
+
+
+@app.command()
 def evaluate(
     model: ModelFolder,
     file: Annotated[
@@ -120,17 +137,23 @@ def encode(
 @app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Runs, by name or MLflow's id.", show_default=False)],
-    uri: Annotated[
-        str | None,
-        typer.Option(
-            help="The MLflow store [default: MLFLOW_TRACKING_URI, or mlflow.db in this folder].", show_default=False
-        ),
-    ] = None,
+    uri: StoreUri = None,
 ) -> None:
     """Compare runs on the same test rows: settings, metrics, and differences with intervals."""
     from topwork.cli.show_comparison import show_comparison
 
     show_comparison(runs, uri)
+
+
+@app.command()
+def ui(
+    uri: StoreUri = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to serve at.")] = 5000,
+) -> None:
+    """Show runs and studies in the browser with MLflow's server, and print the link that compares trials."""
+    from topwork.cli.serve_ui import serve_ui
+
+    serve_ui(uri, port)
 
 
 @app.command()

@@ -35,8 +35,8 @@ def show_training(experiment: Experiment, output: Path | None) -> None:
             console.print(f"  mlflow ui --backend-store-uri {result.tracking_uri}", soft_wrap=True)
 
 
-def make_progress() -> Progress:
-    """Build the bar."""
+def make_progress(*, memory: float = 30.0) -> Progress:
+    """Build the bar; its speed is that of the last ``memory`` seconds."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -45,6 +45,7 @@ def make_progress() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
+        speed_estimate_period=memory,
     )
 
 

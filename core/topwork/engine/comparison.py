@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import safetensors.torch
@@ -25,8 +25,9 @@ class Judged:
         texts: sha256 of the N texts, in their order.
         width: of the pooled vectors (W).
         classes: the classes of each task.
-        outputs: for each task, (N, C) float32.
+        outputs: for each task, (N, C) float32; of several seeds, side by side (N, seeds * C).
         targets: for each task, (N,) int64.
+        seeds: how many models, trained with as many seeds, said it.
     """
 
     split: str
@@ -35,6 +36,7 @@ class Judged:
     classes: dict[str, Classes]
     outputs: dict[str, Tensor]
     targets: dict[str, Tensor]
+    seeds: int = 1
 
     def to_bytes(self) -> bytes:
         """Return this as a safetensors file."""
@@ -42,6 +44,7 @@ class Judged:
         tensors |= {f"targets/{task}": targets.contiguous() for task, targets in self.targets.items()}
         classes = json.dumps({task: list(classes.names) for task, classes in self.classes.items()})
         described = {"split": self.split, "texts": self.texts, "width": str(self.width), "classes": classes}
+        described["seeds"] = str(self.seeds)
         return safetensors.torch.save(tensors, described)
 
     @classmethod
@@ -62,6 +65,7 @@ class Judged:
                 classes=classes,
                 outputs={task: tensors[f"outputs/{task}"] for task in classes},
                 targets={task: tensors[f"targets/{task}"] for task in classes},
+                seeds=int(described["seeds"]),
             )
         except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as fault:
             raise StorageError(f"{name} is damaged: {fault}; compare other runs, or train that one again") from None
@@ -111,6 +115,22 @@ def difference(metric: Metric, first: Tensor, second: Tensor, targets: Tensor, *
     return Difference(value, float(low), float(high), _mcnemar(*scores))
 
 
+def mean_over_seeds(metric: Metric, seeds: int) -> Metric:
+    """Turn a metric of outputs (N, C) into its mean over several seeds' outputs, side by side (N, seeds * C)."""
+
+    def mean(outputs: Tensor, targets: Tensor) -> Tensor:
+        return torch.stack([metric.of(one, targets) for one in outputs.chunk(seeds, dim=1)]).mean(dim=0)
+
+    return metric if seeds == 1 else Metric(metric.name, mean, metric.greater_is_better)
+
+
+def beside(parts: Sequence[Judged]) -> Judged:
+    """Join what models that were trained with several seeds said of the same rows."""
+    first = parts[0]
+    outputs = {task: torch.cat([part.outputs[task] for part in parts], dim=1) for task in first.outputs}
+    return replace(first, outputs=outputs, seeds=len(parts))
+
+
 def _mcnemar(first: Tensor, second: Tensor) -> float | None:
     """The p of McNemar's exact test for scores (N,) of 0 and 1; None for others."""
     judged = [scores.ndim == 1 and bool(((scores == 0) | (scores == 1)).all()) for scores in (first, second)]
@@ -128,6 +148,8 @@ def why_not_comparable(first: Judged, second: Judged) -> str:
     """Say why two models cannot be compared row by row; nothing where they can."""
     if first.split != second.split:
         return f"one was judged on {first.split} rows, the other on {second.split} rows"
+    if first.seeds != second.seeds:
+        return f"one is the mean over {first.seeds} seeds, the other over {second.seeds}"
     if first.texts != second.texts:
         return f"their {first.split} rows differ"
     common = first.classes.keys() & second.classes.keys()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from topwork.engine.comparison import Difference, difference, differing, why_not_comparable
+from topwork.engine.comparison import Difference, difference, differing, mean_over_seeds, why_not_comparable
 from topwork.engine.evaluation import Estimate, estimate
 from topwork.errors import ConfigurationError, PluginError
 from topwork.interfaces.head import Metric
@@ -71,4 +71,5 @@ def _metrics(run: FinishedRun, task: str) -> Sequence[Metric]:
         head = registry.heads.parse(run.heads[task], problems=registry.problems)
     except ValueError as fault:  # pydantic's is one too
         raise PluginError(f"run {run.name} needs the head of its task {task}: {fault}") from None
-    return head.build(run.judged.width, run.judged.classes[task]).metrics
+    metrics = head.build(run.judged.width, run.judged.classes[task]).metrics
+    return [mean_over_seeds(metric, run.judged.seeds) for metric in metrics]

@@ -25,8 +25,9 @@ from topwork.errors import StorageError, TopworkError, TrainingError
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Classes, Head
+from topwork.lab.processes import this_process
 from topwork.lab.runs import terminable, train
-from topwork.lab.tracking.store import PROCESS_TAG, Store, open_store, this_process, tracking_uri
+from topwork.lab.tracking.store import PROCESS_TAG, Store, open_store, tracking_uri
 from topwork_plugins.heads.binary import BinaryConfig
 
 QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"

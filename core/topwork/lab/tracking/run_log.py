@@ -6,28 +6,25 @@ import logging
 import math
 import platform
 import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.pyfunc import log_model
 from ruamel.yaml import YAML
 
-from topwork.engine.comparison import Judged
 from topwork.engine.observer import Epoch, Observer, Reading
 from topwork.engine.preparation import Prepared
 from topwork.engine.trained_model import needed_plugins
 from topwork.experiment.schema import Experiment
 from topwork.lab.figures import confusion_matrix, learning_curves
+from topwork.lab.processes import this_process
 from topwork.lab.result import Result
-from topwork.lab.tracking.finished_run import JUDGED
-from topwork.lab.tracking.store import PROCESS_TAG, Store, active, this_process, without_password
+from topwork.lab.tracking.open_run import OpenRun
+from topwork.lab.tracking.store import PROCESS_TAG, Store, active, without_password
 from topwork.registry import Registry
 
 #: MLflow's limit for the value of a parameter; longer ones are in the artifact experiment.yaml.
@@ -36,16 +33,11 @@ LONGEST_PARAMETER = 6000
 logger = logging.getLogger(__name__)
 
 
-class RunLog(Observer):
-    """Writes what happens in a run to MLflow, and never lets MLflow's troubles stop it.
-
-    Metrics that could not be written are kept and sent with the next ones.
-    """
+class RunLog(OpenRun, Observer):
+    """Writes what happens in a training run to MLflow."""
 
     def __init__(self, store: Store, run_id: str) -> None:
-        self.store = store
-        self.run_id = run_id
-        self.waiting: list[Metric] = []
+        super().__init__(store, run_id)
         self.last_epoch = 0
         self.readings: list[Reading] = []
 
@@ -77,8 +69,8 @@ class RunLog(Observer):
             settings["tracking.uri"] = without_password(experiment.tracking.uri)
         parameters = [Param(name, _short(value)) for name, value in (settings | counts).items()]
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=parameters))
-        self._text("experiment.yaml", experiment.origin.text or _as_yaml(experiment))
-        self._text("experiment.resolved.yaml", _as_yaml(experiment))
+        self._text("experiment.yaml", experiment.origin.text or as_yaml(experiment))
+        self._text("experiment.resolved.yaml", as_yaml(experiment))
         if prepared.warnings:
             self._text("warnings.txt", "\n".join(prepared.warnings) + "\n")
         self._attempt("the plan", lambda: self.store.client.log_dict(self.run_id, plan.dump(), "plan.json"))
@@ -98,17 +90,6 @@ class RunLog(Observer):
         for task, (names, counts) in result.confusion.items():
             self._figure(f"confusion_{task}", confusion_matrix(task, names, counts))
 
-    def judged(self, judged: Judged) -> None:
-        """Keep what the model said of each row, so that runs can be compared row by row."""
-
-        def store_outputs() -> None:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / JUDGED
-                path.write_bytes(judged.to_bytes())
-                self.store.client.log_artifact(self.run_id, str(path))
-
-        self._attempt(JUDGED, store_outputs)
-
     def model(self, folder: Path, example: list[str], registry: Registry, experiment: Experiment) -> None:
         """Store the trained model as an MLflow model that ``mlflow.pyfunc`` loads and serves."""
         needed = {(plugin.package, plugin.version) for plugin in needed_plugins(experiment.dump(), registry)}
@@ -125,40 +106,6 @@ class RunLog(Observer):
                 )
 
         self._attempt("the model", store_model)
-
-    def close(self, status: str, reason: str | None = None) -> None:
-        """End the run as FINISHED, FAILED or KILLED."""
-        if reason:
-            self._attempt("the reason", lambda: self.store.client.set_tag(self.run_id, "topwork.reason", reason[:4000]))
-        self._metrics({}, 0)
-        if self.waiting:
-            logger.warning(
-                "%d metric values could not be written to %s", len(self.waiting), without_password(self.store.uri)
-            )
-        self._attempt("the end of the run", lambda: self.store.client.set_terminated(self.run_id, status=status))
-
-    def _metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        now = int(time.time() * 1000)
-        self.waiting += [Metric(name, value, now, step) for name, value in metrics.items()]
-        batch = list(self.waiting)
-        if batch and self._attempt("metrics", lambda: self.store.client.log_batch(self.run_id, metrics=batch)):
-            del self.waiting[: len(batch)]
-
-    def _figure(self, name: str, figure: Figure) -> None:
-        path = f"figures/{name}.png"
-        self._attempt(path, lambda: self.store.client.log_figure(self.run_id, figure, path))
-
-    def _text(self, name: str, text: str) -> None:
-        self._attempt(name, lambda: self.store.client.log_text(self.run_id, text, name))
-
-    def _attempt(self, what: str, call: Callable[[], object]) -> bool:
-        try:
-            call()
-        except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
-            reason = (str(fault).splitlines() or [""])[0]
-            logger.warning("MLflow could not take %s: %s: %s", what, type(fault).__name__, reason)
-            return False
-        return True
 
     def _log_sources(self, prepared: Prepared) -> None:
         name, source = prepared.experiment.source
@@ -247,7 +194,8 @@ def _short(value: object) -> str:
     return text if len(text) <= LONGEST_PARAMETER else f"{text[: LONGEST_PARAMETER - 40]}... (whole in experiment.yaml)"
 
 
-def _as_yaml(experiment: Experiment) -> str:
+def as_yaml(experiment: Experiment) -> str:
+    """Return the experiment with every default as YAML."""
     buffer = io.StringIO()
     YAML().dump(experiment.dump(), buffer)
     return buffer.getvalue()

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -14,13 +13,14 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import mlflow
-import psutil
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
 
 from topwork.errors import StorageError
 from topwork.experiment.schema import Experiment
+from topwork.lab.processes import is_dead_here
 
 #: Seconds to wait for a tracking server to answer before a run begins.
 PATIENCE = 5
@@ -63,6 +63,11 @@ def open_store(experiment: Experiment) -> Store:
     return store
 
 
+def store_of(uri: str, experiment_id: str) -> Store:
+    """Return a store that another process has opened."""
+    return Store(uri, experiment_id, MlflowClient(tracking_uri=uri))
+
+
 def tracking_uri(experiment: Experiment) -> str:
     """The experiment's URI, or MLFLOW_TRACKING_URI, or mlflow.db in the working directory."""
     return uri_of(experiment.tracking.uri)
@@ -94,12 +99,6 @@ def active(store: Store, run_id: str) -> Iterator[None]:
 def without_password(uri: str) -> str:
     """Return a URI that may be shown and logged."""
     return re.sub(r"//[^/@]*@", "//***@", uri)
-
-
-def this_process() -> str:
-    """Host, process number and start time: together they never occur twice."""
-    process = psutil.Process()
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -138,8 +137,8 @@ def _touch(file: Path) -> None:
 
 @contextmanager
 def _lock(uri: str) -> Iterator[None]:
-    """Let one process at a time create a sqlite store: two at once ruin it."""
-    if sqlite_file(uri) is None:
+    """Let one process of this machine at a time create a database: two at once ruin it."""
+    if uri.startswith(("http://", "https://")):
         yield
         return
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
@@ -160,7 +159,13 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     # Left alone, mlflow would fix the artifacts' place by the working directory of the first run ever.
     location = (file.parent / "mlruns" / name).as_uri() if file else None
     kind = {"mlflow.experimentKind": "custom_model_development"}  # the page for training, not for chat agents
-    return str(client.create_experiment(name, artifact_location=location, tags=kind))
+    try:
+        return str(client.create_experiment(name, artifact_location=location, tags=kind))
+    except MlflowException as fault:
+        created = client.get_experiment_by_name(name)
+        if fault.error_code != "RESOURCE_ALREADY_EXISTS" or created is None:
+            raise
+        return str(created.experiment_id)  # another machine was quicker
 
 
 def _close_orphans(store: Store) -> None:
@@ -169,14 +174,5 @@ def _close_orphans(store: Store) -> None:
         [store.experiment_id], filter_string="attributes.status = 'RUNNING'", run_view_type=ViewType.ACTIVE_ONLY
     )
     for run in open_runs:
-        host, _, rest = run.data.tags.get(PROCESS_TAG, "").partition(":")
-        if host == socket.gethostname() and not _alive(rest):
+        if is_dead_here(run.data.tags.get(PROCESS_TAG, "")):
             store.client.set_terminated(run.info.run_id, status="KILLED")
-
-
-def _alive(process: str) -> bool:
-    number, _, started = process.partition(":")
-    try:
-        return f"{psutil.Process(int(number)).create_time():.2f}" == started
-    except (psutil.NoSuchProcess, ValueError):
-        return False

@@ -1,0 +1,21 @@
+"""``topwork ui``."""
+
+from contextlib import nullcontext
+
+from topwork.cli.tables import console
+from topwork.lab.tracking.server import find_store, newest, serving
+from topwork.lab.tracking.store import without_password
+
+
+def serve_ui(uri: str | None, port: int) -> None:
+    """Serve the store until interrupted, and print where to look; of a server print that only."""
+    uri = find_store(uri)
+    what, link = newest(uri)
+    remote = uri.startswith(("http://", "https://"))
+    with nullcontext() if remote else serving(uri, port) as process:
+        address = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
+        console.print(f"{without_password(uri)} is served at {address}", soft_wrap=True)
+        console.print(f"{what}:\n{address}/{link}", soft_wrap=True)
+        if process:
+            console.print("Ctrl-C ends it")
+            process.wait()

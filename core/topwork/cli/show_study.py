@@ -1,0 +1,151 @@
+"""``topwork study``."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+
+from topwork.cli.show_comparison import describe_difference, describe_estimate
+from topwork.cli.show_training import ProgressBar, make_progress
+from topwork.cli.tables import console, heading, table
+from topwork.experiment.schema import Experiment
+from topwork.experiment.search import study_of
+from topwork.lab.study.conduct import study
+from topwork.lab.study.report import rank
+from topwork.lab.study.result import StudyObserver, StudyResult, Trial
+
+#: How many trials the table shows.
+SHOWN = 5
+
+
+def show_study(experiment: Experiment) -> None:
+    """Search with a live table, then print what was found and what it is worth."""
+    objectives = study_of(experiment).objectives
+    with Live(console=console, transient=True, refresh_per_second=4) as live:
+        result = study(experiment, observer=StudyBar(live, objectives))
+    show_result(result)
+
+
+def show_result(result: StudyResult) -> None:
+    """Print the best trials, what they change, and their test metrics beside those of the experiment's own values."""
+    for warning in result.warnings:
+        console.print(f"note: {warning}", soft_wrap=True)
+    counted = Counter(trial.state for trial in result.trials)
+    console.print(
+        f"study {result.name}: {counted['complete']} trials complete, {counted['pruned']} pruned, "
+        f"{counted['failed']} failed, in {result.seconds:,.1f} s, {result.encoding_seconds:,.1f} s of them to encode",
+        soft_wrap=True,
+    )
+    show_failures(result.trials)
+    ranked = rank(result.trials, result.rising)
+    shown = ranked[: max(SHOWN, len(result.best))]
+    shown += [trial for trial in ranked if trial.number == result.own and trial not in shown]
+    console.print()
+    heading("best trials" if len(result.objectives) == 1 else "trials, those of the Pareto front first")
+    console.print(trials_table(shown, result.objectives, own=result.own))
+    for number in result.best:
+        show_changes(result, number)
+        show_judgement(result, number)
+    console.print()
+    for number, file in result.files.items():
+        console.print(f"values of trial {number}:\n  topwork train {file}", soft_wrap=True)
+    if result.tracking_uri:
+        console.print(f"study {result.name} in {result.tracking_uri}\n  topwork ui", soft_wrap=True)
+
+
+class StudyBar(ProgressBar, StudyObserver):
+    """A bar while texts are encoded, then the best trials above a bar; without a terminal a line for each trial."""
+
+    def __init__(self, live: Live, objectives: Sequence[str]) -> None:
+        super().__init__(make_progress(memory=600.0))
+        self.live = live
+        self.objectives = objectives
+        self.told: set[int] | None = None
+        live.update(self.progress)
+
+    def trials(self, finished: list[Trial], running: int, wanted: int) -> None:
+        if self.told is None:
+            self.begin("trials", wanted)
+            self.told = {trial.number for trial in finished}
+            if finished:
+                console.print(f"going on with {len(finished)} of {wanted} trials finished", soft_wrap=True)
+        for trial in finished:
+            if trial.number not in self.told and (trial.reason or not console.is_terminal):
+                console.print(describe_trial(trial, self.objectives), soft_wrap=True)
+        self.told |= {trial.number for trial in finished}
+        counted = Counter(trial.state for trial in finished)
+        state = f"{running} running, {counted['pruned']} pruned, {counted['failed']} failed; trials"
+        if self.bar is not None:
+            self.progress.update(self.bar, completed=len(finished), description=state)
+        best = [trial for trial in finished[:SHOWN] if trial.state == "complete"]
+        self.live.update(Group(trials_table(best, self.objectives), self.progress) if best else self.progress)
+
+
+def trials_table(trials: Sequence[Trial], objectives: Sequence[str], *, own: int | None = None) -> Table:
+    """Show trials with their values."""
+    parameters = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
+    shown = table("#trial", *(f"#{name}" for name in parameters), *(f"#{objective}" for objective in objectives), "")
+    for trial in trials:
+        values = [f"{value:.4f}" for value in trial.values] or [""] * len(objectives)
+        chosen = [describe_value(trial.parameters.get(name)) for name in parameters]
+        notes = [] if trial.state == "complete" else [str(trial.state)]
+        notes += ["own values"] if trial.number == own else []
+        shown.add_row(str(trial.number), *chosen, *values, ", ".join(notes))
+    return shown
+
+
+def show_failures(trials: Sequence[Trial]) -> None:
+    """Print each reason with the trials that failed for it."""
+    reasons: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.reason:
+            reasons.setdefault(trial.reason, []).append(str(trial.number))
+    for reason, numbers in reasons.items():
+        console.print(f"failed, trial {', '.join(numbers)}: {reason}", soft_wrap=True)
+
+
+def show_changes(result: StudyResult, number: int) -> None:
+    """Print in which settings a best trial differs from the experiment."""
+    console.print()
+    heading(f"trial {number} against the experiment")
+    changes = table("setting", "#experiment", f"#trial {number}")
+    for path, (before, after) in result.changes[number].items():
+        changes.add_row(path, describe_value(before), describe_value(after))
+    console.print(changes if result.changes[number] else "the experiment's own values are the best")
+
+
+def show_judgement(result: StudyResult, number: int) -> None:
+    """Print a best trial's test metrics beside those of the experiment's own values."""
+    best, own = result.judgements.get(number), result.judgements.get(result.own if result.own is not None else -1)
+    if best is None or not best.estimates:
+        return
+    console.print()
+    rows = next(iter(best.estimates.values())).rows
+    heading(f"on {rows:,} test rows, which had no part in choosing")
+    if own is None or number == result.own:
+        shown = table("metric", f"#trial {number}")
+        for name, estimate in best.estimates.items():
+            shown.add_row(name, describe_estimate(estimate))
+    else:
+        shown = table(
+            "metric", f"#own values, trial {result.own}", f"#trial {number}", "#gain", "#95 % interval", "#McNemar p"
+        )
+        for name, estimate in best.estimates.items():
+            gain = describe_difference(best.gains[name])
+            shown.add_row(name, describe_estimate(own.estimates[name]), describe_estimate(estimate), *gain)
+    console.print(shown)
+
+
+def describe_trial(trial: Trial, objectives: Sequence[str]) -> str:
+    """Write a trial on one line."""
+    chosen = ", ".join(f"{name} {describe_value(value)}" for name, value in trial.parameters.items())
+    values = ", ".join(f"{objective} {value:.4f}" for objective, value in zip(objectives, trial.values, strict=False))
+    told = {"complete": values, "pruned": f"pruned at {values}" if values else "pruned", "failed": trial.reason}
+    return f"trial {trial.number}: {chosen}: {told[trial.state]}"
+
+
+def describe_value(value: object) -> str:
+    """Write a setting's value in few digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,118 @@
+"""A study's worker processes: begun, watched, replaced, and never left behind."""
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from topwork.errors import StudyError
+from topwork.lab.study.worker_job import Job
+
+#: Seconds that workers have to finish a batch and write down what they did, before they are killed.
+PATIENCE = 20
+
+#: How many workers in a row may end with an error while no trial is finished.
+BROKEN = 3
+
+
+class Crew:
+    """Workers that do the same job.
+
+    They are processes of a session of their own, so Ctrl-C reaches their parent alone, which then stops them in good
+    order; and they stop by themselves when their standard input ends, that is, when their parent is gone.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.count = count
+        self.log = folder / f"workers-{os.getpid()}.log"
+        self.processes: list[subprocess.Popen[str]] = []
+        self.broken = 0
+
+    def hire(self) -> None:
+        """Begin as many processes as are missing. What they import takes them some seconds; a job can wait."""
+        while len(self.processes) < self.count:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8") as log:
+                self.processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "topwork.lab.study.worker"],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.DEVNULL,
+                        stderr=log,
+                        text=True,
+                        start_new_session=True,
+                        env=_environment(),
+                    )
+                )
+
+    def brief(self, job: Job) -> None:
+        """Give all their job; they load what they need, and wait for the start."""
+        for process in self.processes:
+            _send(process, job.model_dump_json())
+
+    def start(self) -> None:
+        """Let those who have their job ask for trials."""
+        for process in self.processes:
+            _send(process, "start")
+
+    def replace(self, job: Job, *, wanted: bool) -> None:
+        """Take leave of workers that have ended; where one broke down and trials are wanted, begin another.
+
+        Raises:
+            StudyError: one after another breaks down.
+        """
+        for process in [process for process in self.processes if process.poll() is not None]:
+            self.processes.remove(process)
+            _close(process)
+            if process.returncode == 0 or not wanted:
+                continue
+            self.broken += 1
+            if self.broken >= BROKEN:
+                raise StudyError(
+                    f"{BROKEN} workers broke down and no trial was finished; the last one said: {self.said()}"
+                )
+            before = len(self.processes)
+            self.hire()
+            for new in self.processes[before:]:
+                _send(new, f"{job.model_dump_json()}\nstart")
+
+    def dismiss(self) -> None:
+        """Stop all workers: they finish the batch that they are at and note that the trial was interrupted."""
+        for process in self.processes:
+            process.terminate()
+            _close(process)
+        for process in self.processes:
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes.clear()
+        if self.log.exists() and not self.log.read_text(encoding="utf-8").strip():
+            self.log.unlink()
+
+    def said(self) -> str:
+        """The last lines that workers wrote to their log, and where it is; nothing where they wrote none."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if self.log.exists() else []
+        return "\n".join([*lines[-5:], f"(all of it is in {self.log})"]) if lines else ""
+
+
+def _environment() -> dict[str, str]:
+    """One thread for each worker, and the parent's view of what is installed."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+    return {**os.environ, **threads, "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path}
+
+
+def _send(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended, and will be replaced
+        process.stdin.write(f"{line}\n")
+        process.stdin.flush()
+
+
+def _close(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.close()

@@ -1,0 +1,276 @@
+"""The book of a study's trials, in Optuna's storage: who trains what, what came of it, and what is left to do.
+
+A trial counts when it is complete, pruned, or failed for a reason of its own. One whose process died, or was asked to
+stop, is lost: it fails without a reason, and another trial takes up its values. So however often processes are
+killed, a study ends with as many trials as were asked for, none of them trained to its end twice.
+"""
+
+import itertools
+import json
+import math
+import random
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+
+from topwork.engine.comparison import differing
+from topwork.engine.model import derive_seed
+from topwork.errors import ConfigurationError
+from topwork.experiment.search import Label, Searched
+from topwork.experiment.study import Study
+from topwork.lab.processes import is_dead_here, this_process
+from topwork.lab.study.samplers import make_pruner, make_sampler
+from topwork.lab.study.storage import locked, shown
+
+#: How often a trial is taken up again after its process died, before it counts as failed.
+DEATHS = 3
+
+#: After so many failures in a row a study ends.
+FAILURES = 5
+
+#: Names of what is noted about a study and its trials.
+IDENTITY, PARENT = "topwork.identity", "topwork.mlflow_run"
+PROCESS, REASON, LOST, RETRY_OF, DIED, RUN = "process", "reason", "lost", "retry_of", "deaths", "mlflow_run"
+
+
+class Ledger:
+    """A study's trials, shared with every process that works on it.
+
+    Attributes:
+        since: seconds since 1970; only failures after it count as failures in a row.
+    """
+
+    def __init__(
+        self, study: optuna.Study, storage: RDBStorage, settings: Study, searched: Sequence[Searched], *, epochs: int
+    ) -> None:
+        self.study = study
+        self.storage = storage
+        self.settings = settings
+        self.searched = searched
+        self.since = time.time()
+        self.study.pruner = make_pruner(settings, epochs)
+
+    def ask(self, *, deadline: float | None = None) -> optuna.Trial | None:
+        """Begin a trial; None where no more are wanted, or not now."""
+        with locked(self.storage):
+            self.sweep()
+            trials = self.trials()
+            taken = sum(counts(trial) or trial.state == TrialState.RUNNING for trial in trials)
+            late = deadline is not None and time.time() > deadline
+            if late or taken >= self.wanted or self.failures_in_a_row(trials) >= FAILURES:
+                return None
+            if self.settings.sampler == "grid" and not any(trial.state == TrialState.WAITING for trial in trials):
+                self.study.enqueue_trial(self._next_point(trials))
+            # The seed depends on how far the study is: whoever asks, and after whatever interruption, nothing repeats.
+            self.study.sampler = make_sampler(self.settings, derive_seed(0, self.study.study_name, str(len(trials))))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Heartbeat of storage")  # they are recorded by the worker
+                trial = self.study.ask()
+            trial.set_user_attr(PROCESS, this_process())
+            for searched in self.searched:
+                suggest(trial, searched)
+        if trial.user_attrs.get(DIED, 0) >= DEATHS:
+            self.fail(trial, f"its process died {DEATHS} times, perhaps for want of memory")
+            return self.ask(deadline=deadline)
+        return trial
+
+    def complete(self, trial: optuna.Trial, values: Sequence[float]) -> None:
+        """Note a trial's values."""
+        self.study.tell(trial, list(values), skip_if_finished=True)
+
+    def prune(self, trial: optuna.Trial) -> None:
+        """Note that a trial was ended early."""
+        self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+
+    def fail(self, trial: optuna.Trial, reason: str) -> None:
+        """Note that a trial failed, and why."""
+        trial.set_user_attr(REASON, reason)
+        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+    def lose(self, trial: optuna.Trial) -> None:
+        """Note that a trial was interrupted, so that it is taken up again."""
+        trial.set_user_attr(LOST, "interrupted")
+        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+    def sweep(self) -> None:
+        """Fail the trials of dead processes and see to it that all that are lost are taken up again.
+
+        Call it where nobody else hands out trials. Whoever is killed in here leaves nothing that the next sweep
+        would not mend.
+        """
+        for trial in self.trials():
+            owner = trial.user_attrs.get(PROCESS)
+            if trial.state == TrialState.RUNNING and (owner is None or is_dead_here(owner)):
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            fail_stale_trials(self.study)
+        trials = self.trials()
+        taken_up = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+        for trial in trials:
+            values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            if is_lost(trial) and trial.number not in taken_up and values.keys() == self._names:
+                deaths = trial.user_attrs.get(DIED, 0) + (LOST not in trial.user_attrs)
+                self.study.enqueue_trial(values, user_attrs={RETRY_OF: trial.number, DIED: deaths})
+
+    @property
+    def wanted(self) -> int:
+        """How many trials count at the end; of a grid, no more than it has points."""
+        if self.settings.sampler != "grid":
+            return self.settings.trials
+        return min(self.settings.trials, math.prod(len(points_of(searched)) for searched in self.searched))
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, the lost and the waiting ones too."""
+        return self.study.get_trials(deepcopy=False)
+
+    def finished(self) -> list[FrozenTrial]:
+        """The trials that count."""
+        return [trial for trial in self.trials() if counts(trial)]
+
+    def running(self) -> list[FrozenTrial]:
+        """The trials that are being trained."""
+        return [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+
+    def failures_in_a_row(self, trials: Sequence[FrozenTrial]) -> int:
+        """How many of the trials that finished last failed, since this began."""
+        finished = [trial for trial in trials if counts(trial) and ended(trial) >= self.since]
+        latest_first = sorted(finished, key=ended, reverse=True)
+        return len(list(itertools.takewhile(lambda trial: trial.state == TrialState.FAIL, latest_first)))
+
+    @property
+    def _names(self) -> set[str]:
+        return {searched.name for searched in self.searched}
+
+    def _next_point(self, trials: Sequence[FrozenTrial]) -> dict[str, Label]:
+        """Return a point of the grid that no trial has, in an order that goes everywhere early."""
+        tried = [trial.params for trial in trials]
+        axes = {searched.name: points_of(searched) for searched in self.searched}
+        size = math.prod(map(len, axes.values()))
+        for index in random.Random(self.study.study_name).sample(range(size), min(size, len(trials) + 1)):
+            point = {}
+            for name, points in axes.items():
+                index, place = divmod(index, len(points))
+                point[name] = points[place]
+            if point not in tried:
+                return point
+        raise AssertionError("there are more points than trials")
+
+
+def open_ledger(
+    storage: RDBStorage,
+    name: str,
+    settings: Study,
+    searched: Sequence[Searched],
+    *,
+    identity: Mapping[str, str],
+    rising: Sequence[bool],
+    epochs: int,
+) -> Ledger:
+    """Begin a study, or go on with one.
+
+    Args:
+        identity: what must not change while a study goes on, in words.
+        rising: for each objective, whether greater is better.
+        epochs: of a trial, all seeds together.
+
+    Raises:
+        ConfigurationError: it was begun with another experiment, search or objective; says what differs.
+    """
+    directions: list[Literal["maximize", "minimize"]] = ["maximize" if up else "minimize" for up in rising]
+    given = {
+        **identity,
+        **{f"direction of {text}": way for text, way in zip(settings.objectives, directions, strict=True)},
+    }
+    with locked(storage):
+        if name in {study.study_name for study in optuna.get_all_study_summaries(storage, include_best_trial=False)}:
+            study = optuna.load_study(study_name=name, storage=storage)
+        else:
+            study = optuna.create_study(study_name=name, storage=storage, directions=directions)
+        trials = study.get_trials(deepcopy=False)
+        if IDENTITY not in study.user_attrs and not trials:
+            study.set_user_attr(IDENTITY, json.dumps(given))
+        _check_identity(study, given, shown(storage.url))
+        if not trials:
+            study.enqueue_trial({searched.name: searched.own for searched in searched})
+    return Ledger(study, storage, settings, searched, epochs=epochs)
+
+
+def load_ledger(
+    storage: RDBStorage, name: str, settings: Study, searched: Sequence[Searched], *, epochs: int
+) -> Ledger:
+    """Join a study that another process has opened."""
+    study = optuna.load_study(study_name=name, storage=storage)
+    return Ledger(study, storage, settings, searched, epochs=epochs)
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those that were asked for, and finished."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or (
+        trial.state == TrialState.FAIL and REASON in trial.user_attrs
+    )
+
+
+def is_lost(trial: FrozenTrial) -> bool:
+    """Whether a trial ended through no fault of its own."""
+    return trial.state == TrialState.FAIL and REASON not in trial.user_attrs
+
+
+def ended(trial: FrozenTrial) -> float:
+    """When a trial ended, in seconds since 1970."""
+    return trial.datetime_complete.timestamp() if trial.datetime_complete else 0.0
+
+
+def suggest(trial: optuna.Trial, searched: Searched) -> Label:
+    """Choose a value of one setting for a trial."""
+    dimension = searched.dimension
+    if dimension.choices is not None:
+        chosen: Label = trial.suggest_categorical(searched.name, list(searched.labels))
+        return chosen
+    low, high, step = dimension.low, dimension.high, dimension.step
+    assert low is not None and high is not None
+    if searched.integer:
+        return trial.suggest_int(searched.name, int(low), int(high), step=int(step or 1), log=dimension.log)
+    return trial.suggest_float(searched.name, low, high, step=step, log=dimension.log)
+
+
+def values_of(params: Mapping[str, Any], searched: Sequence[Searched]) -> dict[str, Any]:
+    """Return the values of a trial by path."""
+    return {one.path: one.value(params[one.name]) for one in searched}
+
+
+def points_of(searched: Searched) -> list[Label]:
+    """The values that a grid has of one setting."""
+    dimension = searched.dimension
+    if dimension.choices is not None:
+        return list(searched.labels)
+    assert dimension.low is not None and dimension.high is not None and dimension.step is not None
+    steps = round((dimension.high - dimension.low) / dimension.step)
+    points = [dimension.low + number * dimension.step for number in range(steps + 1)]
+    # as the study's other trials write it, without the dust of adding
+    rounded = [float(f"{point:.12g}") for point in points]
+    return [int(point) for point in rounded] if searched.integer else list(rounded)
+
+
+def _check_identity(study: optuna.Study, given: Mapping[str, str], where: str) -> None:
+    """Check that a study that goes on is the one that was begun.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    name = study.study_name
+    if IDENTITY not in study.user_attrs:
+        raise ConfigurationError(f"{where} has a study {name!r} that topwork did not begin; set another study.name")
+    changes = differing([json.loads(study.user_attrs[IDENTITY]), given])
+    if changes:
+        lines = [
+            f"{what}: {before or 'nothing'} then, {now or 'nothing'} now" for what, (before, now) in changes.items()
+        ]
+        told = "\n".join([f"study {name!r} in {where} was begun with other settings:", *lines])
+        raise ConfigurationError(f"{told}\nset another study.name to begin anew, or change these back to go on")

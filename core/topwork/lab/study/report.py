@@ -1,0 +1,160 @@
+"""What a study found: its trials, the best of them, and what they are worth on rows that had no part in choosing."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from ruamel.yaml import YAML
+
+from topwork.engine.comparison import Judged, difference, mean_over_seeds
+from topwork.engine.evaluation import estimate
+from topwork.experiment.schema import Experiment
+from topwork.experiment.search import Searched, get
+from topwork.files import write_file
+from topwork.interfaces.head import Head
+from topwork.lab.study.ledger import REASON, RUN, Ledger, values_of
+from topwork.lab.study.result import Judgement, State, Trial
+from topwork.lab.study.trial import seeds_of, vary_trial
+from topwork.lab.study.worker_job import judged_file
+from topwork.lab.tracking.finished_run import JUDGED
+from topwork.lab.tracking.store import Store
+from topwork.lab.tracking.study_log import fetch_judged
+from topwork.registry import Registry
+
+STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+def summarize(trials: Sequence[FrozenTrial]) -> list[Trial]:
+    """Turn Optuna's trials that count into the study's."""
+    return [
+        Trial(
+            number=trial.number,
+            state=STATES[trial.state],
+            parameters=dict(trial.params),
+            values=tuple(trial.values or ()),
+            reason=trial.user_attrs.get(REASON, ""),
+            training_seconds=trial.user_attrs.get("training_seconds", 0.0),
+        )
+        for trial in trials
+    ]
+
+
+def find_own(trials: Sequence[Trial], searched: Sequence[Searched]) -> int | None:
+    """Return the number of the complete trial with the experiment's own values."""
+    own = {one.name: one.own for one in searched}
+    return next((trial.number for trial in trials if trial.state == "complete" and trial.parameters == own), None)
+
+
+def find_best(trials: Sequence[Trial], rising: Sequence[bool]) -> list[int]:
+    """Return the number of the best complete trial, the first of equals; of several objectives the Pareto front.
+
+    Values are equal that agree in six digits: the rest is the dust of float32.
+    """
+    complete = [trial for trial in trials if trial.state == "complete"]
+    scores = {
+        trial.number: [_score(value, rising=up) for value, up in zip(trial.values, rising, strict=True)]
+        for trial in complete
+    }
+    if len(rising) == 1:
+        return sorted(scores, key=lambda number: (-scores[number][0], number))[:1]
+    return [
+        number
+        for number, score in scores.items()
+        if not any(
+            all(theirs >= ours for theirs, ours in zip(other, score, strict=True)) and other != score
+            for other in scores.values()
+        )
+    ]
+
+
+def rank(trials: Sequence[Trial], rising: Sequence[bool]) -> list[Trial]:
+    """Return the trials with the best first; those that are not complete come last."""
+    front = find_best(trials, rising)
+
+    def place(trial: Trial) -> tuple[bool, bool, float, int]:
+        score = _score(trial.values[0], rising=rising[0]) if trial.values else 0.0
+        return trial.state != "complete", len(rising) > 1 and trial.number not in front, -score, trial.number
+
+    return sorted(trials, key=place)
+
+
+def changes_of(
+    trial: Trial, experiment: Experiment, searched: Sequence[Searched], registry: Registry
+) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which a trial differs from the experiment, own and new value by path."""
+    before = experiment.dump()
+    after = _varied(trial, experiment, searched, registry).dump()
+    pairs = {one.path: (get(before, one.path), get(after, one.path)) for one in searched}
+    return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def write_experiment(
+    path: Path,
+    study: str,
+    trial: Trial,
+    experiment: Experiment,
+    searched: Sequence[Searched],
+    registry: Registry,
+) -> None:
+    """Write the experiment with a trial's values, for ``topwork train``.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    buffer = io.StringIO()
+    YAML().dump(_varied(trial, experiment, searched, registry).written(), buffer)
+    head = f"# topwork train {path}\n#\n# Trial {trial.number} of study {study}.\n"
+    write_file(path, (head + buffer.getvalue()).encode())
+
+
+def judge(
+    numbers: Sequence[int],
+    own: int | None,
+    heads: Mapping[str, Head],
+    folder: Path,
+    ledger: Ledger,
+    store: Store | None,
+) -> tuple[dict[int, Judgement], list[str]]:
+    """Measure trials on the test rows, each against ``own``; and say of which the outputs cannot be had."""
+    runs = {trial.number: trial.user_attrs.get(RUN) for trial in ledger.finished()}
+    judged: dict[int, Judged] = {}
+    warnings = []
+    for number in dict.fromkeys([*numbers, *([own] if own is not None else [])]):
+        path, run_id = judged_file(folder, number), runs.get(number)
+        content = path.read_bytes() if path.exists() else None
+        if content is None and store and run_id:  # another machine trained it
+            content = fetch_judged(store, run_id, JUDGED)
+        if content is None:
+            warnings.append(f"the outputs of trial {number} on the test rows are on the machine that trained it")
+        else:
+            judged[number] = Judged.from_bytes(content, name=str(path))
+    reference = judged.get(own) if own is not None else None
+    return {number: _judgement(one, reference, heads, is_own=number == own) for number, one in judged.items()}, warnings
+
+
+def _judgement(one: Judged, reference: Judged | None, heads: Mapping[str, Head], *, is_own: bool) -> Judgement:
+    judgement = Judgement({})
+    for task, head in heads.items():
+        for metric in (mean_over_seeds(metric, one.seeds) for metric in head.metrics):
+            name = f"{task}/{metric.name}"
+            judgement.estimates[name] = estimate(metric, one.outputs[task], one.targets[task])
+            if reference and not is_own:
+                judgement.gains[name] = difference(
+                    metric, reference.outputs[task], one.outputs[task], one.targets[task]
+                )
+    return judgement
+
+
+def _score(value: float, *, rising: bool) -> float:
+    rounded = float(f"{value:.6g}")
+    return rounded if rising else -rounded
+
+
+def _varied(trial: Trial, experiment: Experiment, searched: Sequence[Searched], registry: Registry) -> Experiment:
+    return vary_trial(experiment, values_of(trial.parameters, searched), seeds_of(experiment)[0], registry)

@@ -1,0 +1,93 @@
+"""What a study hands to whoever reports it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from topwork.engine.comparison import Difference
+from topwork.engine.evaluation import Estimate
+from topwork.engine.observer import Observer
+
+State = Literal["complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial.
+
+    Attributes:
+        number: in the order of beginning, from 0; those that were interrupted leave gaps.
+        state: ``pruned`` if it was ended early, ``failed`` if it ended for the given reason.
+        parameters: the searched values by short name.
+        values: of the objectives, on the validation rows; of a pruned trial the last one known.
+        reason: why it failed; empty if it did not.
+        training_seconds: in the training loop; 0 where it did not end there.
+    """
+
+    number: int
+    state: State
+    parameters: dict[str, Any]
+    values: tuple[float, ...]
+    reason: str = ""
+    training_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A trial on the test rows, which had no part in choosing it.
+
+    Attributes:
+        estimates: every metric with its interval, by ``<task>/<metric>``.
+        gains: what it has gained on the trial with the experiment's own values, drawn from the same rows.
+    """
+
+    estimates: dict[str, Estimate]
+    gains: dict[str, Difference] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The outcome of a study.
+
+    Attributes:
+        name: the study's.
+        folder: where its files are.
+        storage: the URL of Optuna's database, without a password.
+        objectives: as they were written.
+        rising: for each objective, whether greater is better.
+        trials: those that count, by number.
+        own: the number of the trial with the experiment's own values; None where it failed.
+        best: the number of the best trial; of several objectives, those of the Pareto front.
+        changes: for each best trial, the settings that differ from the experiment: own and best value by path.
+        files: for each best trial, an experiment that ``topwork train`` takes.
+        judgements: of the best trials and ``own``, by number; empty where there are no test rows.
+        run_id: of the study's run in MLflow, None without tracking.
+        tracking_uri: the MLflow store, None without tracking.
+        seconds: how long this took from beginning to end, in this process.
+        encoding_seconds: of them, for encoding texts before the first trial.
+        warnings: what the researcher should know.
+    """
+
+    name: str
+    folder: Path
+    storage: str
+    objectives: tuple[str, ...]
+    rising: tuple[bool, ...]
+    trials: list[Trial]
+    own: int | None
+    best: list[int]
+    changes: dict[int, dict[str, tuple[Any, Any]]]
+    files: dict[int, Path]
+    judgements: dict[int, Judgement]
+    run_id: str | None
+    tracking_uri: str | None
+    seconds: float
+    encoding_seconds: float
+    warnings: list[str]
+
+
+class StudyObserver(Observer):
+    """Watches a study; what it does not override is ignored. ``begin`` and ``advance`` tell of encoding."""
+
+    def trials(self, finished: list[Trial], running: int, wanted: int) -> None:
+        """A look at the trials, some times a second; those that are finished come with the best first."""

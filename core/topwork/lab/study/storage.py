@@ -1,0 +1,117 @@
+"""Where a study's trials are kept: a database that several processes and machines share."""
+
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.storages import RDBStorage
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from topwork.errors import StorageError
+
+#: Seconds between two signs of life of a trial, and after which a trial without one counts as dead. They are for
+#: processes of other machines; those of this one are looked at directly.
+HEARTBEAT, GRACE = 20, 90
+
+#: How often to try where another process is creating the same tables.
+TRIES = 5
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Reach the database and create what is missing in it.
+
+    Raises:
+        StorageError: it cannot be reached, or its driver is not installed.
+    """
+    local = is_local(url)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for attempt in range(TRIES):
+        try:
+            if local:
+                sqlite_path(url).parent.mkdir(parents=True, exist_ok=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)  # that is, of heartbeats
+                return RDBStorage(
+                    url,
+                    engine_kwargs={"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True},
+                    heartbeat_interval=None if local else HEARTBEAT,
+                    grace_period=None if local else GRACE,
+                )
+        except ImportError as fault:
+            hint = "; pip install 'topwork[postgresql]'" if "psycopg" in str(fault) else ""
+            raise StorageError(
+                f"study.storage {shown(url)} needs a driver that is not installed: {fault}{hint}"
+            ) from None
+        except (SQLAlchemyError, OptunaError, OSError, ValueError) as fault:
+            if attempt == TRIES - 1 or isinstance(fault, OSError | ValueError):
+                raise StorageError(
+                    f"study.storage {shown(url)} cannot be used: {_reason(fault)}; give a URL such as "
+                    "sqlite:///study.db or postgresql://user@host/database"
+                ) from fault
+            time.sleep(0.2 * (attempt + 1))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def close(storage: RDBStorage) -> None:
+    """Close the connections to the database."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+@contextmanager
+def reported(url: str) -> Iterator[None]:
+    """Say what is wrong with the database where something is, while it is used.
+
+    Raises:
+        StorageError: something is.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, OptunaError) as fault:
+        raise StorageError(
+            f"study.storage {shown(url)} failed: {_reason(fault)}; mend that, then run the same command to go on"
+        ) from fault
+
+
+@contextmanager
+def locked(storage: RDBStorage) -> Iterator[None]:
+    """Let one process at a time, of any machine, hand out trials. The lock ends with the process that holds it."""
+    if is_local(storage.url):
+        with FileLock(f"{sqlite_path(storage.url)}.lock"):
+            yield
+        return
+    with storage.engine.begin() as connection:  # a row that Optuna never writes again
+        connection.execute(text("SELECT version_info_id FROM version_info FOR UPDATE"))
+        yield
+
+
+def is_local(url: str) -> bool:
+    """Whether the database is a file of this machine."""
+    return url.startswith("sqlite:///")
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of a local database."""
+    return Path(url.removeprefix("sqlite:///"))
+
+
+def shown(url: str) -> str:
+    """Return a URL that may be shown and logged, without its password."""
+    from sqlalchemy.engine import make_url
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return "<not a URL>"
+
+
+def _reason(fault: Exception) -> str:
+    """The first line of what a database driver says."""
+    cause = fault.__cause__ if isinstance(fault, OptunaError) and fault.__cause__ else fault
+    return (str(getattr(cause, "orig", None) or cause).splitlines() or [type(fault).__name__])[0]

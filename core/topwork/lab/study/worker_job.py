@@ -1,0 +1,43 @@
+"""What a study's parent process and its workers agree on."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class Tracked(BaseModel):
+    """Where a study's runs go: the MLflow store, the experiment in it, and the study's run."""
+
+    uri: str
+    experiment_id: str
+    run_id: str
+
+
+class Job(BaseModel):
+    """What a worker needs to know.
+
+    Attributes:
+        experiment: with its study section; file names are absolute.
+        name: of the study.
+        storage: its database.
+        folder: where trials' outputs are kept.
+        tracked: None where nothing is tracked.
+        digest: of the data, for MLflow.
+        since: when the study began or went on, in seconds since 1970.
+        deadline: when no more trials may begin; None for never.
+    """
+
+    experiment: dict[str, Any]
+    name: str
+    storage: str
+    folder: Path
+    tracked: Tracked | None
+    digest: str
+    since: float
+    deadline: float | None
+
+
+def judged_file(folder: Path, number: int) -> Path:
+    """Where a trial's outputs on the test rows are kept."""
+    return folder / "trials" / f"{number}.safetensors"

@@ -1,0 +1,84 @@
+"""An MLflow run that is being written."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from mlflow.entities import Metric
+
+from topwork.engine.comparison import Judged
+from topwork.lab.tracking.finished_run import JUDGED
+from topwork.lab.tracking.store import Store, without_password
+
+#: MLflow takes 1,000 at once.
+MOST_METRICS = 1000
+
+logger = logging.getLogger(__name__)
+
+
+class OpenRun:
+    """Writes to an MLflow run, and never lets MLflow's troubles stop what it tells of.
+
+    Metrics that could not be written are kept and sent with the next ones.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.waiting: list[Metric] = []
+
+    def judged(self, judged: Judged) -> None:
+        """Keep what the model said of each row, so that runs can be compared row by row."""
+
+        def store_outputs() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / JUDGED
+                path.write_bytes(judged.to_bytes())
+                self.store.client.log_artifact(self.run_id, str(path))
+
+        self._attempt(JUDGED, store_outputs)
+
+    def close(self, status: str, reason: str | None = None) -> None:
+        """End the run as FINISHED, FAILED or KILLED."""
+        if reason:
+            self._attempt("the reason", lambda: self.store.client.set_tag(self.run_id, "topwork.reason", reason[:4000]))
+        self._send()
+        if self.waiting:
+            logger.warning(
+                "%d metric values could not be written to %s", len(self.waiting), without_password(self.store.uri)
+            )
+        self._attempt("the end of the run", lambda: self.store.client.set_terminated(self.run_id, status=status))
+
+    def _metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        self._note(metrics, step)
+        self._send()
+
+    def _note(self, metrics: Mapping[str, float], step: int) -> None:
+        now = int(time.time() * 1000)
+        self.waiting += [Metric(name, value, now, step) for name, value in metrics.items()]
+
+    def _send(self) -> None:
+        while batch := self.waiting[:MOST_METRICS]:
+            if not self._attempt("metrics", partial(self.store.client.log_batch, self.run_id, metrics=batch)):
+                return
+            del self.waiting[: len(batch)]
+
+    def _figure(self, name: str, figure: Figure) -> None:
+        path = f"figures/{name}.png"
+        self._attempt(path, lambda: self.store.client.log_figure(self.run_id, figure, path))
+
+    def _text(self, name: str, text: str) -> None:
+        self._attempt(name, lambda: self.store.client.log_text(self.run_id, text, name))
+
+    def _attempt(self, what: str, call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
+            reason = (str(fault).splitlines() or [""])[0]
+            logger.warning("MLflow could not take %s: %s: %s", what, type(fault).__name__, reason)
+            return False
+        return True

@@ -1,0 +1,176 @@
+"""A study as one MLflow run, with a run below it for each trial."""
+
+import logging
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+
+from matplotlib.figure import Figure
+from mlflow.entities import Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from topwork.engine.comparison import Judged
+from topwork.engine.evaluation import Estimate
+from topwork.experiment.schema import Experiment
+from topwork.lab.processes import this_process
+from topwork.lab.tracking.open_run import OpenRun
+from topwork.lab.tracking.run_log import LONGEST_PARAMETER, as_yaml
+from topwork.lab.tracking.store import PROCESS_TAG, Store
+
+#: Seconds between two writes of a trial's metrics: writing them one by one would cost more than short trainings.
+EVERY = 10.0
+
+PARENT_TAG, STUDY_TAG, TRIAL_TAG, STATE_TAG = "mlflow.parentRunId", "topwork.study", "topwork.trial", "topwork.state"
+
+#: MLflow's status of a run by its trial's state.
+STATUSES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "lost": "KILLED"}
+
+logger = logging.getLogger(__name__)
+
+
+class TrialLog(OpenRun):
+    """Writes a trial to MLflow, in few pieces."""
+
+    written = 0.0
+
+    def epoch(self, step: int, metrics: Mapping[str, float], objectives: Sequence[float]) -> None:
+        """Note what an epoch gave."""
+        values = {f"epoch/{name}": value for name, value in zip(objective_names(objectives), objectives, strict=True)}
+        self._note({**metrics, **values}, step)
+        if monotonic() - self.written > EVERY:
+            self._send()
+            self.written = monotonic()
+
+    def finish(self, state: str, objectives: Sequence[float], judged: Judged | None, experiment: Experiment) -> None:
+        """Write the rest, the outcome and what is needed to compare the trial with others, and end the run."""
+        finite = {
+            name: value
+            for name, value in zip(objective_names(objectives), objectives, strict=True)
+            if not math.isnan(value)
+        }
+        self._note(finite, 0)
+        if judged:
+            self._text("experiment.resolved.yaml", as_yaml(experiment))
+            self.judged(judged)
+        self.end(state)
+
+    def end(self, state: str, reason: str | None = None) -> None:
+        """End the run with the trial's state and, where it failed, the reason."""
+        self._attempt("the state", lambda: self.store.client.set_tag(self.run_id, STATE_TAG, state))
+        self.close(STATUSES[state], reason)
+
+
+class StudyLog(OpenRun):
+    """Writes a study to MLflow."""
+
+    def start(self, experiment: Experiment, parameters: Mapping[str, str]) -> None:
+        """Log what is to be searched, and how."""
+        shortened = [Param(name, value[:LONGEST_PARAMETER]) for name, value in parameters.items()]
+        self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=shortened))
+        self._text("experiment.yaml", experiment.origin.text or as_yaml(experiment))
+        self._text("experiment.resolved.yaml", as_yaml(experiment))
+
+    def finish(
+        self, objectives: Mapping[str, Sequence[float]], estimates: Mapping[str, Mapping[str, Estimate]], count: int
+    ) -> None:
+        """Log how many trials there were, and the objectives and test figures of the first and the best trial."""
+        final: dict[str, float] = {"trials": count}
+        for trial, values in objectives.items():
+            final |= {f"{trial}/{name}": value for name, value in zip(objective_names(values), values, strict=True)}
+        for trial, figures in estimates.items():
+            for name, estimate in figures.items():
+                ends = {"": estimate.value, "/low": estimate.low, "/high": estimate.high}
+                final |= {f"{trial}/test/{name}{end}": value for end, value in ends.items()}
+        self._metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)
+
+    def files(self, figures: Mapping[str, Figure], texts: Mapping[str, str]) -> None:
+        """Store pictures, pages and files."""
+        for name, figure in figures.items():
+            self._figure(name, figure)
+        for name, text in texts.items():
+            self._text(name, text)
+
+    def settle(self, states: Mapping[int, str]) -> None:
+        """Bring the trials' runs in line with their states, also those whose process died before it could."""
+
+        def mend() -> None:
+            token: str | None = None
+            while token is None or token:
+                query = f"tags.`{PARENT_TAG}` = '{self.run_id}'"
+                page = self.store.client.search_runs(
+                    [self.store.experiment_id], query, max_results=1000, page_token=token
+                )
+                for run in page:
+                    tags = run.data.tags
+                    state = states.get(int(tags.get(TRIAL_TAG, "-1")), "lost")
+                    if state != "running" and (tags.get(STATE_TAG) != state or run.info.status == "RUNNING"):
+                        TrialLog(self.store, run.info.run_id).end(state)
+                token = page.token or ""
+
+        self._attempt("the states of trials", mend)
+
+
+def open_study_log(store: Store, run_id: str | None, name: str, digest: str) -> StudyLog:
+    """Begin a study's run, or go on with the one that an earlier process began.
+
+    Raises:
+        MlflowException: the store does not take it.
+    """
+    tags = {STUDY_TAG: name, "data.digest": digest, PROCESS_TAG: this_process()}
+    if run_id and _reopen(store, run_id, tags):
+        return StudyLog(store, run_id)
+    return StudyLog(store, store.client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
+
+
+def open_trial_log(
+    store: Store, parent: str, study: str, number: int, values: Mapping[str, object], digest: str
+) -> TrialLog | None:
+    """Begin a trial's run below its study's; None, with a warning, where the store does not take it."""
+    tags = {
+        PARENT_TAG: parent,
+        STUDY_TAG: study,
+        TRIAL_TAG: str(number),
+        STATE_TAG: "running",
+        "data.digest": digest,
+        PROCESS_TAG: this_process(),
+    }
+    try:
+        run = store.client.create_run(store.experiment_id, run_name=f"{study}-{number}", tags=tags)
+        parameters = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in values.items()]
+        store.client.log_batch(run.info.run_id, params=parameters, tags=[RunTag("mlflow.source.type", "LOCAL")])
+    except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
+        reason = (str(fault).splitlines() or [""])[0]
+        logger.warning("MLflow could not take trial %d: %s: %s", number, type(fault).__name__, reason)
+        return None
+    return TrialLog(store, run.info.run_id)
+
+
+def fetch_judged(store: Store, run_id: str, artifact: str) -> bytes | None:
+    """Return an artifact's content; None where it cannot be had."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(store.client.download_artifacts(run_id, artifact, folder)).read_bytes()
+    except Exception as fault:  # as above
+        logger.warning("MLflow has no %s of run %s: %s", artifact, run_id, (str(fault).splitlines() or [""])[0])
+        return None
+
+
+def objective_names(values: Sequence[object]) -> list[str]:
+    """Name one objective ``objective`` and several ``objective_1``, ``objective_2``: MLflow refuses brackets."""
+    return ["objective"] if len(values) == 1 else [f"objective_{number}" for number in range(1, len(values) + 1)]
+
+
+def _reopen(store: Store, run_id: str, tags: Mapping[str, str]) -> bool:
+    """Set a run to running again; False where it is gone."""
+    try:
+        run = store.client.get_run(run_id)
+    except MlflowException:
+        return False
+    if run.info.lifecycle_stage != "active":
+        return False
+    store.client.update_run(run_id, status="RUNNING")
+    for name, value in tags.items():
+        store.client.set_tag(run_id, name, value)
+    return True

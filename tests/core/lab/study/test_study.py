@@ -1,0 +1,299 @@
+"""Whole studies, with real workers, a real database and a real MLflow store."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+import topwork
+from study_helpers import QUICKSTART, make_study, runs_of, trials_of
+from topwork.errors import ConfigurationError, StudyError
+from topwork.experiment.loading import load_experiment
+from topwork.lab.comparison import compare
+from topwork.lab.result import Result
+from topwork.lab.study.ledger import FAILURES
+from topwork.lab.study.result import StudyObserver, StudyResult, Trial
+from topwork.lab.tracking.study_log import STATE_TAG, STUDY_TAG, TRIAL_TAG
+
+pytestmark = pytest.mark.slow
+
+TRIALS = 6
+SEEDS = [0, 1]
+
+
+class Watcher(StudyObserver):
+    """Remembers how many trials were finished at each look."""
+
+    def __init__(self) -> None:
+        self.looks: list[tuple[int, int, int]] = []
+        self.finished: list[Trial] = []
+
+    def trials(self, finished: list[Trial], running: int, wanted: int) -> None:
+        self.looks.append((len(finished), running, wanted))
+        self.finished = finished
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A study that was carried out, and what it left."""
+
+    folder: Path
+    result: StudyResult
+    watcher: Watcher
+    parent: Run
+    children: list[Run]
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(tracking_uri=self.result.tracking_uri)
+
+    @property
+    def best(self) -> Trial:
+        return next(trial for trial in self.result.trials if trial.number == self.result.best[0])
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Iterator[Studied]:
+    """A study of the pair with two seeds."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("TOPWORK_CACHE", str(folder / "cache"))
+        watcher = Watcher()
+        study = make_study(trials=TRIALS, seeds=SEEDS, epochs=3)
+        result = topwork.study(study, observer=watcher)
+    parents, children = runs_of(str(result.tracking_uri))
+    yield Studied(folder, result, watcher, parents[0], children)
+
+
+def test_a_study_has_as_many_trials_as_were_asked_for(studied: Studied) -> None:
+    assert [trial.state for trial in studied.result.trials] == ["complete"] * TRIALS
+    assert len({tuple(trial.parameters.values()) for trial in studied.result.trials}) == TRIALS
+    assert studied.result.own == 0
+    assert studied.result.trials[0].parameters == {"heads_lr": 1e-3, "backbone_lr": 5e-5}
+
+
+def test_the_best_trial_is_the_one_with_the_best_value(studied: Studied) -> None:
+    best = max(trial.values[0] for trial in studied.result.trials)
+    assert studied.best.values[0] == pytest.approx(best, rel=1e-6)
+    expected = {
+        f"optimizer.{name}": (studied.result.trials[0].parameters[name], value)
+        for name, value in studied.best.parameters.items()
+        if value != studied.result.trials[0].parameters[name]
+    }
+    assert studied.result.changes == {studied.best.number: expected}
+
+
+def test_the_best_values_train_to_what_the_study_says(studied: Studied, tmp_path: Path) -> None:
+    file = studied.result.files[studied.best.number]
+    assert file.read_text(encoding="utf-8").startswith(f"# topwork train {file}\n")
+    results: list[Result] = []
+    for seed in SEEDS:
+        overrides = ["tracking.enabled=false", f"training.seed={seed}"]
+        results.append(topwork.train(load_experiment(file, overrides), output=tmp_path / f"seed{seed}"))
+    means = []
+    for result in results:
+        best = next(epoch.metrics for epoch in result.epochs if epoch.number == result.best)
+        means.append((best["validation/sentiment/accuracy"] + best["validation/category/accuracy"]) / 2)
+    assert studied.best.values[0] == pytest.approx(sum(means) / 2)
+    judged = studied.result.judgements[studied.best.number].estimates["category/accuracy"]
+    assert judged.value == pytest.approx(sum(r.estimates["category/accuracy"].value for r in results) / 2)
+    assert judged.low < judged.value < judged.high
+
+
+def test_the_gain_is_the_difference_of_the_two_estimates(studied: Studied) -> None:
+    own = studied.result.judgements[0]
+    for number, judgement in studied.result.judgements.items():
+        for name, gain in judgement.gains.items():
+            assert gain.value == pytest.approx(judgement.estimates[name].value - own.estimates[name].value, abs=1e-6)
+            assert gain.low <= gain.value <= gain.high
+        assert bool(judgement.gains) == (number != 0)
+
+
+def test_progress_is_told_with_the_best_first(studied: Studied) -> None:
+    assert studied.watcher.looks[0] == (0, 0, TRIALS)
+    assert studied.watcher.looks[-1] == (TRIALS, 0, TRIALS)
+    assert max(running for _, running, _ in studied.watcher.looks) == 2
+    assert studied.watcher.finished[0].number == studied.best.number
+
+
+def test_every_trial_is_a_run_below_the_study(studied: Studied) -> None:
+    assert studied.parent.info.run_id == studied.result.run_id
+    assert studied.parent.info.run_name == "quickstart"
+    assert len(studied.children) == TRIALS
+    by_number = {int(run.data.tags[TRIAL_TAG]): run for run in studied.children}
+    for trial in studied.result.trials:
+        run = by_number[trial.number]
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == studied.result.run_id
+        assert run.data.tags[STATE_TAG] == "complete"
+        assert run.data.tags[STUDY_TAG] == "quickstart"
+        assert run.data.tags["data.digest"] == studied.parent.data.tags["data.digest"]
+        assert {name: float(value) for name, value in run.data.params.items()} == trial.parameters
+        assert run.data.metrics["objective"] == pytest.approx(trial.values[0])
+
+
+def test_a_trial_has_its_metrics_by_epoch(studied: Studied) -> None:
+    run = studied.children[0]
+    for name in ("epoch/objective", "loss", "sentiment/accuracy", "category/macro_f1"):
+        steps = [metric.step for metric in studied.client.get_metric_history(run.info.run_id, name)]
+        assert steps == list(range(1, 3 * len(SEEDS) + 1))
+
+
+def test_the_study_has_its_figures_and_files(studied: Studied) -> None:
+    client, run_id = studied.client, str(studied.result.run_id)
+    figures = {artifact.path.removeprefix("figures/") for artifact in client.list_artifacts(run_id, "figures")}
+    assert figures >= {"contour.png", "history.png", "parallel_coordinates.png", "study.html"}
+    assert {artifact.path for artifact in client.list_artifacts(run_id)} >= {"best.yaml", "experiment.yaml"}
+    page = Path(client.download_artifacts(run_id, "figures/study.html")).read_text(encoding="utf-8")
+    assert page.count("plotly-graph-div") >= 3
+    assert 'src="http' not in page  # it needs no network
+
+
+def test_the_study_has_its_settings_and_its_outcome(studied: Studied) -> None:
+    params, metrics = studied.parent.data.params, studied.parent.data.metrics
+    assert params["search.optimizer.heads_lr"] == "0.0001 to 0.1, logarithmic"
+    assert params["study.objective"] == "mean(sentiment/accuracy, category/accuracy)"
+    assert metrics["trials"] == TRIALS
+    assert metrics["best/objective"] == pytest.approx(studied.best.values[0])
+    estimate = studied.result.judgements[studied.best.number].estimates["sentiment/accuracy"]
+    for end, value in (("", estimate.value), ("/low", estimate.low), ("/high", estimate.high)):
+        assert metrics[f"best/test/sentiment/accuracy{end}"] == pytest.approx(value)
+    assert not any("test" in name for run in studied.children for name in run.data.metrics)
+
+
+def test_trials_can_be_compared_row_by_row(studied: Studied) -> None:
+    names = [f"quickstart-{number}" for number in (0, 1)]
+    compared = compare(names, uri=studied.result.tracking_uri)
+    assert set(compared.settings) == {"heads_lr", "backbone_lr"}
+    assert compared.estimates["category/accuracy"][0] == studied.result.judgements[0].estimates["category/accuracy"]
+
+
+def test_a_changed_experiment_does_not_go_on_with_the_study(studied: Studied, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(studied.folder)
+    with pytest.raises(ConfigurationError) as caught:
+        topwork.study(make_study("optimizer.weight_decay=0.5", trials=TRIALS, seeds=SEEDS, epochs=3))
+    said = str(caught.value).splitlines()
+    assert said[1] == "optimizer.weight_decay: 0.01 then, 0.5 now"
+    assert said[2] == "set another study.name to begin anew, or change these back to go on"
+
+
+def study_of(*more: str, **section: Any) -> StudyResult:
+    return topwork.study(make_study("tracking.enabled=false", *more, **section))
+
+
+def test_trials_that_fail_have_a_reason_and_the_study_goes_on(tmp_path: Path) -> None:
+    search = {"optimizer.heads_lr": {"choices": [1e-3, 1e30, 1e-2]}, "training.accumulation": {"choices": [1, 16]}}
+    search["training.batch_size"] = {"choices": [16, 8]}
+    result = study_of(search=search, sampler="grid", trials=12, workers=1)
+    failed = [trial for trial in result.trials if trial.state == "failed"]
+    assert len(result.trials) == 12
+    for trial in failed:
+        if trial.parameters["accumulation"] > trial.parameters["batch_size"]:
+            assert trial.reason == "training: accumulation (16) must not exceed batch_size (8)"
+        else:
+            assert trial.parameters["heads_lr"] == 1e30
+            assert trial.reason.startswith("training diverged in epoch 1")
+    assert len(failed) == 6
+    assert result.best
+
+
+def test_a_study_whose_trials_fail_one_after_another_ends_and_says_why() -> None:
+    rates = [1e-3, *(10.0**power for power in range(28, 38))]
+    with pytest.raises(StudyError) as caught:
+        study_of(search={"optimizer.heads_lr": {"choices": rates}}, sampler="grid", trials=11, workers=1)
+    assert str(caught.value).startswith(
+        f"study quickstart ended after {FAILURES} failed trials in a row; the last one: "
+    )
+    assert "training diverged in epoch 1" in str(caught.value)
+    trials = trials_of(f"sqlite:///{Path('studies/quickstart/study.db').resolve()}")
+    assert len(trials) == FAILURES + 1
+
+
+def test_hopeless_trials_are_pruned_with_several_seeds_too() -> None:
+    rates = [0.03, *(10.0**-power for power in range(7, 18))]
+    result = study_of(
+        search={"optimizer.heads_lr": {"choices": [1e-3, *rates]}},
+        objective="category/loss",
+        sampler="grid",
+        pruner="median",
+        seeds=SEEDS,
+        trials=13,
+        workers=1,
+        epochs=6,
+    )
+    states = [trial.state for trial in result.trials]
+    assert "pruned" in states
+    assert states.count("complete") >= 5  # the median needs some to compare with
+    assert all(trial.values for trial in result.trials)
+    pruned = next(trial.number for trial in result.trials if trial.state == "pruned")
+    (stored,) = [t for t in trials_of(f"sqlite:///{result.folder / 'study.db'}") if t.number == pruned]
+    assert 0 < max(stored.intermediate_values) < 6 * len(SEEDS)
+
+
+def test_several_objectives_give_a_front(tmp_path: Path, store_uri: str) -> None:
+    result = topwork.study(
+        make_study(
+            f"tracking.uri={store_uri}", objective=["sentiment/accuracy", "category/loss"], trials=5, sampler="random"
+        )
+    )
+    assert result.rising == (True, False)
+    by_number = {trial.number: trial.values for trial in result.trials}
+    for number, (accuracy, loss) in by_number.items():
+        better = any(a >= accuracy + 1e-6 and b <= loss - 1e-6 for a, b in by_number.values())
+        assert not (number in result.best and better)
+    assert set(result.files) == set(result.best)
+    for number, file in result.files.items():
+        assert file.name == f"best-{number}.yaml"
+        assert load_experiment(file).optimizer
+    client = MlflowClient(tracking_uri=store_uri)
+    figures = {artifact.path for artifact in client.list_artifacts(str(result.run_id), "figures")}
+    assert {"figures/pareto_front.png", "figures/contour_1.png", "figures/contour_2.png"} <= figures
+    (_, *_), children = runs_of(store_uri)
+    assert {"objective_1", "objective_2"} <= children[0].data.metrics.keys()
+
+
+def test_texts_are_encoded_before_the_first_trial_and_anew_where_the_cut_moves() -> None:
+    search = {"freeze.patterns": {"choices": [["layer.1.ffn"], ["layer.1"]]}}
+    result = study_of("training.store=require", search=search, sampler="grid", trials=2, workers=1)
+    assert result.encoding_seconds > 0
+    kept = list((Path(os.environ["TOPWORK_CACHE"]) / "activations").iterdir())
+    assert len(kept) == 2
+    again = study_of("training.store=require", search=search, sampler="random", trials=2, name="again")
+    assert again.encoding_seconds == 0
+
+
+def test_without_test_rows_nothing_is_said_of_other_texts() -> None:
+    result = study_of("data.reviews.split={validation: 0.3, test: 0.0}", trials=2)
+    assert result.judgements == {}
+    assert "there are no test rows, so what the best values are worth on other texts is not known" in result.warnings
+
+
+def test_after_the_timeout_no_trial_begins() -> None:
+    result = study_of(trials=1000, timeout=8.0, epochs=30)
+    assert 0 < len(result.trials) < 1000
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_samplers_that_learn_get_past_their_random_beginning(sampler: str) -> None:
+    result = study_of(trials=13, sampler=sampler)
+    assert [trial.state for trial in result.trials] == ["complete"] * 13
+
+
+def test_values_that_do_not_fit_the_model_are_told_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        study_of(search={"freeze.patterns": {"choices": [["layer.1.ffn"], ["layer.7.ffn"]]}}, trials=2)
+    assert "study.search.freeze.patterns" in str(caught.value)
+    assert "layer.7.ffn" in str(caught.value)
+    assert not (tmp_path / "studies" / "quickstart" / "study.db").exists()
+
+
+def test_an_experiment_without_a_study_section_cannot_be_studied() -> None:
+    with pytest.raises(ConfigurationError, match="the experiment has no study section"):
+        topwork.study(load_experiment(QUICKSTART))

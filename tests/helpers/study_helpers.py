@@ -1,0 +1,148 @@
+"""Run small studies, look into what they leave, and kill them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import NullPool, create_engine, inspect, text
+
+from topwork.experiment.loading import load_experiment
+from topwork.experiment.schema import Experiment
+from topwork.lab.study.ledger import PROCESS, counts
+from topwork.lab.study.storage import close, is_local, sqlite_path
+from topwork.lab.tracking.study_log import PARENT_TAG, STATE_TAG, TRIAL_TAG
+
+QUICKSTART = Path(__file__).parents[2] / "experiments" / "quickstart.yaml"
+PAIR = {
+    "optimizer.heads_lr": {"low": 1e-4, "high": 1e-1, "log": True},
+    "optimizer.backbone_lr": {"low": 1e-6, "high": 1e-2, "log": True},
+}
+
+
+def settings(*more: str, epochs: int = 2, **study: Any) -> list[str]:
+    """What makes a small study out of the quickstart: the tiny backbone, 80 rows."""
+    section = {"search": PAIR, "objective": "mean(sentiment/accuracy, category/accuracy)", "trials": 4} | study
+    return [
+        "data.reviews.limit=80",
+        "backbone={kind: tiny}",
+        "freeze={kind: all_except, patterns: [layer.1.ffn]}",
+        f"training={{epochs: {epochs}, batch_size: 16, device: cpu, patience: {epochs}, monitor: validation/loss}}",
+        f"study={json.dumps(section)}",
+        *more,
+    ]
+
+
+def make_study(*more: str, **study: Any) -> Experiment:
+    """A small study."""
+    return load_experiment(QUICKSTART, settings(*more, **study))
+
+
+def trials_of(url: str, name: str = "quickstart") -> list[FrozenTrial]:
+    """All trials in a study's storage; none while there is no study."""
+    if is_local(url) and not sqlite_path(url).exists():
+        return []
+    engine = create_engine(url, poolclass=NullPool)  # looking must not use up the database's connections
+    if not inspect(engine).has_table("trial_heartbeats"):  # the last that Optuna creates
+        return []
+    with engine.connect() as connection:
+        if not connection.execute(text("SELECT 1 FROM studies WHERE study_name = :name"), {"name": name}).first():
+            return []
+    storage = RDBStorage(url, engine_kwargs={"poolclass": NullPool}, skip_table_creation=True)
+    try:
+        return optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+    finally:
+        close(storage)
+
+
+def runs_of(uri: str) -> tuple[list[Run], list[Run]]:
+    """The studies' and the trials' MLflow runs."""
+    client = MlflowClient(tracking_uri=uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiments, max_results=1000)
+    parents = [run for run in runs if PARENT_TAG not in run.data.tags]
+    return parents, [run for run in runs if PARENT_TAG in run.data.tags]
+
+
+def assert_whole(trials: Sequence[FrozenTrial], uri: str, wanted: int) -> None:
+    """Check that a study ended with exactly the wanted trials, none repeated, and nothing left running."""
+    finished = [trial for trial in trials if counts(trial)]
+    assert len(finished) == wanted
+    assert len({tuple(trial.params.items()) for trial in finished}) == wanted
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL}
+    parents, children = runs_of(uri)
+    assert [parent.info.status for parent in parents] == ["FINISHED"]
+    complete = [run for run in children if run.data.tags[STATE_TAG] == "complete"]
+    assert {int(run.data.tags[TRIAL_TAG]) for run in complete} == {trial.number for trial in finished}
+    assert len(complete) == wanted
+    assert {run.info.status for run in complete} == {"FINISHED"}
+    others = [run for run in children if run not in complete]
+    assert {(run.info.status, run.data.tags[STATE_TAG]) for run in others} <= {("KILLED", "lost")}
+
+
+class Command:
+    """``topwork study`` in a process of its own."""
+
+    def __init__(self, folder: Path, options: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "topwork.cli", "study", str(QUICKSTART)]
+        folder.mkdir(exist_ok=True)
+        self.out = folder / "printed.txt"
+        with self.out.open("a") as printed:
+            self.process = subprocess.Popen(
+                [*command, *(part for option in options for part in ("--set", option))],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})},
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+            )
+
+    def finish(self, *, code: int = 0, seconds: float = 120) -> str:
+        """Wait for the end and return what was printed so far in this folder."""
+        try:
+            returned = self.process.wait(seconds)
+        finally:
+            self.process.kill()
+            self.process.wait()
+        printed = self.out.read_text()
+        assert returned == code, printed
+        return printed
+
+    def workers(self) -> list[psutil.Process]:
+        """Its worker processes."""
+        return psutil.Process(self.process.pid).children()
+
+
+def wait_for(condition: Callable[[], Any], *, seconds: float = 120) -> Any:
+    """Wait until something is true, and return it."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.1)
+    return found
+
+
+def running_after(url: str, finished: int) -> list[FrozenTrial]:
+    """The trials in training, once as many are finished; otherwise none."""
+    trials = trials_of(url)
+    if sum(trial.state == TrialState.COMPLETE for trial in trials) < finished:
+        return []
+    return [trial for trial in trials if trial.state == TrialState.RUNNING and PROCESS in trial.user_attrs]
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """Kill processes as the kernel does when memory ends, and wait until they are gone."""
+    for process in processes:
+        process.send_signal(signal.SIGKILL)
+    for process in processes:
+        wait_for(lambda process=process: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
