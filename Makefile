@@ -18,7 +18,7 @@ install: .venv/installed
 demo: install
 	$(BIN)/topwork train experiments/quickstart.yaml
 	@echo
-	@echo "See the run in the browser:  $(BIN)/mlflow ui   then open http://127.0.0.1:5000"
+	@echo "See the run in the browser:  $(BIN)/topwork ui"
 
 test: install
 	$(BIN)/python -m pytest -n 2
@@ -38,4 +38,4 @@ format: install
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv models mlruns mlflow.db
+	rm -rf .venv models studies mlruns mlflow.db

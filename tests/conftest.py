@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,16 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start; two w
 torch.set_num_threads(1)
 settings.register_profile("topwork", deadline=None, derandomize=True)  # machines are slow at times; tests repeat
 settings.load_profile("topwork")
+
+
+PLUGIN = """\
+import topwork
+from topwork.testing import TinyBackboneConfig
+
+@topwork.hookimpl
+def register_backbones(register):
+    register(TinyBackboneConfig)
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,3 +85,17 @@ def reviews() -> Path:
     if not path.exists():
         pytest.skip(f"the real reviews are not at {path}; set TOPWORK_DATA to their folder")
     return path
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Install the tiny backbone as a plugin of another package, and return the folder that it lies in."""
+    folder = tmp_path_factory.mktemp("installed")
+    info = folder / "tiny_plugin-1.5.dist-info"
+    info.mkdir()
+    (folder / "tiny_plugin.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-plugin\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text("[topwork]\ntiny = tiny_plugin\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield folder

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 from topwork.cli.tables import console
+from topwork.lab.runs import terminable
 from topwork.lab.tracking.server import find_store, newest, serving
 from topwork.lab.tracking.store import without_password
 
@@ -12,7 +13,7 @@ def serve_ui(uri: str | None, port: int) -> None:
     uri = find_store(uri)
     what, link = newest(uri)
     remote = uri.startswith(("http://", "https://"))
-    with nullcontext() if remote else serving(uri, port) as process:
+    with terminable(), nullcontext() if remote else serving(uri, port) as process:
         address = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
         console.print(f"{without_password(uri)} is served at {address}", soft_wrap=True)
         console.print(f"{what}:\n{address}/{link}", soft_wrap=True)

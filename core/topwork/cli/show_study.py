@@ -10,22 +10,53 @@ from rich.table import Table
 from topwork.cli.show_comparison import describe_difference, describe_estimate
 from topwork.cli.show_training import ProgressBar, make_progress
 from topwork.cli.tables import console, heading, table
+from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment
-from topwork.experiment.search import study_of
+from topwork.experiment.search import get, study_of
+from topwork.experiment.study import Study
 from topwork.lab.study.conduct import study
 from topwork.lab.study.report import rank
-from topwork.lab.study.result import StudyObserver, StudyResult, Trial
+from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, Trial
 
 #: How many trials the table shows.
 SHOWN = 5
 
 
 def show_study(experiment: Experiment) -> None:
-    """Search with a live table, then print what was found and what it is worth."""
-    objectives = study_of(experiment).objectives
-    with Live(console=console, transient=True, refresh_per_second=4) as live:
-        result = study(experiment, observer=StudyBar(live, objectives))
+    """Say what is searched, search with a live table, then print what was found and what it is worth."""
+    section = study_of(experiment)
+    show_search(experiment, section)
+    try:
+        with Live(console=console, transient=True, refresh_per_second=4) as live:
+            result = study(experiment, observer=StudyBar(live, section.objectives))
+    except FailedStudyError as fault:
+        show_result(fault.result)
+        console.print()
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        console.print("interrupted; the same command goes on where this ended", soft_wrap=True)
+        raise
     show_result(result)
+
+
+def show_search(experiment: Experiment, section: Study) -> None:
+    """Print what a study searches, towards what, and how."""
+    settings = experiment.dump()
+    searched = table("search", "values", "#own")
+    for path, dimension in section.search.items():
+        scale = ", logarithmic" if dimension.log else ""
+        try:
+            own = describe_value(get(settings, path))
+        except ConfigurationError:
+            own = ""  # what is wrong with it is told when it is checked
+        searched.add_row(path, dimension.describe() + scale, own)
+    console.print(searched)
+    seeds = f" with each of {len(section.seeds)} seeds" if section.seeds else ""
+    console.print(
+        f"objective: {'; '.join(section.objectives)}\n{section.trials} trials of at most {experiment.training.epochs} "
+        f"epochs{seeds}, {section.workers} workers, sampler {section.sampler}, pruner {section.pruner}\n",
+        soft_wrap=True,
+    )
 
 
 def show_result(result: StudyResult) -> None:
@@ -52,7 +83,9 @@ def show_result(result: StudyResult) -> None:
     for number, file in result.files.items():
         console.print(f"values of trial {number}:\n  topwork train {file}", soft_wrap=True)
     if result.tracking_uri:
-        console.print(f"study {result.name} in {result.tracking_uri}\n  topwork ui", soft_wrap=True)
+        console.print(f"study {result.name} in {result.tracking_uri}", soft_wrap=True)
+        if result.tracking_uri.startswith("sqlite"):
+            console.print(f"  topwork ui --uri {result.tracking_uri}", soft_wrap=True)
 
 
 class StudyBar(ProgressBar, StudyObserver):

@@ -32,7 +32,7 @@ def show_training(experiment: Experiment, output: Path | None) -> None:
     if result.tracking_uri:
         console.print(f"run {result.name} in {result.tracking_uri}", soft_wrap=True)
         if result.tracking_uri.startswith("sqlite"):
-            console.print(f"  mlflow ui --backend-store-uri {result.tracking_uri}", soft_wrap=True)
+            console.print(f"  topwork ui --uri {result.tracking_uri}", soft_wrap=True)
 
 
 def make_progress(*, memory: float = 30.0) -> Progress:

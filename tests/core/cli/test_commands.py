@@ -152,7 +152,7 @@ def test_train_prints_results_with_intervals_and_where_they_are(
     assert "95 % interval" in out
     folder = next(line for line in out.splitlines() if line.startswith("model: ")).removeprefix("model: ")
     assert topwork.load_model(folder).predict(TEXTS)
-    assert f"mlflow ui --backend-store-uri {store_uri}" in out
+    assert f"topwork ui --uri {store_uri}" in out
 
 
 def test_evaluate_measures_the_test_rows_of_the_experiment_again(command: Command, trained: Path) -> None:

@@ -22,6 +22,7 @@ from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackb
 from topwork_plugins.poolings.cls import ClsConfig
 
 QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
+PLAIN = QUICKSTART.read_text(encoding="utf-8").partition("\nstudy:")[0]
 OWN_FREEZE = {"kind": "all_except", "patterns": ["layer.5.ffn", "layer.5.output_layer_norm"]}
 
 Write = Callable[..., Path]
@@ -39,7 +40,7 @@ def load(write: Write) -> Load:
 
     def load_with(search: str, **settings: Any) -> Experiment:
         rest = "".join(f"  {name}: {value}\n" for name, value in ({"objective": "loss"} | settings).items())
-        text = QUICKSTART.read_text(encoding="utf-8") + f"study:\n  search:\n    {search}\n{rest}"
+        text = PLAIN + f"\nstudy:\n  search:\n    {search}\n{rest}"
         return load_experiment(write("study.yaml", text))
 
     return load_with
@@ -210,12 +211,13 @@ def test_a_study_section_that_makes_no_sense_is_refused(
     assert message in [line.partition(": ")[2] for line in str(caught.value).splitlines()]
 
 
-def test_an_experiment_without_a_study_section_says_what_one_looks_like() -> None:
-    experiment = load_experiment(QUICKSTART)
+def test_an_experiment_without_a_study_section_says_what_one_looks_like(write: Write) -> None:
+    file = write("plain.yaml", PLAIN)
+    experiment = load_experiment(file)
     with pytest.raises(ConfigurationError) as caught:
         study_of(experiment)
     assert str(caught.value) == (
-        f"{QUICKSTART}:1:1: the experiment has no study section; add one, such as "
+        f"{file}:1:1: the experiment has no study section; add one, such as "
         "study: {search: {optimizer.heads_lr: {low: 1e-4, high: 1e-2, log: true}}, objective: loss}"
     )
     section = str(caught.value).partition("such as ")[2]
@@ -224,7 +226,7 @@ def test_an_experiment_without_a_study_section_says_what_one_looks_like() -> Non
 
 def test_the_study_section_has_no_part_in_a_training(load: Load, write: Write) -> None:
     with_study = load("pooling.kind: {choices: [cls, mean]}")
-    without = load_experiment(write("plain.yaml", QUICKSTART.read_text(encoding="utf-8")))
+    without = load_experiment(write("plain.yaml", PLAIN))
     assert with_study.dump() == without.dump()
     assert with_study.written() == without.written()
 

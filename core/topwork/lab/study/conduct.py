@@ -12,7 +12,7 @@ from topwork.engine.preparation import Prepared
 from topwork.engine.reading import choose_store
 from topwork.engine.training import make_accelerator
 from topwork.engine.workbench import Workbench
-from topwork.errors import ConfigurationError, StudyError
+from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import Searched, find_searched, study_of, vary
 from topwork.experiment.study import Study
@@ -21,7 +21,7 @@ from topwork.lab.study.crew import Crew
 from topwork.lab.study.figures import draw
 from topwork.lab.study.ledger import FAILURES, PARENT, Ledger, counts, is_lost, open_ledger
 from topwork.lab.study.report import STATES, changes_of, find_best, find_own, judge, rank, summarize, write_experiment
-from topwork.lab.study.result import Judgement, StudyObserver, StudyResult, Trial
+from topwork.lab.study.result import FailedStudyError, Judgement, StudyObserver, StudyResult, Trial
 from topwork.lab.study.storage import close, locked, open_storage, reported, shown
 from topwork.lab.study.trial import check_objectives, seeds_of, vary_trial
 from topwork.lab.study.worker_job import Job, Tracked
@@ -70,7 +70,7 @@ def study(experiment: Experiment, *, observer: StudyObserver | None = None) -> S
 
     Raises:
         TopworkError: what is wrong, and what to do about it.
-        StudyError: trials failed one after another, or no trial is complete. What was found is kept.
+        FailedStudyError: trials failed one after another, or none is complete; it has what was found.
     """
     started = time.time()
     observer = observer or StudyObserver()
@@ -305,16 +305,19 @@ def _complain(ledger: Ledger, result: StudyResult) -> None:
     """Raise where the study did not come to its end.
 
     Raises:
-        StudyError: see ``study``.
+        FailedStudyError: see ``study``.
     """
     failed = [trial for trial in result.trials if trial.state == "failed"]
     if ledger.failures_in_a_row(ledger.finished()) >= FAILURES:
-        raise StudyError(
+        raise FailedStudyError(
             f"study {result.name} ended after {FAILURES} failed trials in a row; the last one: {_last_reason(failed)}\n"
-            "mend that, then run the same command to go on"
+            "mend that, then run the same command to go on",
+            result,
         )
     if not result.best and failed:
-        raise StudyError(f"no trial of study {result.name} is complete; the last that failed: {_last_reason(failed)}")
+        raise FailedStudyError(
+            f"no trial of study {result.name} is complete; the last that failed: {_last_reason(failed)}", result
+        )
 
 
 def _last_reason(failed: Sequence[Trial]) -> str:

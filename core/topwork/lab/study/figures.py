@@ -122,7 +122,9 @@ def _mark(
     for trial in trials:
         at = trial.params[across], trial.params[up]
         if trial.number == own:
-            figure.axes[0].plot(*at, "s", color="tab:orange", markersize=9, label="own values", zorder=3)
+            figure.axes[0].plot(
+                *at, "s", color="tab:orange", fillstyle="none", markersize=15, markeredgewidth=2.5, label="own values"
+            )
         if trial.number in best:
             figure.axes[0].plot(*at, "*", color="tab:red", markersize=14, label="best", zorder=3)
     figure.axes[0].legend(loc="upper left", fontsize=8)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from topwork.engine.comparison import Difference
 from topwork.engine.evaluation import Estimate
 from topwork.engine.observer import Observer
+from topwork.errors import StudyError
 
 State = Literal["complete", "pruned", "failed"]
 
@@ -84,6 +85,14 @@ class StudyResult:
     seconds: float
     encoding_seconds: float
     warnings: list[str]
+
+
+class FailedStudyError(StudyError):
+    """A study did not come to its end; ``result`` is what it found."""
+
+    def __init__(self, message: str, result: StudyResult) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class StudyObserver(Observer):

@@ -1,12 +1,14 @@
 """Serve an MLflow store in the browser, and find what there is to compare in it."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import quote
 
 from mlflow import MlflowClient
@@ -85,12 +87,18 @@ def serving(uri: str, port: int) -> Iterator["subprocess.Popen[bytes]"]:
                 f"port {port} cannot be used: {fault.strerror}; choose another with --port"
             ) from None
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    process = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--workers", "1"],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # it has processes of its own, which are to end with it
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
     try:
         _wait(process, port)
         yield process
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 

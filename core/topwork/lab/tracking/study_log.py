@@ -31,30 +31,38 @@ logger = logging.getLogger(__name__)
 
 
 class TrialLog(OpenRun):
-    """Writes a trial to MLflow, in few pieces."""
+    """Writes a trial to MLflow, in few pieces.
 
-    written = 0.0
+    The objective comes first of all metrics, because MLflow's page to compare runs begins with the first.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        super().__init__(store, run_id)
+        self.step = 0
+        self.written = monotonic()
 
     def epoch(self, step: int, metrics: Mapping[str, float], objectives: Sequence[float]) -> None:
         """Note what an epoch gave."""
-        values = {f"epoch/{name}": value for name, value in zip(objective_names(objectives), objectives, strict=True)}
-        self._note({**metrics, **values}, step)
+        self.step = step
+        named = dict(zip(objective_names(objectives), objectives, strict=True))
+        self._note({f"epoch/{name}": value for name, value in named.items()} | dict(metrics), step)
         if monotonic() - self.written > EVERY:
+            self._note_first(named)
             self._send()
             self.written = monotonic()
 
     def finish(self, state: str, objectives: Sequence[float], judged: Judged | None, experiment: Experiment) -> None:
         """Write the rest, the outcome and what is needed to compare the trial with others, and end the run."""
-        finite = {
-            name: value
-            for name, value in zip(objective_names(objectives), objectives, strict=True)
-            if not math.isnan(value)
-        }
-        self._note(finite, 0)
+        self._note_first(dict(zip(objective_names(objectives), objectives, strict=True)))
         if judged:
             self._text("experiment.resolved.yaml", as_yaml(experiment))
             self.judged(judged)
         self.end(state)
+
+    def _note_first(self, metrics: Mapping[str, float]) -> None:
+        others, self.waiting = self.waiting, []
+        self._note(metrics, self.step)
+        self.waiting += others
 
     def end(self, state: str, reason: str | None = None) -> None:
         """End the run with the trial's state and, where it failed, the reason."""

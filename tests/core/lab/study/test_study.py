@@ -216,6 +216,16 @@ def test_a_study_whose_trials_fail_one_after_another_ends_and_says_why() -> None
     assert len(trials) == FAILURES + 1
 
 
+def test_hyperband_prunes_too() -> None:
+    search = {"optimizer.heads_lr": {"choices": [1e-3, *(10.0**-power for power in range(4, 18))]}}
+    result = study_of(
+        search=search, objective="category/loss", sampler="grid", pruner="hyperband", trials=15, workers=1, epochs=9
+    )
+    assert len(result.trials) == 15
+    assert "pruned" in [trial.state for trial in result.trials]
+    assert result.best
+
+
 def test_hopeless_trials_are_pruned_with_several_seeds_too() -> None:
     rates = [0.03, *(10.0**-power for power in range(7, 18))]
     result = study_of(
@@ -296,4 +306,4 @@ def test_values_that_do_not_fit_the_model_are_told_before_anything_runs(tmp_path
 
 def test_an_experiment_without_a_study_section_cannot_be_studied() -> None:
     with pytest.raises(ConfigurationError, match="the experiment has no study section"):
-        topwork.study(load_experiment(QUICKSTART))
+        topwork.study(load_experiment(QUICKSTART, ["study=null"]))
