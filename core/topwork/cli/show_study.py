@@ -44,12 +44,11 @@ def show_search(experiment: Experiment, section: Study) -> None:
     settings = experiment.dump()
     searched = table("search", "values", "#own")
     for path, dimension in section.search.items():
-        scale = ", logarithmic" if dimension.log else ""
         try:
             own = describe_value(get(settings, path))
         except ConfigurationError:
             own = ""  # what is wrong with it is told when it is checked
-        searched.add_row(path, dimension.describe() + scale, own)
+        searched.add_row(path, dimension.describe(), own)
     console.print(searched)
     seeds = f" with each of {len(section.seeds)} seeds" if section.seeds else ""
     console.print(

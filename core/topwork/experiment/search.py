@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,7 +157,7 @@ def _check_values(experiment: Experiment, path: str, dimension: Dimension, regis
     """Try each choice, or both bounds; return whether a range is one of whole numbers."""
     if "." in path:
         get(experiment.dump(), path.rpartition(".")[0])  # a typo in a section's name is told as one
-    for value in _trial_values(dimension):
+    for value in dimension.extremes:
         vary(experiment, {path: value}, registry)
     if dimension.choices is not None or not (isinstance(dimension.low, int) and isinstance(dimension.high, int)):
         return False
@@ -166,13 +166,6 @@ def _check_values(experiment: Experiment, path: str, dimension: Dimension, regis
     except ConfigurationError:
         return True
     return isinstance(dimension.step, int)
-
-
-def _trial_values(dimension: Dimension) -> Iterator[Any]:
-    if dimension.choices is None:
-        yield from (dimension.low, dimension.high)
-    else:
-        yield from dimension.choices
 
 
 def _own_value(experiment: Experiment, path: str, dimension: Dimension, registry: Registry) -> Label:

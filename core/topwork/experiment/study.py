@@ -67,12 +67,17 @@ class Dimension(Section):
         assert self.low is not None and self.high is not None
         return self.low <= value <= self.high and (self.step is None or _is_multiple(value - self.low, self.step))
 
+    @property
+    def extremes(self) -> list[Any]:
+        """Both bounds, or all choices."""
+        return [self.low, self.high] if self.choices is None else self.choices
+
     def describe(self) -> str:
         """Return the range or the choices in words."""
         if self.choices is not None:
             return f"choices {', '.join(map(str, self.choices))}"
         step = f" in steps of {self.step:g}" if self.step else ""
-        return f"{self.low:g} to {self.high:g}{step}"
+        return f"{self.low:g} to {self.high:g}{step}{', logarithmic' if self.log else ''}"
 
 
 class Study(Section):
@@ -88,7 +93,7 @@ class Study(Section):
         sampler: what suggests values: ``tpe`` and ``gp`` learn from finished trials, ``random`` and ``grid`` do not.
         pruner: what ends trials early that do worse than others did: than their ``median`` at the same epoch, or
             by successive halving, ``hyperband``.
-        timeout: seconds after which no new trial begins.
+        timeout: seconds, from the command's beginning, after which no new trial begins; there is always one.
         seeds: every trial is trained once with each and judged by the mean; without them, with ``training.seed``.
         epoch: judge a training by its ``best`` epoch, which needs ``training.patience``, or by its ``last``, which
             sets that aside. Without it by the epoch that ``topwork train`` would keep.

@@ -25,6 +25,7 @@ from topwork.errors import ConfigurationError
 from topwork.experiment.search import Label, Searched
 from topwork.experiment.study import Study
 from topwork.lab.processes import is_dead_here, this_process
+from topwork.lab.study.result import State
 from topwork.lab.study.samplers import make_pruner, make_sampler
 from topwork.lab.study.storage import locked, shown
 
@@ -33,6 +34,12 @@ DEATHS = 3
 
 #: After so many failures in a row a study ends.
 FAILURES = 5
+
+STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
 
 #: Names of what is noted about a study and its trials.
 IDENTITY, PARENT = "topwork.identity", "topwork.mlflow_run"
@@ -57,13 +64,13 @@ class Ledger:
         self.study.pruner = make_pruner(settings, epochs)
 
     def ask(self, *, deadline: float | None = None) -> optuna.Trial | None:
-        """Begin a trial; None where no more are wanted, or not now."""
+        """Begin a trial; None where no more are wanted, or not now. After the deadline there is one at most in all."""
         with locked(self.storage):
             self.sweep()
             trials = self.trials()
             taken = sum(counts(trial) or trial.state == TrialState.RUNNING for trial in trials)
             late = deadline is not None and time.time() > deadline
-            if late or taken >= self.wanted or self.failures_in_a_row(trials) >= FAILURES:
+            if (late and taken) or taken >= self.wanted or self.failures_in_a_row(trials) >= FAILURES:
                 return None
             if self.settings.sampler == "grid" and not any(trial.state == TrialState.WAITING for trial in trials):
                 self.study.enqueue_trial(self._next_point(trials))
@@ -138,6 +145,16 @@ class Ledger:
         """The trials that are being trained."""
         return [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
 
+    def states(self) -> dict[int, str]:
+        """The state of every trial that was begun: complete, pruned, failed, lost or running."""
+        states: dict[int, str] = {}
+        for trial in self.trials():
+            if counts(trial):
+                states[trial.number] = STATES[trial.state]
+            elif trial.state != TrialState.WAITING:
+                states[trial.number] = "lost" if is_lost(trial) else "running"
+        return states
+
     def failures_in_a_row(self, trials: Sequence[FrozenTrial]) -> int:
         """How many of the trials that finished last failed, since this began."""
         finished = [trial for trial in trials if counts(trial) and ended(trial) >= self.since]
@@ -189,9 +206,9 @@ def open_ledger(
         **{f"direction of {text}": way for text, way in zip(settings.objectives, directions, strict=True)},
     }
     with locked(storage):
-        if name in {study.study_name for study in optuna.get_all_study_summaries(storage, include_best_trial=False)}:
+        try:
             study = optuna.load_study(study_name=name, storage=storage)
-        else:
+        except KeyError:
             study = optuna.create_study(study_name=name, storage=storage, directions=directions)
         trials = study.get_trials(deepcopy=False)
         if IDENTITY not in study.user_attrs and not trials:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from ruamel.yaml import YAML
 
 from topwork.engine.comparison import Judged, difference, mean_over_seeds
@@ -14,20 +14,14 @@ from topwork.experiment.schema import Experiment
 from topwork.experiment.search import Searched, get
 from topwork.files import write_file
 from topwork.interfaces.head import Head
-from topwork.lab.study.ledger import REASON, RUN, Ledger, values_of
-from topwork.lab.study.result import Judgement, State, Trial
+from topwork.lab.study.checking import Checked
+from topwork.lab.study.ledger import REASON, RUN, STATES, Ledger, values_of
+from topwork.lab.study.result import Judgement, Trial
 from topwork.lab.study.trial import seeds_of, vary_trial
 from topwork.lab.study.worker_job import judged_file
 from topwork.lab.tracking.finished_run import JUDGED
 from topwork.lab.tracking.store import Store
 from topwork.lab.tracking.study_log import fetch_judged
-from topwork.registry import Registry
-
-STATES: dict[TrialState, State] = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
 
 
 def summarize(trials: Sequence[FrozenTrial]) -> list[Trial]:
@@ -84,49 +78,34 @@ def rank(trials: Sequence[Trial], rising: Sequence[bool]) -> list[Trial]:
     return sorted(trials, key=place)
 
 
-def changes_of(
-    trial: Trial, experiment: Experiment, searched: Sequence[Searched], registry: Registry
-) -> dict[str, tuple[Any, Any]]:
+def changes_of(trial: Trial, checked: Checked) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which a trial differs from the experiment, own and new value by path."""
-    before = experiment.dump()
-    after = _varied(trial, experiment, searched, registry).dump()
-    pairs = {one.path: (get(before, one.path), get(after, one.path)) for one in searched}
+    before, after = checked.experiment.dump(), _varied(trial, checked).dump()
+    pairs = {one.path: (get(before, one.path), get(after, one.path)) for one in checked.searched}
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def write_experiment(
-    path: Path,
-    study: str,
-    trial: Trial,
-    experiment: Experiment,
-    searched: Sequence[Searched],
-    registry: Registry,
-) -> None:
+def write_experiment(path: Path, trial: Trial, checked: Checked) -> None:
     """Write the experiment with a trial's values, for ``topwork train``.
 
     Raises:
         StorageError: it could not be written.
     """
     buffer = io.StringIO()
-    YAML().dump(_varied(trial, experiment, searched, registry).written(), buffer)
-    head = f"# topwork train {path}\n#\n# Trial {trial.number} of study {study}.\n"
+    YAML().dump(_varied(trial, checked).written(), buffer)
+    head = f"# topwork train {path}\n#\n# Trial {trial.number} of study {checked.name}.\n"
     write_file(path, (head + buffer.getvalue()).encode())
 
 
 def judge(
-    numbers: Sequence[int],
-    own: int | None,
-    heads: Mapping[str, Head],
-    folder: Path,
-    ledger: Ledger,
-    store: Store | None,
+    numbers: Sequence[int], own: int | None, checked: Checked, ledger: Ledger, store: Store | None
 ) -> tuple[dict[int, Judgement], list[str]]:
     """Measure trials on the test rows, each against ``own``; and say of which the outputs cannot be had."""
     runs = {trial.number: trial.user_attrs.get(RUN) for trial in ledger.finished()}
     judged: dict[int, Judged] = {}
     warnings = []
     for number in dict.fromkeys([*numbers, *([own] if own is not None else [])]):
-        path, run_id = judged_file(folder, number), runs.get(number)
+        path, run_id = judged_file(checked.folder, number), runs.get(number)
         content = path.read_bytes() if path.exists() else None
         if content is None and store and run_id:  # another machine trained it
             content = fetch_judged(store, run_id, JUDGED)
@@ -135,6 +114,7 @@ def judge(
         else:
             judged[number] = Judged.from_bytes(content, name=str(path))
     reference = judged.get(own) if own is not None else None
+    heads = checked.prepared.model.tasks
     return {number: _judgement(one, reference, heads, is_own=number == own) for number, one in judged.items()}, warnings
 
 
@@ -156,5 +136,6 @@ def _score(value: float, *, rising: bool) -> float:
     return rounded if rising else -rounded
 
 
-def _varied(trial: Trial, experiment: Experiment, searched: Sequence[Searched], registry: Registry) -> Experiment:
-    return vary_trial(experiment, values_of(trial.parameters, searched), seeds_of(experiment)[0], registry)
+def _varied(trial: Trial, checked: Checked) -> Experiment:
+    values = values_of(trial.parameters, checked.searched)
+    return vary_trial(checked.experiment, values, seeds_of(checked.experiment)[0], checked.registry)
