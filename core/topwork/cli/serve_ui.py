@@ -4,8 +4,8 @@ from contextlib import nullcontext
 
 from topwork.cli.tables import console
 from topwork.lab.runs import terminable
-from topwork.lab.tracking.server import find_store, newest, serving
-from topwork.lab.tracking.store import without_password
+from topwork.lab.tracking.server import newest, serving
+from topwork.lab.tracking.store import find_store, without_password
 
 
 def serve_ui(uri: str | None, port: int) -> None:

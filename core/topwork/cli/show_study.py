@@ -17,6 +17,7 @@ from topwork.experiment.study import Study
 from topwork.lab.study.conduct import study
 from topwork.lab.study.report import rank
 from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, Trial
+from topwork.lab.study.trial import most_epochs, seeds_of
 
 #: How many trials the table shows.
 SHOWN = 5
@@ -50,9 +51,10 @@ def show_search(experiment: Experiment, section: Study) -> None:
             own = ""  # what is wrong with it is told when it is checked
         searched.add_row(path, dimension.describe(), own)
     console.print(searched)
+    epochs = most_epochs(experiment) // len(seeds_of(experiment))
     seeds = f" with each of {len(section.seeds)} seeds" if section.seeds else ""
     console.print(
-        f"objective: {'; '.join(section.objectives)}\n{section.trials} trials of at most {experiment.training.epochs} "
+        f"objective: {'; '.join(section.objectives)}\n{section.trials} trials of at most {epochs} "
         f"epochs{seeds}, {section.workers} workers, sampler {section.sampler}, pruner {section.pruner}\n",
         soft_wrap=True,
     )

@@ -43,6 +43,11 @@ class Dataset:
     digests: dict[Path, str]
     warnings: list[str]
 
+    @property
+    def digest(self) -> str:
+        """The sha256 of every file, in one line."""
+        return " ".join(self.digests.values())
+
 
 def load_dataset(experiment: Experiment) -> Dataset:
     """Read, check and divide the rows that the experiment's tasks learn from.

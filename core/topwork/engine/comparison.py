@@ -13,7 +13,7 @@ from torch import Tensor
 
 from topwork.engine.evaluation import RESAMPLES
 from topwork.errors import StorageError
-from topwork.interfaces.head import Classes, Metric
+from topwork.interfaces.head import Classes, HeadConfig, Metric
 
 
 @dataclass(frozen=True)
@@ -98,21 +98,26 @@ def digest_of_texts(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def difference(metric: Metric, first: Tensor, second: Tensor, targets: Tensor, *, seed: int = 0) -> Difference:
-    """Compare two models' outputs (N, C) on the same targets (N,)."""
+def difference(
+    first: tuple[Metric, Tensor], second: tuple[Metric, Tensor], targets: Tensor, *, seed: int = 0
+) -> Difference:
+    """Compare two models' outputs (N, C) on the same targets (N,), each by its own head's metric of the same name."""
     count = len(targets)
     resamples = torch.from_numpy(np.random.default_rng(seed).integers(count, size=(RESAMPLES, count)))
-    scores = [metric.of(outputs, targets) for outputs in (first, second)]
+    scores = [metric.of(outputs, targets) for metric, outputs in (first, second)]
     value = float(scores[1].mean() - scores[0].mean())
     if scores[0].ndim == 1:
         gains = scores[1] - scores[0]
         values = gains[resamples].mean(dim=1).tolist()
     else:
-        values = [
-            float(metric.of(second[rows], targets[rows]) - metric.of(first[rows], targets[rows])) for rows in resamples
-        ]
+        values = [_resampled(second, targets, rows) - _resampled(first, targets, rows) for rows in resamples]
     low, high = np.quantile(values, [0.025, 0.975])
     return Difference(value, float(low), float(high), _mcnemar(*scores))
+
+
+def _resampled(one: tuple[Metric, Tensor], targets: Tensor, rows: Tensor) -> float:
+    metric, outputs = one
+    return float(metric.of(outputs[rows], targets[rows]).mean())
 
 
 def mean_over_seeds(metric: Metric, seeds: int) -> Metric:
@@ -122,6 +127,12 @@ def mean_over_seeds(metric: Metric, seeds: int) -> Metric:
         return torch.stack([metric.of(one, targets) for one in outputs.chunk(seeds, dim=1)]).mean(dim=0)
 
     return metric if seeds == 1 else Metric(metric.name, mean, metric.greater_is_better)
+
+
+def metrics_of(head: HeadConfig, judged: Judged, task: str) -> dict[str, Metric]:
+    """Return what the head of a task measures, by name, for outputs of as many seeds as ``judged`` has."""
+    metrics = head.build(judged.width, judged.classes[task]).metrics
+    return {metric.name: mean_over_seeds(metric, judged.seeds) for metric in metrics}
 
 
 def beside(parts: Sequence[Judged]) -> Judged:

@@ -1,6 +1,7 @@
 """Prepare experiments one after another and load, tokenize and encode anew only what differs from before."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Collection
 from typing import Any
@@ -57,7 +58,8 @@ class Workbench:
         Raises:
             StorageError: see there.
         """
-        key = _reading_key(prepared, phase, device)
+        lent = next(lent for lent in self._backbones.values() if lent.backbone is prepared.model.backbone)
+        key = _reading_key(prepared, phase, device, lent.number)
         if not phase.pristine or key not in self._read:
             rows, reading = read_rows(prepared, phase, device=device, observer=observer)
             if not phase.pristine or reading.where == "recomputed":  # by this very model, so of no use to the next
@@ -73,7 +75,8 @@ class Workbench:
     def _lend(self, experiment: Experiment, settings: str) -> "_Lent":
         """Return the backbone with the weights that it has when it is built."""
         seed = experiment.training.seed
-        self._backbones = {key: lent for key, lent in self._backbones.items() if key[0] == settings}
+        if any(key[0] != settings for key in self._backbones):  # one at a time, with what came of it
+            self._backbones, self._read = {}, {}
         for lent in self._backbones.values():
             lent.restore()
         if (settings, seed) not in self._backbones:
@@ -87,8 +90,11 @@ class Workbench:
 class _Lent:
     """A backbone that is trained again and again, always from the same weights."""
 
+    _numbers = itertools.count()
+
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
+        self.number = next(self._numbers)
         self._before: dict[str, Tensor] = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
 
     def remember(self, trained: Collection[str]) -> None:
@@ -119,10 +125,10 @@ def _rows_key(experiment: Experiment) -> str:
     return json.dumps([source.model_dump(mode="json"), {name: task.label for name, task in experiment.tasks.items()}])
 
 
-def _reading_key(prepared: Prepared, phase: Phase, device: torch.device) -> str:
+def _reading_key(prepared: Prepared, phase: Phase, device: torch.device, backbone: int) -> str:
     """What decides the activations, and how they are kept."""
     experiment = prepared.experiment
-    parts: list[Any] = [_rows_key(experiment), experiment.backbone.model_dump_json(), id(prepared.model.backbone)]
+    parts: list[Any] = [_rows_key(experiment), backbone]
     parts += [dataclasses.asdict(phase.cut), experiment.training.activation_dtype, experiment.training.store]
     if phase.cut.keeps == "pooled":
         parts += [experiment.pooling.model_dump(mode="json"), experiment.training.seed]

@@ -67,7 +67,7 @@ def _set(raw: dict[str, Any], override: str) -> Path_:
         raise ConfigurationError(f"--set {override}: the value is not valid YAML: {reason}") from None
     node: Any = raw
     path: list[str | int] = []
-    *parents, last = dotted.split(".")
+    *parents, last = _keys(raw, dotted.split("."))
     for segment in parents:
         path.append(_index(node, segment, override) if isinstance(node, list) else segment)
         if isinstance(node, dict) and node.get(segment) is None:
@@ -78,6 +78,18 @@ def _set(raw: dict[str, Any], override: str) -> Path_:
     path.append(_index(node, last, override) if isinstance(node, list) else last)
     node[path[-1]] = parsed
     return tuple(path)
+
+
+def _keys(node: Any, segments: list[str]) -> list[str]:
+    """Join segments that are one key where they stand, such as ``optimizer.heads_lr`` below study.search."""
+    keys: list[str] = []
+    while segments:
+        lengths = range(len(segments), 0, -1)
+        length = next((n for n in lengths if isinstance(node, dict) and ".".join(segments[:n]) in node), 1)
+        keys.append(".".join(segments[:length]))
+        node = node.get(keys[-1]) if isinstance(node, dict) else None
+        segments = segments[length:]
+    return keys
 
 
 def _index(items: list[Any], key: str, override: str) -> int:

@@ -141,6 +141,8 @@ def get(settings: Any, path: str) -> Any:
 def _put(raw: dict[str, Any], defaults: dict[str, Any], segments: Sequence[str], value: Any) -> None:
     """Set a value; a list of which one item is set is taken whole from ``defaults`` where it is not written."""
     at: Any = raw
+    if len(segments) > 1 and isinstance(get(defaults, ".".join(segments[:-1])), list):
+        get(defaults, ".".join(segments))  # a list has no other places
     for depth, segment in enumerate(segments[:-1], 1):
         if isinstance(at, dict) and not isinstance(at.get(segment), dict | list):
             whole = get(defaults, ".".join(segments[:depth]))
@@ -164,6 +166,10 @@ def _check_values(experiment: Experiment, path: str, dimension: Dimension, regis
     try:
         vary(experiment, {path: dimension.low + 0.5}, registry)
     except ConfigurationError:
+        if dimension.step is not None and dimension.step % 1:
+            raise ConfigurationError(
+                f"it takes whole numbers only, so step must be one, got {dimension.step:g}"
+            ) from None
         return True
     return isinstance(dimension.step, int)
 

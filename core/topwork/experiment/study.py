@@ -20,6 +20,19 @@ def a_number(raw: object) -> int | float:
     return raw
 
 
+def an_objective(raw: object) -> str | list[str]:
+    """Check that this is an objective, or a list of some that differ."""
+    given = raw if isinstance(raw, list) else [raw]
+    texts = [text for text in given if isinstance(text, str)]
+    if not texts or len(texts) < len(given):
+        raise ValueError(f"this must be an objective, such as sentiment/accuracy, or a list of some, got {raw!r}")
+    for text in texts:
+        parse_objective(text)
+    if len(set(texts)) < len(texts):
+        raise ValueError(f"objectives must differ, got {', '.join(texts)}")
+    return texts if isinstance(raw, list) else texts[0]
+
+
 Number = Annotated[int | float, PlainValidator(a_number)]
 
 #: What a study may not search: it would judge trials on different rows, or has no bearing on their results.
@@ -47,6 +60,8 @@ class Dimension(Section):
         if self.choices is not None:
             if self.model_fields_set != {"choices"}:
                 raise ValueError("give either low and high, or choices")
+            if not all(map(_is_finite, self.choices)):
+                raise ValueError(f"choices must be finite, got {self.choices}")
             if any(choice in self.choices[:number] for number, choice in enumerate(self.choices)):
                 raise ValueError(f"choices must differ, got {self.choices}")
             return self
@@ -102,7 +117,7 @@ class Study(Section):
     """
 
     search: dict[str, Dimension] = Field(min_length=1)
-    objective: str | Annotated[list[str], Field(min_length=1)]
+    objective: Annotated[str | list[str], PlainValidator(an_objective)]
     trials: Count = 30
     workers: Count = 2
     sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
@@ -129,16 +144,6 @@ class Study(Section):
             raise ValueError(f"a setting can be searched once only, but {'; '.join(inside)}")
         return search
 
-    @field_validator("objective")
-    @classmethod
-    def _are_objectives(cls, objective: str | list[str]) -> str | list[str]:
-        texts = [objective] if isinstance(objective, str) else objective
-        for text in texts:
-            parse_objective(text)
-        if len(set(texts)) < len(texts):
-            raise ValueError(f"objectives must differ, got {', '.join(texts)}")
-        return objective
-
     @field_validator("seeds")
     @classmethod
     def _differ(cls, seeds: list[int] | None) -> list[int] | None:
@@ -162,6 +167,12 @@ class Study(Section):
     def objectives(self) -> list[str]:
         """The objectives, of which there is one at least."""
         return [self.objective] if isinstance(self.objective, str) else self.objective
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, list | dict):
+        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _is_multiple(distance: float, step: float) -> bool:

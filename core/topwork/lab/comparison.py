@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from topwork.engine.comparison import Difference, difference, differing, mean_over_seeds, why_not_comparable
+from topwork.engine.comparison import Difference, difference, differing, metrics_of, why_not_comparable
 from topwork.engine.evaluation import Estimate, estimate
 from topwork.errors import ConfigurationError, PluginError
 from topwork.interfaces.head import Metric
@@ -39,6 +39,7 @@ def compare(runs: Sequence[str], *, uri: str | None = None) -> Comparison:
 
     Raises:
         ConfigurationError: a run is not there, or they cannot be compared.
+        PluginError: a run's head is not installed.
         StorageError: the store cannot be read.
     """
     if len(set(runs)) < max(2, len(runs)):
@@ -50,11 +51,12 @@ def compare(runs: Sequence[str], *, uri: str | None = None) -> Comparison:
             raise ConfigurationError(f"runs {finished[0].name} and {run.name} cannot be compared: {why}")
     estimates, differences = {}, {}
     for task in (task for task in first.classes if all(task in other.classes for other in others)):
-        targets = first.targets[task]
-        for metric in _metrics(finished[0], task):
-            name = f"{task}/{metric.name}"
-            estimates[name] = [estimate(metric, one.outputs[task], targets) for one in (first, *others)]
-            differences[name] = [difference(metric, first.outputs[task], one.outputs[task], targets) for one in others]
+        targets, metrics = first.targets[task], [_metrics(run, task) for run in finished]  # heads may differ
+        for metric in (metric for metric in metrics[0] if all(metric in others_have for others_have in metrics)):
+            by_run = [(having[metric], run.judged.outputs[task]) for having, run in zip(metrics, finished, strict=True)]
+            name = f"{task}/{metric}"
+            estimates[name] = [estimate(of, outputs, targets) for of, outputs in by_run]
+            differences[name] = [difference(by_run[0], one, targets) for one in by_run[1:]]
     return Comparison(
         names=tuple(run.name for run in finished),
         split=first.split,
@@ -64,12 +66,11 @@ def compare(runs: Sequence[str], *, uri: str | None = None) -> Comparison:
     )
 
 
-def _metrics(run: FinishedRun, task: str) -> Sequence[Metric]:
-    """What the head of a run's task measures."""
+def _metrics(run: FinishedRun, task: str) -> dict[str, Metric]:
+    """What the head of a run's task measures, by name."""
     registry = discover()
     try:
         head = registry.heads.parse(run.heads[task], problems=registry.problems)
     except ValueError as fault:  # pydantic's is one too
         raise PluginError(f"run {run.name} needs the head of its task {task}: {fault}") from None
-    metrics = head.build(run.judged.width, run.judged.classes[task]).metrics
-    return [mean_over_seeds(metric, run.judged.seeds) for metric in metrics]
+    return metrics_of(head, run.judged, task)

@@ -125,7 +125,10 @@ class Observers(Observer):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit(143), so that what is open gets closed; afterwards all is as it was."""
+    """Turn SIGTERM and SIGHUP into SystemExit, so that what is open gets closed; afterwards all is as it was.
+
+    A SIGHUP that is ignored, as under nohup, stays so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals reach the main thread only
         return
@@ -133,11 +136,13 @@ def terminable() -> Iterator[None]:
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in asked}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _finished(prepared: Prepared) -> TrainedModel:

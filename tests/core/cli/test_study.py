@@ -126,7 +126,7 @@ def test_a_terminal_shows_the_best_trials_and_a_bar(tmp_path: Path) -> None:
     os.close(parent)
     assert process.wait() == 0
     text = ESCAPES.sub("", shown.decode())
-    assert re.search(r"\d running, 0 pruned, 0 failed; trials .* [123]/4", text)
+    assert re.search(r"\d running, 0 pruned, 0 failed; trials .* [0-4]/4", text)
     assert "heads_lr" in text
     assert not re.search(r"trial \d: heads_lr", text)  # those lines are for logs
 

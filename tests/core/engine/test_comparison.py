@@ -46,14 +46,16 @@ def judged(targets: torch.Tensor, right: list[bool], task: str = "mood") -> Judg
 def test_equal_models_do_not_differ(targets: torch.Tensor) -> None:
     outputs = outputs_with([row % 3 > 0 for row in range(100)], targets)
     for metric, p in ((ACCURACY, 1.0), (MACRO_F1, None)):
-        assert difference(metric, outputs, outputs, targets) == Difference(0.0, 0.0, 0.0, p)
+        assert difference((metric, outputs), (metric, outputs), targets) == Difference(0.0, 0.0, 0.0, p)
 
 
 def test_the_difference_is_second_minus_first(targets: torch.Tensor) -> None:
     first = outputs_with([row >= 30 for row in range(100)], targets)
     second = outputs_with([row >= 10 for row in range(100)], targets)
     for metric in (ACCURACY, MACRO_F1):
-        there, back = (difference(metric, *pair, targets) for pair in ((first, second), (second, first)))
+        there, back = (
+            difference((metric, one), (metric, other), targets) for one, other in ((first, second), (second, first))
+        )
         assert there.value == pytest.approx(0.2, abs=1e-6)
         assert there.low == pytest.approx(-back.high, abs=1e-6)
         assert there.high == pytest.approx(-back.low, abs=1e-6)
@@ -64,7 +66,7 @@ def test_pairing_makes_the_interval_that_of_the_rows_that_differ(targets: torch.
     """Of 100 rows 40 are wrong for both, and 5 more for the first: the spread is that of 5 in 100."""
     first = outputs_with([row >= 45 for row in range(100)], targets)
     second = outputs_with([row >= 40 for row in range(100)], targets)
-    found = difference(ACCURACY, first, second, targets)
+    found = difference((ACCURACY, first), (ACCURACY, second), targets)
     expected = 1.96 * (0.05 * 0.95 / 100) ** 0.5
     assert found.low == pytest.approx(0.05 - expected, abs=0.012)
     assert found.high == pytest.approx(0.05 + expected, abs=0.012)
@@ -75,7 +77,7 @@ def test_the_test_of_mcnemar_counts_the_rows_that_only_one_gets_right(won: int, 
     targets = torch.arange(60) % 2
     first = outputs_with([row >= won for row in range(60)], targets)
     second = outputs_with([not won <= row < won + lost for row in range(60)], targets)
-    p = difference(ACCURACY, first, second, targets).p
+    p = difference((ACCURACY, first), (ACCURACY, second), targets).p
     assert p == pytest.approx(binomtest(won, won + lost).pvalue)
 
 

@@ -125,6 +125,12 @@ def test_an_experiment_made_in_python_can_be_varied(registry: Registry) -> None:
         ),
         ("training.epochs: {low: 1, high: 20.5}", "training.epochs: input should be a valid integer, got 20.5"),
         (
+            "training.epochs: {low: 19, high: 21, step: 0.5}",
+            "it takes whole numbers only, so step must be one, got 0.5",
+        ),
+        ("freeze.patterns.5: {choices: [layer.5]}", "the experiment has no setting freeze.patterns.5"),
+        ("freeze.patterns.x: {choices: [layer.5]}", "the experiment has no setting freeze.patterns.x"),
+        (
             "optimizer.heads_lr: {low: 1e-2, high: 1e-1}",
             "the experiment's own value, 0.001, is not among 0.01 to 0.1, but the first trial has it; "
             "widen the search, or change the setting",
@@ -169,6 +175,12 @@ def test_all_faults_are_told_at_once(load: Load, registry: Registry) -> None:
         ("a.b: {low: 0, high: 1, step: 0}", {}, "study.search.a.b: step must be above 0, got 0"),
         ("a.b: {low: 0, high: 1, step: 0.3}", {}, "study.search.a.b: high must be some steps above low, but 1 is not"),
         ("a.b: {choices: [1, 1]}", {}, "study.search.a.b: choices must differ, got [1, 1]"),
+        ("a.b: {choices: [1.0, .inf]}", {}, "study.search.a.b: choices must be finite, got [1.0, inf]"),
+        (
+            "a.b: {choices: [1]}",
+            {"objective": 3},
+            "study.objective: this must be an objective, such as sentiment/accuracy, or a list of some, got 3",
+        ),
         ("a.b: {low: yes, high: 1}", {}, "study.search.a.b.low: this must be a finite number, got 'yes'"),
         ("a.b: {low: true, high: 1}", {}, "study.search.a.b.low: this must be a finite number, got True"),
         ("a.b: {lwo: 1, high: 2}", {}, "study.search.a.b.lwo: unknown key; did you mean low?"),
@@ -229,6 +241,14 @@ def test_the_study_section_has_no_part_in_a_training(load: Load, write: Write) -
     without = load_experiment(write("plain.yaml", PLAIN))
     assert with_study.dump() == without.dump()
     assert with_study.written() == without.written()
+
+
+def test_one_range_can_be_overridden(write: Write) -> None:
+    file = write("study.yaml", QUICKSTART.read_text(encoding="utf-8"))
+    experiment = load_experiment(file, ["study.search.optimizer.heads_lr.low=0.0005", "study.trials=3"])
+    assert experiment.study is not None
+    assert experiment.study.search["optimizer.heads_lr"].low == 0.0005
+    assert experiment.study.search["optimizer.heads_lr"].high == 1e-2
 
 
 def test_names_are_as_short_as_they_can_be() -> None:

@@ -10,8 +10,8 @@ from topwork.errors import ConfigurationError
 from topwork.experiment.schema import SPLITS, Experiment
 from topwork.experiment.search import Searched, study_of, vary
 from topwork.experiment.study import Study
-from topwork.lab.study.trial import check_objectives, seeds_of, vary_trial
-from topwork.lab.tracking.run_log import flatten
+from topwork.lab.study.trial import check_objectives, most_epochs, seeds_of, vary_trial
+from topwork.lab.tracking.store import flatten
 from topwork.registry import Registry
 
 #: Settings without a bearing on results, or that stand in the identity otherwise.
@@ -52,12 +52,12 @@ class Checked:
     @property
     def digest(self) -> str:
         """The sha256 of the data's files."""
-        return " ".join(self.prepared.dataset.digests.values())
+        return self.prepared.dataset.digest
 
     @property
     def epochs(self) -> int:
         """Of a trial at most, all seeds together."""
-        return self.experiment.training.epochs * len(seeds_of(self.experiment))
+        return most_epochs(self.experiment)
 
     @property
     def identity(self) -> dict[str, str]:

@@ -76,7 +76,8 @@ def study(experiment: Experiment, *, observer: StudyObserver | None = None) -> S
     searched = find_searched(experiment, registry)
     url = url_of(experiment)
     with terminable(), reported(url), ExitStack() as at_the_end:
-        crew = Crew(folder_of(experiment), study_of(experiment).workers)
+        section = study_of(experiment)
+        crew = Crew(folder_of(experiment), min(section.workers, section.trials))
         at_the_end.callback(crew.dismiss)
         store = open_store(experiment) if experiment.tracking.enabled else None
         crew.hire()  # they import what they need while the study is checked and texts are encoded
@@ -93,6 +94,7 @@ def study(experiment: Experiment, *, observer: StudyObserver | None = None) -> S
             epochs=checked.epochs,
         )
         ledger.since = started
+        ledger.take_up_failures()
         log = _open_log(store, ledger, checked) if store else None
         begun = Begun(checked, crew, ledger, log, started)
         try:
@@ -100,7 +102,7 @@ def study(experiment: Experiment, *, observer: StudyObserver | None = None) -> S
             result = _report(begun, encoding_seconds)
         except BaseException:
             if log:
-                log.close("KILLED")
+                log.close("FINISHED" if len(ledger.finished()) >= ledger.wanted else "KILLED")
             raise
         if log:
             log.close("FINISHED")
@@ -126,7 +128,11 @@ def _train(begun: Begun, bench: Workbench, observer: StudyObserver) -> float:
 
 
 def _encode_ahead(checked: Checked, bench: Workbench, observer: Observer) -> float:
-    """Encode what the store is to have, with all threads, before workers of one thread want it."""
+    """Encode what the store is to have, with all threads, before workers of one thread want it.
+
+    Raises:
+        StorageError: the store holds something else, or is required and cannot serve.
+    """
     prepared = checked.prepared
     phase = prepared.plan.phases[0]
     device = make_accelerator(prepared.experiment.training).device
@@ -139,7 +145,11 @@ def _encode_ahead(checked: Checked, bench: Workbench, observer: Observer) -> flo
 
 
 def _conduct(begun: Begun, observer: StudyObserver) -> None:
-    """Let workers train until all trials are finished, or there is a reason to end."""
+    """Let workers train until all trials are finished, or there is a reason to end.
+
+    Raises:
+        StudyError: workers break down one after another.
+    """
     crew, ledger, job = begun.crew, begun.ledger, begun.job
     finished = -1
     while True:
@@ -192,7 +202,7 @@ def _report(begun: Begun, encoding_seconds: float) -> StudyResult:
     files = {number: checked.folder / ("best.yaml" if single else f"best-{number}.yaml") for number in best}
     for number, path in files.items():
         write_experiment(path, by_number[number], checked)
-    judgements, warnings = _judge(begun, own, best)
+    judgements, warnings = _judge(begun, trials, own=own, best=best)
     result = StudyResult(
         name=checked.name,
         folder=checked.folder,
@@ -216,14 +226,19 @@ def _report(begun: Begun, encoding_seconds: float) -> StudyResult:
     return result
 
 
-def _judge(begun: Begun, own: int | None, best: list[int]) -> tuple[dict[int, Judgement], list[str]]:
+def _judge(
+    begun: Begun, trials: list[Trial], *, own: int | None, best: list[int]
+) -> tuple[dict[int, Judgement], list[str]]:
     """Measure the best trials on the test rows; and say what went wrong on the way."""
     checked, log = begun.checked, begun.log
     said = begun.crew.said()
     warnings = [f"workers said:\n{said}"] if said else []
+    if len(trials) < begun.ledger.wanted and begun.deadline is not None and time.time() > begun.deadline:
+        warnings.append(f"ended by study.timeout after {len(trials)} of {begun.ledger.wanted} trials")
     if "test" not in checked.prepared.dataset.parts:
         return {}, [*warnings, "there are no test rows, so what the best values are worth on other texts is not known"]
-    judgements, missing = judge(best, own, checked, begun.ledger, log.store if log else None)
+    wanted = [trial for trial in trials if trial.number in best or trial.number == own]
+    judgements, missing = judge(wanted, own, checked, begun.ledger, log.store if log else None)
     return judgements, [*warnings, *missing]
 
 
@@ -255,10 +270,9 @@ def _complain(begun: Begun, result: StudyResult) -> None:
             "mend that, then run the same command to go on",
             result,
         )
-    if not result.best and failed:
-        raise FailedStudyError(
-            f"no trial of study {result.name} is complete; the last that failed: {_last_reason(failed)}", result
-        )
+    if not result.best:
+        reason = f"; the last that failed: {_last_reason(failed)}" if failed else ""
+        raise FailedStudyError(f"no trial of study {result.name} is complete{reason}", result)
 
 
 def _last_reason(failed: list[Trial]) -> str:

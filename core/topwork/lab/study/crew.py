@@ -1,19 +1,22 @@
 """A study's worker processes: begun, watched, replaced, and never left behind."""
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
-from topwork.errors import StudyError
+from topwork.errors import StorageError, StudyError
 from topwork.lab.study.worker_job import Job
 
 #: Seconds that workers have to finish a batch and write down what they did, before they are killed.
 PATIENCE = 20
 
-#: How many workers in a row may end with an error while no trial is finished.
-BROKEN = 3
+#: How many workers in a row may break down while no trial is finished, for each worker that there should be. It is
+#: more than the deaths that a trial is granted, so that a trial that kills its workers fails and the study goes on.
+BROKEN = 5
 
 
 class Crew:
@@ -30,10 +33,13 @@ class Crew:
         self.broken = 0
 
     def hire(self) -> None:
-        """Begin as many processes as are missing. What they import takes them some seconds; a job can wait."""
+        """Begin as many processes as are missing. What they import takes them some seconds; a job can wait.
+
+        Raises:
+            StorageError: the study's folder cannot be written.
+        """
         while len(self.processes) < self.count:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.log.open("a", encoding="utf-8") as log:
+            with self._open_log() as log:
                 self.processes.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "topwork.lab.study.worker"],
@@ -68,9 +74,10 @@ class Crew:
             if process.returncode == 0 or not wanted:
                 continue
             self.broken += 1
-            if self.broken >= BROKEN:
+            if self.broken >= BROKEN * self.count:
                 raise StudyError(
-                    f"{BROKEN} workers broke down and no trial was finished; the last one said: {self.said()}"
+                    f"{self.broken} workers broke down and no trial was finished; the last one ended with "
+                    f"{_in_words(process.returncode)}, and they said:\n{self.said() or 'nothing'}"
                 )
             before = len(self.processes)
             self.hire()
@@ -92,10 +99,22 @@ class Crew:
         if self.log.exists() and not self.log.read_text(encoding="utf-8").strip():
             self.log.unlink()
 
+    def _open_log(self) -> TextIO:
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            return self.log.open("a", encoding="utf-8")
+        except OSError as fault:
+            raise StorageError(f"{self.log.parent} cannot be written: {fault.strerror or fault}") from None
+
     def said(self) -> str:
         """The last lines that workers wrote to their log, and where it is; nothing where they wrote none."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if self.log.exists() else []
         return "\n".join([*lines[-5:], f"(all of it is in {self.log})"]) if lines else ""
+
+
+def _in_words(code: int) -> str:
+    """Say how a process ended."""
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
 
 
 def _environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import random
+import secrets
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ STATES: dict[TrialState, State] = {
 }
 
 #: Names of what is noted about a study and its trials.
-IDENTITY, PARENT = "topwork.identity", "topwork.mlflow_run"
+IDENTITY, ID, PARENT = "topwork.identity", "topwork.id", "topwork.mlflow_run"
 PROCESS, REASON, LOST, RETRY_OF, DIED, RUN = "process", "reason", "lost", "retry_of", "deaths", "mlflow_run"
 
 
@@ -68,7 +69,7 @@ class Ledger:
         with locked(self.storage):
             self.sweep()
             trials = self.trials()
-            taken = sum(counts(trial) or trial.state == TrialState.RUNNING for trial in trials)
+            taken = len(finished_of(trials)) + sum(trial.state == TrialState.RUNNING for trial in trials)
             late = deadline is not None and time.time() > deadline
             if (late and taken) or taken >= self.wanted or self.failures_in_a_row(trials) >= FAILURES:
                 return None
@@ -79,6 +80,7 @@ class Ledger:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Heartbeat of storage")  # they are recorded by the worker
                 trial = self.study.ask()
+            self.beat(trial.number)
             trial.set_user_attr(PROCESS, this_process())
             for searched in self.searched:
                 suggest(trial, searched)
@@ -105,6 +107,21 @@ class Ledger:
         trial.set_user_attr(LOST, "interrupted")
         self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
+    def beat(self, number: int) -> None:
+        """Give a sign of life for a trial, so that other machines know that it is being trained."""
+        study_id = self.storage.get_study_id_from_name(self.study.study_name)
+        self.storage.record_heartbeat(self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+    def take_up_failures(self) -> None:
+        """Give trials another chance whose failures ended the study: whoever goes on has mended something."""
+        with locked(self.storage):
+            finished = self.finished()
+            streak = failures_at_the_end(finished)
+            if len(streak) < FAILURES and len(streak) < len(finished):
+                return
+            for trial in streak:
+                self.study.enqueue_trial(dict(trial.params), user_attrs={RETRY_OF: trial.number})
+
     def sweep(self) -> None:
         """Fail the trials of dead processes and see to it that all that are lost are taken up again.
 
@@ -127,11 +144,16 @@ class Ledger:
                 self.study.enqueue_trial(values, user_attrs={RETRY_OF: trial.number, DIED: deaths})
 
     @property
+    def id(self) -> str:
+        """What tells this study from others of its name in other databases."""
+        return str(self.study.user_attrs[ID])
+
+    @property
     def wanted(self) -> int:
         """How many trials count at the end; of a grid, no more than it has points."""
         if self.settings.sampler != "grid":
             return self.settings.trials
-        return min(self.settings.trials, math.prod(len(points_of(searched)) for searched in self.searched))
+        return min(self.settings.trials, math.prod(points_of(searched) for searched in self.searched))
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, the lost and the waiting ones too."""
@@ -139,7 +161,7 @@ class Ledger:
 
     def finished(self) -> list[FrozenTrial]:
         """The trials that count."""
-        return [trial for trial in self.trials() if counts(trial)]
+        return finished_of(self.trials())
 
     def running(self) -> list[FrozenTrial]:
         """The trials that are being trained."""
@@ -157,9 +179,7 @@ class Ledger:
 
     def failures_in_a_row(self, trials: Sequence[FrozenTrial]) -> int:
         """How many of the trials that finished last failed, since this began."""
-        finished = [trial for trial in trials if counts(trial) and ended(trial) >= self.since]
-        latest_first = sorted(finished, key=ended, reverse=True)
-        return len(list(itertools.takewhile(lambda trial: trial.state == TrialState.FAIL, latest_first)))
+        return len(failures_at_the_end([trial for trial in finished_of(trials) if ended(trial) >= self.since]))
 
     @property
     def _names(self) -> set[str]:
@@ -168,13 +188,12 @@ class Ledger:
     def _next_point(self, trials: Sequence[FrozenTrial]) -> dict[str, Label]:
         """Return a point of the grid that no trial has, in an order that goes everywhere early."""
         tried = [trial.params for trial in trials]
-        axes = {searched.name: points_of(searched) for searched in self.searched}
-        size = math.prod(map(len, axes.values()))
+        size = math.prod(map(points_of, self.searched))
         for index in random.Random(self.study.study_name).sample(range(size), min(size, len(trials) + 1)):
             point = {}
-            for name, points in axes.items():
-                index, place = divmod(index, len(points))
-                point[name] = points[place]
+            for searched in self.searched:
+                index, place = divmod(index, points_of(searched))
+                point[searched.name] = point_of(searched, place)
             if point not in tried:
                 return point
         raise AssertionError("there are more points than trials")
@@ -212,6 +231,7 @@ def open_ledger(
             study = optuna.create_study(study_name=name, storage=storage, directions=directions)
         trials = study.get_trials(deepcopy=False)
         if IDENTITY not in study.user_attrs and not trials:
+            study.set_user_attr(ID, secrets.token_hex(8))
             study.set_user_attr(IDENTITY, json.dumps(given))
         _check_identity(study, given, shown(storage.url))
         if not trials:
@@ -225,6 +245,18 @@ def load_ledger(
     """Join a study that another process has opened."""
     study = optuna.load_study(study_name=name, storage=storage)
     return Ledger(study, storage, settings, searched, epochs=epochs)
+
+
+def finished_of(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that count, without failed ones that were given another chance."""
+    taken_up = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    return [trial for trial in trials if counts(trial) and trial.number not in taken_up]
+
+
+def failures_at_the_end(finished: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that failed since the last that did not."""
+    latest_first = sorted(finished, key=ended, reverse=True)
+    return list(itertools.takewhile(lambda trial: trial.state == TrialState.FAIL, latest_first))[::-1]
 
 
 def counts(trial: FrozenTrial) -> bool:
@@ -262,17 +294,23 @@ def values_of(params: Mapping[str, Any], searched: Sequence[Searched]) -> dict[s
     return {one.path: one.value(params[one.name]) for one in searched}
 
 
-def points_of(searched: Searched) -> list[Label]:
-    """The values that a grid has of one setting."""
+def points_of(searched: Searched) -> int:
+    """How many values a grid has of one setting."""
     dimension = searched.dimension
     if dimension.choices is not None:
-        return list(searched.labels)
+        return len(dimension.choices)
     assert dimension.low is not None and dimension.high is not None and dimension.step is not None
-    steps = round((dimension.high - dimension.low) / dimension.step)
-    points = [dimension.low + number * dimension.step for number in range(steps + 1)]
-    # as the study's other trials write it, without the dust of adding
-    rounded = [float(f"{point:.12g}") for point in points]
-    return [int(point) for point in rounded] if searched.integer else list(rounded)
+    return round((dimension.high - dimension.low) / dimension.step) + 1
+
+
+def point_of(searched: Searched, number: int) -> Label:
+    """Return one of the values that a grid has of one setting, from 0."""
+    dimension = searched.dimension
+    if dimension.choices is not None:
+        return list(searched.labels)[number]
+    assert dimension.low is not None and dimension.step is not None
+    point = float(f"{dimension.low + number * dimension.step:.12g}")  # without the dust of adding
+    return int(point) if searched.integer else point
 
 
 def _check_identity(study: optuna.Study, given: Mapping[str, str], where: str) -> None:

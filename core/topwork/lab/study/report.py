@@ -7,13 +7,14 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 from ruamel.yaml import YAML
+from torch import Tensor
 
-from topwork.engine.comparison import Judged, difference, mean_over_seeds
+from topwork.engine.comparison import Judged, difference, digest_of_texts, metrics_of
 from topwork.engine.evaluation import estimate
-from topwork.experiment.schema import Experiment
+from topwork.experiment.schema import FILE_FIELDS, Experiment
 from topwork.experiment.search import Searched, get
 from topwork.files import write_file
-from topwork.interfaces.head import Head
+from topwork.interfaces.head import Metric
 from topwork.lab.study.checking import Checked
 from topwork.lab.study.ledger import REASON, RUN, STATES, Ledger, values_of
 from topwork.lab.study.result import Judgement, Trial
@@ -91,44 +92,75 @@ def write_experiment(path: Path, trial: Trial, checked: Checked) -> None:
     Raises:
         StorageError: it could not be written.
     """
+    written = _varied(trial, checked).written()
+    for source in written["data"].values():
+        for field in FILE_FIELDS:
+            if source.get(field):  # that of an experiment made in Python may be relative to this folder
+                source[field] = str(Path(source[field]).absolute())
     buffer = io.StringIO()
-    YAML().dump(_varied(trial, checked).written(), buffer)
+    YAML().dump(written, buffer)
     head = f"# topwork train {path}\n#\n# Trial {trial.number} of study {checked.name}.\n"
     write_file(path, (head + buffer.getvalue()).encode())
 
 
 def judge(
-    numbers: Sequence[int], own: int | None, checked: Checked, ledger: Ledger, store: Store | None
+    trials: Sequence[Trial], own: int | None, checked: Checked, ledger: Ledger, store: Store | None
 ) -> tuple[dict[int, Judgement], list[str]]:
-    """Measure trials on the test rows, each against ``own``; and say of which the outputs cannot be had."""
+    """Measure trials on the test rows, each against ``own``; and say of which the outputs cannot be had.
+
+    Raises:
+        StorageError: outputs are damaged.
+    """
+    texts = digest_of_texts(checked.prepared.dataset.parts["test"].texts)
     runs = {trial.number: trial.user_attrs.get(RUN) for trial in ledger.finished()}
     judged: dict[int, Judged] = {}
     warnings = []
-    for number in dict.fromkeys([*numbers, *([own] if own is not None else [])]):
-        path, run_id = judged_file(checked.folder, number), runs.get(number)
+    for trial in trials:
+        path, run_id = judged_file(checked.folder, ledger.id, trial.number), runs.get(trial.number)
         content = path.read_bytes() if path.exists() else None
         if content is None and store and run_id:  # another machine trained it
             content = fetch_judged(store, run_id, JUDGED)
-        if content is None:
-            warnings.append(f"the outputs of trial {number} on the test rows are on the machine that trained it")
+        one = Judged.from_bytes(content, name=str(path)) if content is not None else None
+        if one is None:
+            warnings.append(
+                f"the outputs of trial {trial.number} on the test rows are with the machine that trained it"
+            )
+        elif one.texts != texts:
+            warnings.append(f"the outputs of trial {trial.number} are of other test rows and are left out")
         else:
-            judged[number] = Judged.from_bytes(content, name=str(path))
-    reference = judged.get(own) if own is not None else None
-    heads = checked.prepared.model.tasks
-    return {number: _judgement(one, reference, heads, is_own=number == own) for number, one in judged.items()}, warnings
+            judged[trial.number] = one
+    measures = {one.number: _measures(one, judged[one.number], checked) for one in trials if one.number in judged}
+    reference = measures.get(own) if own is not None else None
+    return {
+        number: _judgement(one, None if number == own else reference, judged[number])
+        for number, one in measures.items()
+    }, warnings
 
 
-def _judgement(one: Judged, reference: Judged | None, heads: Mapping[str, Head], *, is_own: bool) -> Judgement:
-    judgement = Judgement({})
-    for task, head in heads.items():
-        for metric in (mean_over_seeds(metric, one.seeds) for metric in head.metrics):
-            name = f"{task}/{metric.name}"
-            judgement.estimates[name] = estimate(metric, one.outputs[task], one.targets[task])
-            if reference and not is_own:
-                judgement.gains[name] = difference(
-                    metric, reference.outputs[task], one.outputs[task], one.targets[task]
-                )
-    return judgement
+def _measures(trial: Trial, judged: Judged, checked: Checked) -> dict[str, tuple[Metric, Tensor]]:
+    """Return the metrics of a trial's own heads, by ``<task>/<metric>``, with the outputs that they judge."""
+    heads = {name: task.head for name, task in _varied(trial, checked).tasks.items()}
+    return {
+        f"{task}/{name}": (metric, judged.outputs[task])
+        for task, head in heads.items()
+        for name, metric in metrics_of(head, judged, task).items()
+    }
+
+
+def _judgement(
+    measures: Mapping[str, tuple[Metric, Tensor]],
+    reference: Mapping[str, tuple[Metric, Tensor]] | None,
+    judged: Judged,
+) -> Judgement:
+    targets = {name: judged.targets[name.rpartition("/")[0]] for name in measures}
+    return Judgement(
+        estimates={name: estimate(*measure, targets[name]) for name, measure in measures.items()},
+        gains={
+            name: difference(reference[name], measure, targets[name])
+            for name, measure in measures.items()
+            if reference and name in reference
+        },
+    )
 
 
 def _score(value: float, *, rising: bool) -> float:

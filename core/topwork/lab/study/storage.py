@@ -11,6 +11,7 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.errors import StorageError
@@ -30,18 +31,20 @@ def open_storage(url: str) -> RDBStorage:
         StorageError: it cannot be reached, or its driver is not installed.
     """
     local = is_local(url)
+    if local and sqlite_path(url) is None:
+        raise StorageError(f"study.storage {url} is kept in memory, where workers cannot share it; give a file")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for attempt in range(TRIES):
         try:
-            if local:
-                sqlite_path(url).parent.mkdir(parents=True, exist_ok=True)
+            if file := sqlite_path(url):
+                file.parent.mkdir(parents=True, exist_ok=True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # that is, of heartbeats
                 return RDBStorage(
                     url,
                     engine_kwargs={"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True},
-                    heartbeat_interval=None if local else HEARTBEAT,
-                    grace_period=None if local else GRACE,
+                    heartbeat_interval=HEARTBEAT,
+                    grace_period=GRACE,
                 )
         except ImportError as fault:
             hint = "; pip install 'topwork[postgresql]'" if "psycopg" in str(fault) else ""
@@ -82,8 +85,8 @@ def reported(url: str) -> Iterator[None]:
 @contextmanager
 def locked(storage: RDBStorage) -> Iterator[None]:
     """Let one process at a time, of any machine, hand out trials. The lock ends with the process that holds it."""
-    if is_local(storage.url):
-        with FileLock(f"{sqlite_path(storage.url)}.lock"):
+    if file := sqlite_path(storage.url):
+        with FileLock(f"{file}.lock"):
             yield
         return
     with storage.engine.begin() as connection:  # a row that Optuna never writes again
@@ -93,18 +96,20 @@ def locked(storage: RDBStorage) -> Iterator[None]:
 
 def is_local(url: str) -> bool:
     """Whether the database is a file of this machine."""
-    return url.startswith("sqlite:///")
+    try:
+        return make_url(url).get_backend_name() == "sqlite"
+    except SQLAlchemyError:
+        return False  # what is wrong with it is told when it is opened
 
 
-def sqlite_path(url: str) -> Path:
-    """The file of a local database."""
-    return Path(url.removeprefix("sqlite:///"))
+def sqlite_path(url: str) -> Path | None:
+    """The file of a local database; None for another."""
+    name = make_url(url).database if is_local(url) else None
+    return Path(name) if name and name != ":memory:" else None
 
 
 def shown(url: str) -> str:
     """Return a URL that may be shown and logged, without its password."""
-    from sqlalchemy.engine import make_url
-
     try:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:

@@ -122,6 +122,13 @@ def seeds_of(experiment: Experiment) -> list[int]:
     return study_of(experiment).seeds or [experiment.training.seed]
 
 
+def most_epochs(experiment: Experiment) -> int:
+    """How many epochs a trial may have, all seeds together."""
+    searched = study_of(experiment).search.get("training.epochs")
+    epochs: list[int] = [experiment.training.epochs, *(searched.extremes if searched else [])]
+    return max(epochs) * len(seeds_of(experiment))
+
+
 def validation_metrics(epoch: Epoch) -> dict[str, float]:
     """The metrics of an epoch that objectives name."""
     return {

@@ -9,21 +9,23 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
 import torch
+from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
+from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.engine.workbench import Workbench
-from topwork.errors import StorageError, TopworkError
+from topwork.errors import DataError, StorageError, TopworkError
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import find_searched, study_of
 from topwork.files import write_file
 from topwork.lab.study.ledger import RUN, Ledger, load_ledger, values_of
-from topwork.lab.study.storage import HEARTBEAT, is_local, open_storage
-from topwork.lab.study.trial import Outcome, seeds_of, train_trial, vary_trial
+from topwork.lab.study.storage import HEARTBEAT, open_storage
+from topwork.lab.study.trial import Outcome, most_epochs, seeds_of, train_trial, vary_trial
 from topwork.lab.study.worker_job import Job, judged_file
 from topwork.lab.tracking.store import Store, store_of
 from topwork.lab.tracking.study_log import TrialLog, open_trial_log
@@ -49,17 +51,19 @@ class Worker:
         self.study = study_of(self.experiment)
         self.searched = find_searched(self.experiment, self.registry)
         self.storage: RDBStorage = open_storage(job.storage)
-        epochs = self.experiment.training.epochs * len(seeds_of(self.experiment))
+        epochs = most_epochs(self.experiment)
         self.ledger: Ledger = load_ledger(self.storage, job.name, self.study, self.searched, epochs=epochs)
         self.ledger.since = job.since
         self.store: Store | None = store_of(job.tracked.uri, job.tracked.experiment_id) if job.tracked else None
         self.bench = Workbench()
-        self.bench.prepare(self.experiment)  # the first trial's parts, before it is on the clock
+        prepared = self.bench.prepare(self.experiment)  # the first trial's parts, before it is on the clock
+        if prepared.dataset.digest != job.digest:
+            raise DataError("the data has changed since the study began; put it back, or begin another study")
 
     def work(self) -> None:
         """Train trials until there are no more, or until stopped."""
         while not self.stop.is_set() and (trial := self.ledger.ask(deadline=self.job.deadline)) is not None:
-            with beating(self.storage, self.job.name, trial.number):
+            with beating(self.ledger, trial.number):
                 self.train(trial)
 
     def train(self, trial: optuna.Trial) -> None:
@@ -91,8 +95,8 @@ class Worker:
             if log:
                 log.end("pruned")
             self.ledger.prune(trial)
-        except StorageError:
-            raise  # the store or a disk; the next trial would fare no better
+        except (StorageError, SQLAlchemyError, OptunaError):
+            raise  # a disk or a database; the next trial would fare no better, and this one is taken up again
         except Exception as fault:  # a plugin, torch, or memory; the study goes on
             reason = str(fault) if isinstance(fault, TopworkError) else f"{type(fault).__name__}: {fault}"
             if log:
@@ -115,27 +119,21 @@ class Worker:
 
     def _keep(self, trial: optuna.Trial, outcome: Outcome, values: Mapping[str, Any], log: TrialLog | None) -> None:
         if outcome.judged:
-            write_file(judged_file(self.job.folder, trial.number), outcome.judged.to_bytes())
+            write_file(judged_file(self.job.folder, self.ledger.id, trial.number), outcome.judged.to_bytes())
         if log:
             varied = vary_trial(self.experiment, values, seeds_of(self.experiment)[0], self.registry)
             log.finish("complete", outcome.values, outcome.judged, varied)
 
 
 @contextmanager
-def beating(storage: RDBStorage, name: str, number: int) -> Iterator[None]:
-    """Give signs of life for a trial, so that other machines know that it is being trained."""
-    if is_local(storage.url):
-        yield
-        return
-    study_id = storage.get_study_id_from_name(name)
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+def beating(ledger: Ledger, number: int) -> Iterator[None]:
+    """Give signs of life for a trial while the block lasts."""
     over = threading.Event()
 
     def beat() -> None:
-        while True:
-            storage.record_heartbeat(trial_id)
-            if over.wait(HEARTBEAT):
-                return
+        while not over.wait(HEARTBEAT):
+            with suppress(SQLAlchemyError, OptunaError):  # a passing fault; the next one may get through
+                ledger.beat(number)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

@@ -38,6 +38,6 @@ class Job(BaseModel):
     deadline: float | None
 
 
-def judged_file(folder: Path, number: int) -> Path:
-    """Where a trial's outputs on the test rows are kept."""
-    return folder / "trials" / f"{number}.safetensors"
+def judged_file(folder: Path, study_id: str, number: int) -> Path:
+    """Where a trial's outputs on the test rows are kept; studies of one name but different databases differ in id."""
+    return folder / "trials" / study_id / f"{number}.safetensors"

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from topwork.engine.comparison import Judged
 from topwork.errors import ConfigurationError, StorageError, did_you_mean
-from topwork.lab.tracking.store import reach, sqlite_file, uri_of, without_password
+from topwork.lab.tracking.store import find_store, flatten, without_password
 
 #: The artifact with what a run's model said of the rows that it was judged on.
 JUDGED = "judged.safetensors"
@@ -25,7 +25,7 @@ class FinishedRun:
 
     Attributes:
         name: the run's name.
-        settings: its parameters.
+        settings: every setting of its experiment, by path.
         heads: the settings of each task's head.
         judged: what its model said of the rows that it was judged on.
     """
@@ -43,11 +43,8 @@ def find_runs(wanted: Sequence[str], uri: str | None) -> list[FinishedRun]:
         ConfigurationError: a run is not there, several have its name, or it kept no outputs; names all such.
         StorageError: the store cannot be read.
     """
-    uri = uri_of(uri)
-    if (file := sqlite_file(uri)) and not file.exists():  # mlflow would create it
-        raise StorageError(f"there is no MLflow store {file}; name one with --uri, or set MLFLOW_TRACKING_URI")
+    uri = find_store(uri)
     try:
-        reach(uri)
         client = MlflowClient(tracking_uri=uri)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         known = _all_runs(client, experiments)
@@ -96,6 +93,7 @@ def _read(client: MlflowClient, run: Run) -> FinishedRun:
         settings = Path(client.download_artifacts(run.info.run_id, "experiment.resolved.yaml", folder)).read_text(
             "utf-8"
         )
-    tasks = YAML(typ="safe", pure=True).load(settings)["tasks"]
-    heads = {task: described["head"] for task, described in tasks.items()}
-    return FinishedRun(name, dict(run.data.params), heads, Judged.from_bytes(content, name=f"{JUDGED} of run {name}"))
+    experiment = YAML(typ="safe", pure=True).load(settings)
+    heads = {task: described["head"] for task, described in experiment["tasks"].items()}
+    flat = {path: str(value) for path, value in flatten(experiment).items() if path != "name"}
+    return FinishedRun(name, flat, heads, Judged.from_bytes(content, name=f"{JUDGED} of run {name}"))

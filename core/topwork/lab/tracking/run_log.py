@@ -6,11 +6,10 @@ import logging
 import math
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.pyfunc import log_model
@@ -24,7 +23,7 @@ from topwork.lab.figures import confusion_matrix, learning_curves
 from topwork.lab.processes import this_process
 from topwork.lab.result import Result
 from topwork.lab.tracking.open_run import OpenRun
-from topwork.lab.tracking.store import PROCESS_TAG, Store, active, without_password
+from topwork.lab.tracking.store import PROCESS_TAG, Store, active, flatten, without_password
 from topwork.registry import Registry
 
 #: MLflow's limit for the value of a parameter; longer ones are in the artifact experiment.yaml.
@@ -128,7 +127,7 @@ class RunLog(OpenRun, Observer):
             plugin = registry.catalogs()[catalog].plugins.get(kind)
             if plugin is not None:
                 tags[f"plugin.{plugin.interface.replace(' ', '_')}.{kind}"] = f"{plugin.package} {plugin.version}"
-        tags["data.digest"] = " ".join(prepared.dataset.digests.values())
+        tags["data.digest"] = prepared.dataset.digest
         tags["plan.digest"] = prepared.plan.digest
         tags |= {"mlflow.source.name": str(experiment.origin.file or "python"), "mlflow.source.type": "LOCAL"}
         tags |= git_state(experiment.origin.file)
@@ -149,17 +148,6 @@ def log_run(store: Store, name: str) -> Iterator[RunLog]:
         log.close("FAILED", f"{type(fault).__name__}: {fault}")
         raise
     log.close("FINISHED")
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested settings into dotted names; lists stay whole."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def kinds_of(experiment: Experiment) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from topwork.errors import ConfigurationError, StorageError
-from topwork.lab.tracking.store import reach, sqlite_file, uri_of, without_password
+from topwork.lab.tracking.store import reach, without_password
 from topwork.lab.tracking.study_log import PARENT_TAG, STUDY_TAG
 
 #: Seconds that the server may take to start.
@@ -23,22 +23,6 @@ PATIENCE = 60
 
 #: How many runs a link compares: more make no readable page.
 MOST_RUNS = 100
-
-
-def find_store(given: str | None) -> str:
-    """Return the URI of an MLflow store that is there.
-
-    Raises:
-        StorageError: it is not.
-    """
-    uri = uri_of(given)
-    if (file := sqlite_file(uri)) and not file.exists():  # mlflow would create it
-        raise StorageError(f"there is no MLflow store {file}; name one with --uri, or set MLFLOW_TRACKING_URI")
-    try:
-        reach(uri)
-    except OSError as fault:
-        raise StorageError(f"the MLflow store {without_password(uri)} cannot be reached: {fault}") from fault
-    return uri
 
 
 def newest(uri: str) -> tuple[str, str]:

@@ -5,10 +5,11 @@ import os
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
@@ -78,6 +79,33 @@ def uri_of(given: str | None) -> str:
     uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     file = sqlite_file(uri)
     return f"sqlite:///{file}" if file else uri
+
+
+def find_store(given: str | None) -> str:
+    """Return the URI of an MLflow store that is there.
+
+    Raises:
+        StorageError: it is not.
+    """
+    uri = uri_of(given)
+    if (file := sqlite_file(uri)) and not file.exists():  # mlflow would create it
+        raise StorageError(f"there is no MLflow store {file}; name one with --uri, or set MLFLOW_TRACKING_URI")
+    try:
+        reach(uri)
+    except OSError as fault:
+        raise StorageError(f"the MLflow store {without_password(uri)} cannot be read: {fault}") from fault
+    return uri
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested settings into dotted names; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 @contextmanager

@@ -13,11 +13,12 @@ from mlflow.exceptions import MlflowException
 
 from topwork.engine.comparison import Judged
 from topwork.engine.evaluation import Estimate
+from topwork.errors import StorageError
 from topwork.experiment.schema import Experiment
 from topwork.lab.processes import this_process
 from topwork.lab.tracking.open_run import OpenRun
 from topwork.lab.tracking.run_log import LONGEST_PARAMETER, as_yaml
-from topwork.lab.tracking.store import PROCESS_TAG, Store
+from topwork.lab.tracking.store import PROCESS_TAG, Store, without_password
 
 #: Seconds between two writes of a trial's metrics: writing them one by one would cost more than short trainings.
 EVERY = 10.0
@@ -124,12 +125,19 @@ def open_study_log(store: Store, run_id: str | None, name: str, digest: str) -> 
     """Begin a study's run, or go on with the one that an earlier process began.
 
     Raises:
-        MlflowException: the store does not take it.
+        StorageError: the store does not take it.
     """
     tags = {STUDY_TAG: name, "data.digest": digest, PROCESS_TAG: this_process()}
-    if run_id and _reopen(store, run_id, tags):
-        return StudyLog(store, run_id)
-    return StudyLog(store, store.client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
+    try:
+        if run_id and _reopen(store, run_id, tags):
+            return StudyLog(store, run_id)
+        return StudyLog(store, store.client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
+    except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+        raise StorageError(
+            f"the MLflow store {without_password(store.uri)} does not take the study: {reason}; "
+            "mend that, or go without it: --set tracking.enabled=false"
+        ) from fault
 
 
 def open_trial_log(

@@ -13,6 +13,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from ledger_helpers import GRID, OWN, RATES, finish_all, searched, settings
+from study_helpers import wait_for
 from topwork.errors import ConfigurationError, StorageError
 from topwork.experiment.study import Dimension
 from topwork.lab.study import storage as storage_module
@@ -28,6 +29,7 @@ from topwork.lab.study.ledger import (
     counts,
     is_lost,
     open_ledger,
+    point_of,
     points_of,
 )
 from topwork.lab.study.storage import close, open_storage
@@ -52,14 +54,15 @@ def open_one(url: str) -> Iterator[Open]:
         identity: dict[str, str] | None = None,
         rising: tuple[bool, ...] = (False,),
         grid: bool = False,
+        what: dict[str, Dimension] | None = None,
         **changed: Any,
     ) -> Ledger:
         if grid:
             changed = {"search": {f"x.{name}": one for name, one in GRID.items()}, "sampler": "grid"} | changed
-        what = searched(GRID, {"depth": 2, "pooling": "mean"}) if grid else searched(RATES, OWN)
+        sought = searched(GRID, {"depth": 2, "pooling": "mean"}) if grid else searched(what or RATES, OWN)
         given = identity or {"sha256 of the data": "abc"}
         storages.append(open_storage(url))
-        return open_ledger(storages[-1], "pair", settings(**changed), what, identity=given, rising=rising, epochs=4)
+        return open_ledger(storages[-1], "pair", settings(**changed), sought, identity=given, rising=rising, epochs=4)
 
     yield open_it
     for storage in storages:
@@ -178,7 +181,8 @@ def test_a_trial_whose_process_dies_again_and_again_fails_for_good(open_one: Ope
 @pytest.mark.parametrize("handed_out", ["nothing", "some values"])
 def test_a_process_that_dies_while_it_is_handed_a_trial_loses_nothing(open_one: Open, handed_out: str) -> None:
     ledger = open_one(trials=2)
-    trial = ledger.study.ask()  # it holds the lock, and dies before it has written its name
+    with pytest.warns(UserWarning, match="Heartbeat of storage"):
+        trial = ledger.study.ask()  # it holds the lock, and dies before it has written its name
     if handed_out == "some values":
         trial.suggest_float("heads_lr", 1e-4, 1e-2, log=True)
     assert finish_all(open_one(trials=2))[0] == OWN
@@ -240,7 +244,55 @@ def test_a_grid_is_visited_whole_and_once(open_one: Open) -> None:
 
 def test_the_points_of_a_grid_are_written_as_one_would() -> None:
     (one,) = searched({"a": Dimension(low=0.1, high=0.7, step=0.1)}, {"a": 0.1})
-    assert points_of(one) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert [point_of(one, number) for number in range(points_of(one))] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+
+
+def test_a_huge_grid_is_never_written_out(open_one: Open) -> None:
+    ledger = open_one(
+        search={"x.heads_lr": Dimension(low=0.0, high=1.0, step=1e-9), "x.backbone_lr": Dimension(choices=[5e-5, 1.0])},
+        sampler="grid",
+        trials=4,
+        what={"heads_lr": Dimension(low=0.0, high=1.0, step=1e-9), "backbone_lr": Dimension(choices=[5e-5, 1.0])},
+    )
+    assert len(finish_all(ledger)) == 4
+
+
+def test_failures_that_ended_a_study_are_tried_again_when_it_goes_on(open_one: Open) -> None:
+    ledger = open_one(trials=FAILURES)
+    failed = []
+    while (trial := ledger.ask()) is not None:
+        failed.append(trial.params)
+        ledger.fail(trial, "a plugin was broken")
+    again = open_one(trials=FAILURES)
+    again.take_up_failures()
+    again.take_up_failures()
+    assert again.finished() == []
+    assert finish_all(again) == failed
+    assert [trial.state for trial in again.finished()] == [TrialState.COMPLETE] * FAILURES
+    again.take_up_failures()
+    assert again.ask() is None
+
+
+def test_failures_among_others_stay_what_they_are(open_one: Open) -> None:
+    ledger = open_one(trials=2)
+    first = ledger.ask()
+    assert first is not None
+    ledger.fail(first, "it diverged")
+    finish_all(ledger)
+    again = open_one(trials=2)
+    again.take_up_failures()
+    assert again.ask() is None
+
+
+def test_a_local_study_goes_on_on_a_machine_of_another_name(open_one: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "HEARTBEAT", 1)
+    monkeypatch.setattr(storage_module, "GRACE", 2)
+    ledger = open_one(trials=1)
+    trial = ledger.ask()
+    assert trial is not None
+    trial.set_user_attr(PROCESS, "the-old-name:1:1.00")
+    wait_for(lambda: ledger.sweep() or not ledger.running(), seconds=30)
+    assert finish_all(ledger) == [OWN]
 
 
 def test_a_changed_study_is_refused_with_the_difference(open_one: Open, url: str) -> None:
@@ -309,6 +361,8 @@ def test_many_processes_at_once_share_the_trials_exactly(open_one: Open, url: st
         ("sqlite:////proc/nowhere/study.db", "study.storage sqlite:////proc/nowhere/study.db cannot be used: "),
         ("postgresql://me:secret@127.0.0.1:9/x", "study.storage postgresql://me:***@127.0.0.1:9/x cannot be used: "),
         ("rubbish", "study.storage <not a URL> cannot be used: "),
+        ("sqlite://", "study.storage sqlite:// is kept in memory, where workers cannot share it; give a file"),
+        ("sqlite+pysqlite:////proc/x.db", "study.storage sqlite+pysqlite:////proc/x.db cannot be used: "),
         ("mysql://me@127.0.0.1/x", "study.storage mysql://me@127.0.0.1/x needs a driver that is not installed: "),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_trial_of_another_machine_that_goes_silent_is_taken_up(server: str, mo
     ledger = open_ledger(storage, "pair", section(trials=2), searched(RATES, OWN), identity={}, rising=[True], epochs=1)
     trial = ledger.ask()
     assert trial is not None
-    with beating(storage, "pair", trial.number):
+    with beating(ledger, trial.number):
         trial.set_user_attr(PROCESS, "another-machine:1:1.00")
         ledger.sweep()
         assert [one.state for one in ledger.trials()] == [TrialState.RUNNING]

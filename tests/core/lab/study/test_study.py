@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import topwork
-from study_helpers import QUICKSTART, make_study, runs_of, trials_of
+from study_helpers import QUICKSTART, make_study, runs_of, settings, trials_of
 from topwork.errors import ConfigurationError, StudyError
 from topwork.experiment.loading import load_experiment
+from topwork.experiment.search import vary
 from topwork.lab.comparison import compare
 from topwork.lab.result import Result
 from topwork.lab.study.ledger import FAILURES
@@ -23,6 +25,28 @@ from topwork.lab.tracking.study_log import STATE_TAG, STUDY_TAG, TRIAL_TAG
 pytestmark = pytest.mark.slow
 
 TRIALS = 6
+
+DEADLY = """\
+import os, signal
+from typing import Literal
+import torch, topwork
+from topwork_plugins.heads.binary import BinaryConfig
+
+class DeadlyConfig(BinaryConfig):
+    kind: Literal["deadly"] = "deadly"
+
+    def build(self, width, labels):
+        head = super().build(width, labels)
+        def loss(outputs, targets):
+            if torch.is_grad_enabled() and outputs.requires_grad:
+                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory ends
+            return head.loss(outputs, targets)
+        return topwork.Head(module=head.module, loss=loss, decode=head.decode, metrics=head.metrics)
+
+@topwork.hookimpl
+def register_heads(register):
+    register(DeadlyConfig)
+"""
 SEEDS = [0, 1]
 
 
@@ -171,7 +195,7 @@ def test_the_study_has_its_settings_and_its_outcome(studied: Studied) -> None:
 def test_trials_can_be_compared_row_by_row(studied: Studied) -> None:
     names = [f"quickstart-{number}" for number in (0, 1)]
     compared = compare(names, uri=studied.result.tracking_uri)
-    assert set(compared.settings) == {"heads_lr", "backbone_lr"}
+    assert set(compared.settings) == {"optimizer.heads_lr", "optimizer.backbone_lr"}
     assert compared.estimates["category/accuracy"][0] == studied.result.judgements[0].estimates["category/accuracy"]
 
 
@@ -214,6 +238,74 @@ def test_a_study_whose_trials_fail_one_after_another_ends_and_says_why() -> None
     assert "training diverged in epoch 1" in str(caught.value)
     trials = trials_of(f"sqlite:///{Path('studies/quickstart/study.db').resolve()}")
     assert len(trials) == FAILURES + 1
+
+
+def test_each_trial_is_measured_by_its_own_head(store_uri: str) -> None:
+    search = {"tasks.sentiment.head.kind": {"choices": ["binary", "classification"]}}
+    tracked = f"tracking.uri={store_uri}"
+    study = make_study(tracked, search=search, objective=["sentiment/loss", "category/loss"], sampler="grid", epochs=8)
+    result = topwork.study(study)
+    compared = compare(["quickstart-0", "quickstart-1"], uri=store_uri)
+    for number, kind in enumerate(["binary", "classification"]):
+        alone = load_experiment(QUICKSTART, settings("tracking.enabled=false", epochs=8))
+        trained = topwork.train(vary(alone, {"tasks.sentiment.head.kind": kind}, topwork.discover()), output=Path(kind))
+        expected = trained.estimates["sentiment/accuracy"]
+        assert compared.estimates["sentiment/accuracy"][number].value == pytest.approx(expected.value)
+        if number in result.judgements:
+            assert result.judgements[number].estimates["sentiment/accuracy"].value == pytest.approx(expected.value)
+
+
+def test_outputs_of_another_study_of_the_name_are_never_taken_for_its_own(tmp_path: Path) -> None:
+    study_of(trials=2)
+    elsewhere = f"sqlite:///{tmp_path / 'shared.db'}"
+    here = study_of(trials=2, storage=elsewhere, epochs=5)
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(other)
+        there = study_of(trials=2, storage=elsewhere, epochs=5)
+    assert there.judgements == {}
+    assert len([warning for warning in there.warnings if "with the machine that trained it" in warning]) >= 1
+    assert here.judgements[0].estimates != {}
+
+
+def test_a_trial_that_kills_its_workers_fails_and_the_study_goes_on(
+    monkeypatch: pytest.MonkeyPatch, installed: Path, tmp_path: Path
+) -> None:
+    plugins = tmp_path / "plugins"
+    (plugins / "deadly-1.0.dist-info").mkdir(parents=True)
+    (plugins / "deadly.py").write_text(DEADLY)
+    (plugins / "deadly-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1.0\n")
+    (plugins / "deadly-1.0.dist-info" / "entry_points.txt").write_text("[topwork]\ndeadly = deadly\n")
+    monkeypatch.syspath_prepend(plugins)
+    search = {"tasks.sentiment.head": {"choices": [{"kind": "binary"}, {"kind": "deadly"}]}}
+    result = study_of(search=search, sampler="grid", trials=2, workers=1)
+    assert [(trial.state, trial.reason) for trial in result.trials] == [
+        ("complete", ""),
+        ("failed", "its process died 3 times, perhaps for want of memory"),
+    ]
+
+
+def test_data_that_changes_during_a_study_is_noticed(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    lines = (QUICKSTART.parent / "data" / "synthetic_reviews.csv").read_text().splitlines(keepends=True)
+    rows.write_text("".join(lines[:200]))
+
+    class Meddler(StudyObserver):
+        done = False
+
+        def trials(self, finished: list[Trial], running: int, wanted: int) -> None:
+            if running and not self.done:
+                self.done = True
+                rows.write_text("".join(lines[:190]))
+                for child in psutil.Process().children():
+                    child.kill()
+
+    with pytest.raises(StudyError, match="the data has changed since the study began"):
+        topwork.study(
+            make_study(f"data.reviews.path={rows}", "data.reviews.limit=null", "tracking.enabled=false", epochs=200),
+            observer=Meddler(),
+        )
 
 
 def test_hyperband_prunes_too() -> None:
