@@ -1,8 +1,33 @@
-"""Name processes so that it can be told later, and by others, whether they live."""
+"""Name processes so that it can be told later, and by others, whether they live; and let them finish a step."""
 
+import os
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put off Ctrl-C, SIGTERM and SIGHUP until the block ends: a database must not be left in the middle of a step."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+    arrived: list[int] = []
+    handlers = {asked: signal.getsignal(asked) for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for asked, handler in handlers.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(asked, lambda number, frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        for asked, handler in handlers.items():
+            signal.signal(asked, handler)
+        for number in arrived[:1]:
+            os.kill(os.getpid(), number)
 
 
 def this_process() -> str:

@@ -10,6 +10,7 @@ from topwork.engine.training import make_accelerator
 from topwork.engine.workbench import Workbench
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import find_searched, study_of
+from topwork.lab.processes import undisturbed
 from topwork.lab.runs import terminable
 from topwork.lab.study.checking import Checked, check, folder_of, url_of
 from topwork.lab.study.crew import Crew
@@ -101,8 +102,9 @@ def study(experiment: Experiment, *, observer: StudyObserver | None = None) -> S
             encoding_seconds = _train(begun, bench, observer)
             result = _report(begun, encoding_seconds)
         except BaseException:
-            if log:
-                log.close("FINISHED" if len(ledger.finished()) >= ledger.wanted else "KILLED")
+            with undisturbed():
+                if log:
+                    log.close("FINISHED" if len(ledger.finished()) >= ledger.wanted else "KILLED")
             raise
         if log:
             log.close("FINISHED")
@@ -120,10 +122,11 @@ def _train(begun: Begun, bench: Workbench, observer: StudyObserver) -> float:
         _conduct(begun, observer)
     finally:
         crew.dismiss()
-        with locked(ledger.storage):
-            ledger.sweep()
-        if begun.log:
-            begun.log.settle(ledger.states())
+        with undisturbed():
+            with locked(ledger.storage):
+                ledger.sweep()
+            if begun.log:
+                begun.log.settle(ledger.states())
     return seconds
 
 
@@ -150,31 +153,37 @@ def _conduct(begun: Begun, observer: StudyObserver) -> None:
     Raises:
         StudyError: workers break down one after another.
     """
-    crew, ledger, job = begun.crew, begun.ledger, begun.job
-    finished = -1
     while True:
-        trials = ledger.finished()
-        if len(trials) != finished:
-            finished, crew.broken = len(trials), 0
-        running = ledger.running()
-        observer.trials(rank(summarize(trials), begun.checked.rising), len(running), ledger.wanted)
-        late = begun.deadline is not None and time.time() > begun.deadline
-        over = (
-            (late and bool(trials or running))
-            or finished >= ledger.wanted
-            or ledger.failures_in_a_row(trials) >= FAILURES
-        )
-        crew.replace(job, wanted=not over)
-        if not crew.processes:
-            if over and not running:
-                return
-            with locked(ledger.storage):
-                ledger.sweep()  # trials of other machines that went silent
-            if finished + len(ledger.running()) < ledger.wanted and not over:
-                crew.hire()
-                crew.brief(job)
-                crew.start()
+        with undisturbed():
+            over = _look(begun, observer)
+        if over:
+            return
         time.sleep(LOOK)
+
+
+def _look(begun: Begun, observer: StudyObserver) -> bool:
+    """See what the workers have done, and that there are as many as are wanted; return whether all is over.
+
+    Raises:
+        StudyError: workers break down one after another.
+    """
+    crew, ledger, job = begun.crew, begun.ledger, begun.job
+    trials, running = ledger.finished(), ledger.running()
+    crew.note_progress(len(trials))
+    observer.trials(rank(summarize(trials), begun.checked.rising), len(running), ledger.wanted)
+    late = begun.deadline is not None and time.time() > begun.deadline and bool(trials or running)
+    over = late or len(trials) >= ledger.wanted or ledger.failures_in_a_row(trials) >= FAILURES
+    crew.replace(job, wanted=not over)
+    if not crew.processes:
+        if over and not running:
+            return True
+        with locked(ledger.storage):
+            ledger.sweep()  # trials of other machines that went silent
+        if len(trials) + len(ledger.running()) < ledger.wanted and not over:
+            crew.hire()
+            crew.brief(job)
+            crew.start()
+    return False
 
 
 def _open_log(store: Store, ledger: Ledger, checked: Checked) -> StudyLog:

@@ -31,6 +31,7 @@ class Crew:
         self.log = folder / f"workers-{os.getpid()}.log"
         self.processes: list[subprocess.Popen[str]] = []
         self.broken = 0
+        self.finished = 0
 
     def hire(self) -> None:
         """Begin as many processes as are missing. What they import takes them some seconds; a job can wait.
@@ -61,6 +62,11 @@ class Crew:
         """Let those who have their job ask for trials."""
         for process in self.processes:
             _send(process, "start")
+
+    def note_progress(self, finished: int) -> None:
+        """Take note of how many trials are finished: workers that break down in between are not at fault for it."""
+        if finished != self.finished:
+            self.finished, self.broken = finished, 0
 
     def replace(self, job: Job, *, wanted: bool) -> None:
         """Take leave of workers that have ended; where one broke down and trials are wanted, begin another.

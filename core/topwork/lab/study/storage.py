@@ -85,6 +85,7 @@ def reported(url: str) -> Iterator[None]:
 @contextmanager
 def locked(storage: RDBStorage) -> Iterator[None]:
     """Let one process at a time, of any machine, hand out trials. The lock ends with the process that holds it."""
+    storage.remove_session()  # what an interrupted step left open would stand in the way
     if file := sqlite_path(storage.url):
         with FileLock(f"{file}.lock"):
             yield
