@@ -54,6 +54,11 @@ class StorageError(TopworkError):
     exit_code = 5
 
 
+def first_line(fault: BaseException) -> str:
+    """Return the first line of what another library says went wrong; its type where it says nothing."""
+    return (str(fault).splitlines() or [type(fault).__name__])[0]
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean X?"`` to end a message with, or ``""`` where no choice is near ``word``."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)

@@ -18,13 +18,14 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import NullPool, create_engine, inspect, text
 
+from small_experiment import QUICKSTART, TINY
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment
 from topwork.lab.study.ledger import PROCESS, counts
 from topwork.lab.study.storage import close, is_local, sqlite_path
-from topwork.lab.tracking.study_log import PARENT_TAG, STATE_TAG, TRIAL_TAG
+from topwork.lab.tracking.store import PARENT_TAG
+from topwork.lab.tracking.study_log import STATE_TAG, TRIAL_TAG
 
-QUICKSTART = Path(__file__).parents[2] / "experiments" / "quickstart.yaml"
 PAIR = {
     "optimizer.heads_lr": {"low": 1e-4, "high": 1e-1, "log": True},
     "optimizer.backbone_lr": {"low": 1e-6, "high": 1e-2, "log": True},
@@ -35,9 +36,7 @@ def settings(*more: str, epochs: int = 2, **study: Any) -> list[str]:
     """What makes a small study out of the quickstart: the tiny backbone, 80 rows."""
     section = {"search": PAIR, "objective": "mean(sentiment/accuracy, category/accuracy)", "trials": 4} | study
     return [
-        "data.reviews.limit=80",
-        "backbone={kind: tiny}",
-        "freeze={kind: all_except, patterns: [layer.1.ffn]}",
+        *TINY,
         f"training={{epochs: {epochs}, batch_size: 16, device: cpu, patience: {epochs}, monitor: validation/loss}}",
         f"study={json.dumps(section)}",
         *more,

@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 
 from topwork.cli.tables import console
-from topwork.lab.runs import terminable
+from topwork.lab.processes import terminable
 from topwork.lab.tracking.server import newest, serving
 from topwork.lab.tracking.store import find_store, without_password
 

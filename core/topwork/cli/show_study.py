@@ -167,8 +167,13 @@ def show_judgement(result: StudyResult, number: int) -> None:
             "metric", f"#own values, trial {result.own}", f"#trial {number}", "#gain", "#95 % interval", "#McNemar p"
         )
         for name, estimate in best.estimates.items():
-            gain = describe_difference(best.gains[name])
-            shown.add_row(name, describe_estimate(own.estimates[name]), describe_estimate(estimate), *gain)
+            of_own, gain = own.estimates.get(name), best.gains.get(name)  # another head may measure something else
+            shown.add_row(
+                name,
+                describe_estimate(of_own) if of_own else "",
+                describe_estimate(estimate),
+                *(describe_difference(gain) if gain else ()),
+            )
     console.print(shown)
 
 

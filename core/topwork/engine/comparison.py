@@ -11,8 +11,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from topwork.engine.evaluation import RESAMPLES
+from topwork.engine.evaluation import RESAMPLES, Rows
+from topwork.engine.preparation import Prepared
 from topwork.errors import StorageError
+from topwork.experiment.schema import SplitName
 from topwork.interfaces.head import Classes, HeadConfig, Metric
 
 
@@ -87,6 +89,18 @@ class Difference:
     low: float
     high: float
     p: float | None
+
+
+def put_together(prepared: Prepared, split: SplitName, outputs: dict[str, Tensor], rows: Rows) -> Judged:
+    """Put together what a model said of the rows of a split."""
+    return Judged(
+        split="training" if split == "train" else split,
+        texts=digest_of_texts(prepared.dataset.parts[split].texts),
+        width=prepared.model.pooling.width,
+        classes=prepared.dataset.labels,
+        outputs=outputs,
+        targets=rows.targets,
+    )
 
 
 def digest_of_texts(texts: Sequence[str]) -> str:

@@ -57,6 +57,8 @@ def compare(runs: Sequence[str], *, uri: str | None = None) -> Comparison:
             name = f"{task}/{metric}"
             estimates[name] = [estimate(of, outputs, targets) for of, outputs in by_run]
             differences[name] = [difference(by_run[0], one, targets) for one in by_run[1:]]
+    if not estimates:
+        raise ConfigurationError(f"runs {', '.join(runs)} cannot be compared: their heads have no metric in common")
     return Comparison(
         names=tuple(run.name for run in finished),
         split=first.split,

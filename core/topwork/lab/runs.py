@@ -2,16 +2,14 @@
 
 import logging
 import secrets
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from sklearn.metrics import confusion_matrix
 
-from topwork.engine.comparison import Judged, digest_of_texts
+from topwork.engine.comparison import put_together
 from topwork.engine.evaluation import Rows, estimates, outputs_of
 from topwork.engine.observer import Epoch, Observer, Reading
 from topwork.engine.plan import Phase
@@ -22,6 +20,7 @@ from topwork.engine.training import fit, make_accelerator
 from topwork.errors import TrainingError
 from topwork.experiment.schema import Experiment, SplitName
 from topwork.files import check_new_folder
+from topwork.lab.processes import terminable
 from topwork.lab.result import Result
 from topwork.lab.tracking.run_log import RunLog, log_run
 from topwork.lab.tracking.store import open_store, without_password
@@ -93,7 +92,7 @@ def carry_out(
     save_model(folder, _finished(prepared), registry)
     if log:
         log.finish(result)
-        log.judged(_judged(prepared, split, result.split, outputs, rows))
+        log.judged(put_together(prepared, split, outputs, rows))
         if experiment.tracking.log_model:
             example = [text[:100] for text in prepared.dataset.parts["train"].texts[:2]]
             log.model(folder, example, registry, experiment)
@@ -123,38 +122,9 @@ class Observers(Observer):
             observer.epoch(epoch)
 
 
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that what is open gets closed; afterwards all is as it was.
-
-    A SIGHUP that is ignored, as under nohup, stays so.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
-        return
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, leave) for number in asked}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _finished(prepared: Prepared) -> TrainedModel:
     digests = {str(path): digest for path, digest in prepared.dataset.digests.items()}
     return TrainedModel(prepared.model.cpu(), prepared.dataset.labels, prepared.experiment.dump(), digests)
-
-
-def _judged(prepared: Prepared, split: SplitName, shown: str, outputs: dict[str, torch.Tensor], rows: Rows) -> Judged:
-    """Put together what the model said of the rows of a split."""
-    texts = digest_of_texts(prepared.dataset.parts[split].texts)
-    width = prepared.model.pooling.width
-    return Judged(shown, texts, width, prepared.dataset.labels, outputs, rows.targets)
 
 
 def _confusion(

@@ -14,7 +14,12 @@ from urllib.request import urlopen
 
 import pytest
 
-from study_helpers import QUICKSTART, Command, running_after, runs_of, settings, wait_for
+from small_experiment import QUICKSTART
+from study_helpers import Command, running_after, runs_of, settings, wait_for
+from topwork.cli.show_study import show_judgement
+from topwork.engine.comparison import Difference
+from topwork.engine.evaluation import Estimate
+from topwork.lab.study.result import Judgement, StudyResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("installed")]
 
@@ -176,3 +181,22 @@ def test_the_ui_of_a_store_that_is_not_there_creates_none(command: Run, tmp_path
         f"error: there is no MLflow store {tmp_path}/mlflow.db; name one with --uri, or set MLFLOW_TRACKING_URI\n"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_metric_that_only_the_best_trials_head_has_is_shown_without_a_gain(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    estimate = Estimate(0.5, 0.4, 0.6, 100)
+    gains = {"a/accuracy": Difference(0.0, -0.1, 0.1, 1.0)}
+    result = StudyResult(
+        name="heads", folder=Path(), storage="", objectives=("loss",), rising=(False,), trials=[], own=0, best=[1],
+        changes={}, files={}, run_id=None, tracking_uri=None, seconds=0.0, encoding_seconds=0.0, warnings=[],
+        judgements={
+            0: Judgement({"a/accuracy": estimate}),
+            1: Judgement({"a/accuracy": estimate, "a/recall": estimate}, gains),
+        },
+    )  # fmt: skip
+    show_judgement(result, 1)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["a/recall", "0.500", "(0.400", "to", "0.600)"] in rows
+    assert any(row[:1] == ["a/accuracy"] and row[-1] == "1.000" for row in rows)

@@ -8,21 +8,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from small_experiment import QUICKSTART, SMALL
 from topwork.cli import main
 from topwork.errors import ConfigurationError, StorageError, TopworkError
 from topwork.experiment.loading import load_experiment
 from topwork.lab.comparison import compare
 from topwork.lab.result import Result
 from topwork.lab.runs import train
-
-QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
-SMALL = [
-    "data.reviews.limit=80",
-    "backbone={kind: tiny}",
-    "freeze={kind: all_except, patterns: [layer.1.ffn]}",
-    "training={epochs: 2, batch_size: 16, device: cpu}",
-    "tracking.log_model=false",
-]
 
 Train = Callable[..., Result]
 
@@ -143,3 +135,40 @@ def test_a_store_that_is_not_there_is_not_created(tmp_path: Path) -> None:
 def test_a_server_that_does_not_answer_is_said(tmp_path: Path) -> None:
     with pytest.raises(TopworkError, match=r"the MLflow store http://127\.0\.0\.1:9 cannot be read: "):
         compare(["a", "b"], uri="http://127.0.0.1:9")
+
+
+HITS = """\
+from typing import Literal
+import topwork
+from topwork_plugins.heads.classification import ClassificationConfig
+
+class HitsConfig(ClassificationConfig):
+    kind: Literal["hits"] = "hits"
+
+    def build(self, width, labels):
+        head = super().build(width, labels)
+        accuracy = next(metric for metric in head.metrics if metric.name == "accuracy")
+        hits = topwork.Metric("hits", accuracy.of, True)
+        return topwork.Head(module=head.module, loss=head.loss, decode=head.decode, metrics=[hits])
+
+@topwork.hookimpl
+def register_heads(register):
+    register(HitsConfig)
+"""
+
+
+def test_heads_that_measure_different_things_are_nothing_to_compare(
+    three: Three, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "hits-1.0.dist-info"
+    info.mkdir()
+    (tmp_path / "hits_plugin.py").write_text(HITS)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hits\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[topwork]\nhits = hits_plugin\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    heads = [f"tasks.{task}.head={{kind: hits}}" for task in ("sentiment", "category")]
+    result = train(load_experiment(QUICKSTART, [*SMALL, f"tracking.uri={three.uri}", *heads]), output=tmp_path / "m")
+    with pytest.raises(ConfigurationError) as caught:
+        compare([three.first.name, result.name], uri=three.uri)
+    runs = f"{three.first.name}, {result.name}"
+    assert str(caught.value) == f"runs {runs} cannot be compared: their heads have no metric in common"

@@ -19,25 +19,17 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from torch import Tensor
 
+from small_experiment import QUICKSTART, SMALL
 from topwork.engine.observer import Observer
 from topwork.engine.trained_model import load_model
 from topwork.errors import StorageError, TopworkError, TrainingError
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Classes, Head
-from topwork.lab.processes import this_process
-from topwork.lab.runs import terminable, train
+from topwork.lab.processes import terminable, this_process
+from topwork.lab.runs import train
 from topwork.lab.tracking.store import PROCESS_TAG, Store, open_store, tracking_uri
 from topwork_plugins.heads.binary import BinaryConfig
-
-QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
-SMALL = [
-    "data.reviews.limit=80",
-    "backbone={kind: tiny}",
-    "freeze={kind: all_except, patterns: [layer.1.ffn]}",
-    "training={epochs: 2, batch_size: 16, device: cpu}",
-    "tracking.log_model=false",
-]
 
 
 def small(*settings: str) -> Experiment:

@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
+from small_experiment import QUICKSTART, TINY
 from topwork.engine.observer import Epoch, Observer, Reading
 from topwork.engine.preparation import prepare
 from topwork.engine.trained_model import load_model
@@ -31,17 +32,14 @@ from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment, Task
 from topwork.lab.result import Result
 from topwork.lab.runs import train
-from topwork.lab.tracking.run_log import LONGEST_PARAMETER, RunLog, flatten, git_state, log_run
-from topwork.lab.tracking.store import open_store
+from topwork.lab.tracking.run_log import LONGEST_PARAMETER, RunLog, git_state, log_run
+from topwork.lab.tracking.store import flatten, open_store
 from topwork.registry import discover
 from topwork_plugins.heads.binary import BinaryConfig
 
-QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
 REVIEWS = QUICKSTART.parent / "data" / "synthetic_reviews.csv"
 SMALL = [
-    "data.reviews.limit=80",
-    "backbone={kind: tiny}",
-    "freeze={kind: all_except, patterns: [layer.1.ffn]}",
+    *TINY,
     "optimizer.heads_lr=0.003",
     "training={epochs: 3, batch_size: 16, device: cpu}",
 ]

@@ -10,8 +10,7 @@ from topwork.engine.training import make_accelerator
 from topwork.engine.workbench import Workbench
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import find_searched, study_of
-from topwork.lab.processes import undisturbed
-from topwork.lab.runs import terminable
+from topwork.lab.processes import terminable, undisturbed
 from topwork.lab.study.checking import Checked, check, folder_of, url_of
 from topwork.lab.study.crew import Crew
 from topwork.lab.study.figures import draw
@@ -180,9 +179,7 @@ def _look(begun: Begun, observer: StudyObserver) -> bool:
         with locked(ledger.storage):
             ledger.sweep()  # trials of other machines that went silent
         if len(trials) + len(ledger.running()) < ledger.wanted and not over:
-            crew.hire()
-            crew.brief(job)
-            crew.start()
+            crew.fill_up(job)
     return False
 
 

@@ -63,6 +63,13 @@ class Crew:
         for process in self.processes:
             _send(process, "start")
 
+    def fill_up(self, job: Job) -> None:
+        """Begin as many processes as are missing, and let them start at once."""
+        before = len(self.processes)
+        self.hire()
+        for new in self.processes[before:]:
+            _send(new, f"{job.model_dump_json()}\nstart")
+
     def note_progress(self, finished: int) -> None:
         """Take note of how many trials are finished: workers that break down in between are not at fault for it."""
         if finished != self.finished:
@@ -85,10 +92,7 @@ class Crew:
                     f"{self.broken} workers broke down and no trial was finished; the last one ended with "
                     f"{_in_words(process.returncode)}, and they said:\n{self.said() or 'nothing'}"
                 )
-            before = len(self.processes)
-            self.hire()
-            for new in self.processes[before:]:
-                _send(new, f"{job.model_dump_json()}\nstart")
+            self.fill_up(job)
 
     def dismiss(self) -> None:
         """Stop all workers: they finish the batch that they are at and note that the trial was interrupted."""

@@ -14,7 +14,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from topwork.experiment.search import Searched
-from topwork.lab.study.ledger import counts
+from topwork.lab.study.ledger import finished_of
 from topwork.lab.tracking.study_log import objective_names
 
 
@@ -41,18 +41,17 @@ def draw(
     if not complete:
         return {}, ""
     with _quiet():
-        for name, title, plot, settings in _plots(finished, objectives, searched):
+        for name, title, plot, settings in _plots(objectives, searched):
             try:
                 if plot == "plot_parallel_coordinate":
-                    number = int(name.rpartition("_")[2]) - 1 if "target" in settings else 0
-                    values = [trial.values[number] for trial in complete]
+                    values = [settings["target"](trial) for trial in complete]
                     image = _parallel_coordinates(complete, searched, settings["target_name"], values)
                 else:
                     image = _image(plot, finished, settings)
                 page = getattr(pages, plot)(finished, **settings)
             except (ValueError, RuntimeError):  # of importances, where there is nothing to tell apart
                 continue
-            if plot == "plot_contour" and len(searched) > 1:
+            if plot == "plot_contour":
                 _mark(image, complete, searched, own=own, best=best)
             image.suptitle(title, fontsize=11)
             figures[name] = image
@@ -62,17 +61,16 @@ def draw(
     return figures, f'<!DOCTYPE html>\n<meta charset="utf-8">\n<title>{study.study_name}</title>\n{body}\n'
 
 
-def _plots(
-    study: optuna.Study, objectives: Sequence[str], searched: Sequence[Searched]
-) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+def _plots(objectives: Sequence[str], searched: Sequence[Searched]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """Yield name, title, function and settings of every picture."""
     names = [one.name for one in searched]
     labels = objective_names(objectives)
     for number, objective in enumerate(objectives):
         end = f"_{number + 1}" if len(objectives) > 1 else ""
-        settings: dict[str, Any] = {"target_name": labels[number]}
-        if len(objectives) > 1:
-            settings["target"] = lambda trial, number=number: trial.values[number]
+        settings: dict[str, Any] = {
+            "target_name": labels[number],
+            "target": lambda trial, number=number: trial.values[number],
+        }
         if len(names) > 1:
             yield f"contour{end}", objective, "plot_contour", settings | {"params": names[:2]}
         yield f"history{end}", f"{objective} by trial", "plot_optimization_history", settings
@@ -91,8 +89,7 @@ def _plots(
 def _finished_only(study: optuna.Study) -> optuna.Study:
     """Copy the trials that count, with their numbers, into memory."""
     copy = optuna.create_study(directions=study.directions, study_name=study.study_name)
-    finished = [trial for trial in study.get_trials(deepcopy=False) if counts(trial)]
-    copy.add_trials(finished)
+    copy.add_trials(finished_of(study.get_trials(deepcopy=False)))
     return copy
 
 

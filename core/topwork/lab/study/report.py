@@ -20,7 +20,6 @@ from topwork.lab.study.ledger import REASON, RUN, STATES, Ledger, values_of
 from topwork.lab.study.result import Judgement, Trial
 from topwork.lab.study.trial import seeds_of, vary_trial
 from topwork.lab.study.worker_job import judged_file
-from topwork.lab.tracking.finished_run import JUDGED
 from topwork.lab.tracking.store import Store
 from topwork.lab.tracking.study_log import fetch_judged
 
@@ -119,7 +118,7 @@ def judge(
         path, run_id = judged_file(checked.folder, ledger.id, trial.number), runs.get(trial.number)
         content = path.read_bytes() if path.exists() else None
         if content is None and store and run_id:  # another machine trained it
-            content = fetch_judged(store, run_id, JUDGED)
+            content = fetch_judged(store, run_id)
         one = Judged.from_bytes(content, name=str(path)) if content is not None else None
         if one is None:
             warnings.append(

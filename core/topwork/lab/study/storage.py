@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from topwork.errors import StorageError
+from topwork.errors import StorageError, first_line
 
 #: Seconds between two signs of life of a trial, and after which a trial without one counts as dead. They are for
 #: processes of other machines; those of this one are looked at directly.
@@ -120,4 +120,4 @@ def shown(url: str) -> str:
 def _reason(fault: Exception) -> str:
     """The first line of what a database driver says."""
     cause = fault.__cause__ if isinstance(fault, OptunaError) and fault.__cause__ else fault
-    return (str(getattr(cause, "orig", None) or cause).splitlines() or [type(fault).__name__])[0]
+    return first_line(getattr(cause, "orig", None) or cause)

@@ -7,7 +7,7 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-from topwork.engine.comparison import Judged, beside, digest_of_texts
+from topwork.engine.comparison import Judged, beside, put_together
 from topwork.engine.evaluation import Rows, outputs_of
 from topwork.engine.observer import Epoch, Observer, Reading
 from topwork.engine.plan import Phase
@@ -81,7 +81,8 @@ def train_trial(
         best = next(epoch for epoch in outcome.epochs if epoch.number == outcome.best)
         finished.append([_finite(objective, best) for objective in objectives])
         if "test" in outcome.data:
-            judged.append(_judge(prepared, outcome.data["test"]))
+            rows, device = outcome.data["test"], next(prepared.model.parameters()).device
+            judged.append(put_together(prepared, "test", outputs_of(prepared.model, rows, device=device), rows))
     return Outcome(
         [fmean(column) for column in zip(*finished, strict=True)], beside(judged) if judged else None, seconds
     )
@@ -191,15 +192,3 @@ def _finite(objective: Objective, epoch: Epoch) -> float:
     if not math.isfinite(value):
         raise TrainingError(f"the objective {objective} is {value} in epoch {epoch.number}", kept_epoch=epoch.number)
     return value
-
-
-def _judge(prepared: Prepared, rows: Rows) -> Judged:
-    device = next(prepared.model.parameters()).device
-    return Judged(
-        split="test",
-        texts=digest_of_texts(prepared.dataset.parts["test"].texts),
-        width=prepared.model.pooling.width,
-        classes=prepared.dataset.labels,
-        outputs=outputs_of(prepared.model, rows, device=device),
-        targets=rows.targets,
-    )

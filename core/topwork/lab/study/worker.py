@@ -122,7 +122,7 @@ class Worker:
             write_file(judged_file(self.job.folder, self.ledger.id, trial.number), outcome.judged.to_bytes())
         if log:
             varied = vary_trial(self.experiment, values, seeds_of(self.experiment)[0], self.registry)
-            log.finish("complete", outcome.values, outcome.judged, varied)
+            log.finish(outcome.values, outcome.judged, varied)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ class Job(BaseModel):
         storage: its database.
         folder: where trials' outputs are kept.
         tracked: None where nothing is tracked.
-        digest: of the data, for MLflow.
+        digest: of the data, which must not have changed since.
         since: when the study began or went on, in seconds since 1970.
         deadline: when no more trials may begin; None for never.
     """

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML
 
 from topwork.engine.comparison import Judged
-from topwork.errors import ConfigurationError, StorageError, did_you_mean
+from topwork.errors import ConfigurationError, StorageError, did_you_mean, first_line
 from topwork.lab.tracking.store import find_store, flatten, without_password
 
 #: The artifact with what a run's model said of the rows that it was judged on.
@@ -54,8 +54,7 @@ def find_runs(wanted: Sequence[str], uri: str | None) -> list[FinishedRun]:
             raise ConfigurationError("\n".join(faults))
         return [_read(client, run) for run in found if isinstance(run, Run)]
     except (MlflowException, OSError) as fault:
-        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
-        raise StorageError(f"the MLflow store {without_password(uri)} cannot be read: {reason}") from fault
+        raise StorageError(f"the MLflow store {without_password(uri)} cannot be read: {first_line(fault)}") from fault
 
 
 def _all_runs(client: MlflowClient, experiments: list[str]) -> list[Run]:

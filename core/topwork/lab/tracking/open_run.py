@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mlflow.entities import Metric
 
 from topwork.engine.comparison import Judged
+from topwork.errors import first_line
 from topwork.lab.tracking.finished_run import JUDGED
 from topwork.lab.tracking.store import Store, without_password
 
@@ -78,7 +79,6 @@ class OpenRun:
         try:
             call()
         except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
-            reason = (str(fault).splitlines() or [""])[0]
-            logger.warning("MLflow could not take %s: %s: %s", what, type(fault).__name__, reason)
+            logger.warning("MLflow could not take %s: %s: %s", what, type(fault).__name__, first_line(fault))
             return False
         return True

@@ -14,9 +14,8 @@ from urllib.parse import quote
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from topwork.errors import ConfigurationError, StorageError
-from topwork.lab.tracking.store import reach, without_password
-from topwork.lab.tracking.study_log import PARENT_TAG, STUDY_TAG
+from topwork.errors import ConfigurationError, StorageError, first_line
+from topwork.lab.tracking.store import PARENT_TAG, STUDY_TAG, reach, without_password
 
 #: Seconds that the server may take to start.
 PATIENCE = 60
@@ -49,7 +48,7 @@ def newest(uri: str) -> tuple[str, str]:
             [experiment_id], query, order_by=["attributes.start_time ASC"], max_results=MOST_RUNS
         )
     except MlflowException as fault:
-        raise StorageError(f"the MLflow store {without_password(uri)} cannot be read: {fault}") from fault
+        raise StorageError(f"the MLflow store {without_password(uri)} cannot be read: {first_line(fault)}") from fault
     ids = quote(json.dumps([trial.info.run_id for trial in trials], separators=(",", ":")))
     return f"the trials of study {study}", f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([experiment_id]))}"
 

@@ -19,14 +19,15 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
-from topwork.errors import StorageError
+from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import Experiment
 from topwork.lab.processes import is_dead_here
 
 #: Seconds to wait for a tracking server to answer before a run begins.
 PATIENCE = 5
 
-PROCESS_TAG = "topwork.process"
+#: Names of what tells whose a run is, and below which study it stands.
+PROCESS_TAG, STUDY_TAG, PARENT_TAG = "topwork.process", "topwork.study", "mlflow.parentRunId"
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ def open_store(experiment: Experiment) -> Store:
         store = Store(uri, experiment_id, client)
         _close_orphans(store)
     except Exception as fault:  # whatever mlflow, sqlalchemy or a database driver raises
-        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+        done = "reached" if is_server else "used"
         raise StorageError(
-            f"the MLflow store {without_password(uri)} cannot be {'reached' if is_server else 'used'}: {reason}; "
+            f"the MLflow store {without_password(uri)} cannot be {done}: {first_line(fault)}; "
             "mend that, or train without it: --set tracking.enabled=false"
         ) from fault
     return store

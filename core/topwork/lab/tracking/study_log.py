@@ -13,17 +13,18 @@ from mlflow.exceptions import MlflowException
 
 from topwork.engine.comparison import Judged
 from topwork.engine.evaluation import Estimate
-from topwork.errors import StorageError
+from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import Experiment
 from topwork.lab.processes import this_process
+from topwork.lab.tracking.finished_run import JUDGED
 from topwork.lab.tracking.open_run import OpenRun
 from topwork.lab.tracking.run_log import LONGEST_PARAMETER, as_yaml
-from topwork.lab.tracking.store import PROCESS_TAG, Store, without_password
+from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, Store, without_password
 
 #: Seconds between two writes of a trial's metrics: writing them one by one would cost more than short trainings.
 EVERY = 10.0
 
-PARENT_TAG, STUDY_TAG, TRIAL_TAG, STATE_TAG = "mlflow.parentRunId", "topwork.study", "topwork.trial", "topwork.state"
+TRIAL_TAG, STATE_TAG = "topwork.trial", "topwork.state"
 
 #: MLflow's status of a run by its trial's state.
 STATUSES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "lost": "KILLED"}
@@ -52,13 +53,13 @@ class TrialLog(OpenRun):
             self._send()
             self.written = monotonic()
 
-    def finish(self, state: str, objectives: Sequence[float], judged: Judged | None, experiment: Experiment) -> None:
-        """Write the rest, the outcome and what is needed to compare the trial with others, and end the run."""
+    def finish(self, objectives: Sequence[float], judged: Judged | None, experiment: Experiment) -> None:
+        """Write the rest, the outcome and what is needed to compare the trial with others, and end it as complete."""
         self._note_first(dict(zip(objective_names(objectives), objectives, strict=True)))
         if judged:
             self._text("experiment.resolved.yaml", as_yaml(experiment))
             self.judged(judged)
-        self.end(state)
+        self.end("complete")
 
     def _note_first(self, metrics: Mapping[str, float]) -> None:
         others, self.waiting = self.waiting, []
@@ -133,9 +134,8 @@ def open_study_log(store: Store, run_id: str | None, name: str, digest: str) -> 
             return StudyLog(store, run_id)
         return StudyLog(store, store.client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
     except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
-        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
         raise StorageError(
-            f"the MLflow store {without_password(store.uri)} does not take the study: {reason}; "
+            f"the MLflow store {without_password(store.uri)} does not take the study: {first_line(fault)}; "
             "mend that, or go without it: --set tracking.enabled=false"
         ) from fault
 
@@ -157,19 +157,18 @@ def open_trial_log(
         parameters = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in values.items()]
         store.client.log_batch(run.info.run_id, params=parameters, tags=[RunTag("mlflow.source.type", "LOCAL")])
     except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
-        reason = (str(fault).splitlines() or [""])[0]
-        logger.warning("MLflow could not take trial %d: %s: %s", number, type(fault).__name__, reason)
+        logger.warning("MLflow could not take trial %d: %s: %s", number, type(fault).__name__, first_line(fault))
         return None
     return TrialLog(store, run.info.run_id)
 
 
-def fetch_judged(store: Store, run_id: str, artifact: str) -> bytes | None:
-    """Return an artifact's content; None where it cannot be had."""
+def fetch_judged(store: Store, run_id: str) -> bytes | None:
+    """Return what a trial's models said of the test rows; None, with a warning, where it cannot be had."""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return Path(store.client.download_artifacts(run_id, artifact, folder)).read_bytes()
+            return Path(store.client.download_artifacts(run_id, JUDGED, folder)).read_bytes()
     except Exception as fault:  # as above
-        logger.warning("MLflow has no %s of run %s: %s", artifact, run_id, (str(fault).splitlines() or [""])[0])
+        logger.warning("MLflow has no %s of run %s: %s", JUDGED, run_id, first_line(fault))
         return None
 
 

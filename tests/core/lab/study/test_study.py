@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import topwork
-from study_helpers import QUICKSTART, make_study, runs_of, settings, trials_of
+from small_experiment import QUICKSTART
+from study_helpers import make_study, runs_of, settings, trials_of
 from topwork.errors import ConfigurationError, StudyError
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.search import vary
@@ -20,7 +21,8 @@ from topwork.lab.comparison import compare
 from topwork.lab.result import Result
 from topwork.lab.study.ledger import FAILURES
 from topwork.lab.study.result import StudyObserver, StudyResult, Trial
-from topwork.lab.tracking.study_log import STATE_TAG, STUDY_TAG, TRIAL_TAG
+from topwork.lab.tracking.store import STUDY_TAG
+from topwork.lab.tracking.study_log import STATE_TAG, TRIAL_TAG
 
 pytestmark = pytest.mark.slow
 
