@@ -5,14 +5,14 @@ from contextlib import nullcontext
 from topwork.cli.tables import console
 from topwork.lab.processes import terminable
 from topwork.lab.tracking.server import newest, serving
-from topwork.lab.tracking.store import find_store, without_password
+from topwork.lab.tracking.store import find_store, is_server, without_password
 
 
 def serve_ui(uri: str | None, port: int) -> None:
     """Serve the store until interrupted, and print where to look; of a server print that only."""
     uri = find_store(uri)
     what, link = newest(uri)
-    remote = uri.startswith(("http://", "https://"))
+    remote = is_server(uri)
     with terminable(), nullcontext() if remote else serving(uri, port) as process:
         address = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
         console.print(f"{without_password(uri)} is served at {address}", soft_wrap=True)

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from sqlalchemy import Engine, event
 from torch import Tensor
 
 from small_experiment import QUICKSTART, SMALL
-from topwork.engine.observer import Observer
+from topwork.engine.observer import Observer, Reading
 from topwork.engine.trained_model import load_model
 from topwork.errors import StorageError, TopworkError, TrainingError
 from topwork.experiment.loading import load_experiment
@@ -28,6 +29,7 @@ from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Classes, Head
 from topwork.lab.processes import terminable, this_process
 from topwork.lab.runs import train
+from topwork.lab.tracking.run_log import log_run
 from topwork.lab.tracking.store import PROCESS_TAG, Store, open_store, tracking_uri
 from topwork_plugins.heads.binary import BinaryConfig
 
@@ -213,6 +215,30 @@ def test_a_run_that_is_asked_to_end_is_marked_as_killed(
     process.send_signal(number)
     assert process.wait(timeout=30) == code
     assert only_run(store_uri).info.status == "KILLED"
+
+
+def test_a_signal_in_the_middle_of_a_write_leaves_no_lock_behind(store_uri: str) -> None:
+    store = open_store(small(f"tracking.uri={store_uri}"))
+
+    def press_ctrl_c(*details: object) -> None:
+        if "INTO metrics" in str(details[2]):
+            event.remove(Engine, "after_cursor_execute", press_ctrl_c)
+            signal.raise_signal(signal.SIGINT)
+
+    event.listen(Engine, "after_cursor_execute", press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt), log_run(store, "interrupted") as log:
+        log.read(Reading(texts=80, encoded=0, seconds=0.0, where="memory", note=""))
+    run = only_run(store_uri)
+    assert run.info.status == "KILLED"
+    assert run.data.metrics["activations/texts"] == 80
+
+
+def test_a_signal_does_not_wait_for_a_server(store_uri: str) -> None:
+    opened = open_store(small(f"tracking.uri={store_uri}"))
+    store = Store("http://127.0.0.1:9", opened.experiment_id, opened.client)
+    with pytest.raises(KeyboardInterrupt), store.undisturbed():
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the signal waited")
 
 
 @pytest.mark.slow

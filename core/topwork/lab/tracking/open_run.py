@@ -77,7 +77,8 @@ class OpenRun:
 
     def _attempt(self, what: str, call: Callable[[], object]) -> bool:
         try:
-            call()
+            with self.store.undisturbed():
+                call()
         except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
             logger.warning("MLflow could not take %s: %s: %s", what, type(fault).__name__, first_line(fault))
             return False

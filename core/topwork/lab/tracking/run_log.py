@@ -137,7 +137,8 @@ class RunLog(OpenRun, Observer):
 @contextmanager
 def log_run(store: Store, name: str) -> Iterator[RunLog]:
     """Open an MLflow run and see to it that it is closed, however the block ends."""
-    run = store.client.create_run(store.experiment_id, run_name=name, tags={PROCESS_TAG: this_process()})
+    with store.undisturbed():
+        run = store.client.create_run(store.experiment_id, run_name=name, tags={PROCESS_TAG: this_process()})
     log = RunLog(store, run.info.run_id)
     try:
         yield log

@@ -6,7 +6,7 @@ import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 
 from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import Experiment
-from topwork.lab.processes import is_dead_here
+from topwork.lab.processes import is_dead_here, undisturbed
 
 #: Seconds to wait for a tracking server to answer before a run begins.
 PATIENCE = 5
@@ -38,6 +38,10 @@ class Store:
     experiment_id: str
     client: MlflowClient
 
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Let signals wait while a database is written, lest its lock stays; a server may keep one waiting too long."""
+        return nullcontext() if is_server(self.uri) else undisturbed()
+
 
 def open_store(experiment: Experiment) -> Store:
     """Reach the tracking store, create what is missing in it, and close runs that dead processes left open.
@@ -46,7 +50,6 @@ def open_store(experiment: Experiment) -> Store:
         StorageError: the store cannot be reached; names the option to go on without it.
     """
     uri = tracking_uri(experiment)
-    is_server = uri.startswith(("http://", "https://"))
     try:
         reach(uri)
         if file := sqlite_file(uri):
@@ -57,7 +60,7 @@ def open_store(experiment: Experiment) -> Store:
         store = Store(uri, experiment_id, client)
         _close_orphans(store)
     except Exception as fault:  # whatever mlflow, sqlalchemy or a database driver raises
-        done = "reached" if is_server else "used"
+        done = "reached" if is_server(uri) else "used"
         raise StorageError(
             f"the MLflow store {without_password(uri)} cannot be {done}: {first_line(fault)}; "
             "mend that, or train without it: --set tracking.enabled=false"
@@ -135,13 +138,18 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
+def is_server(uri: str) -> bool:
+    """Whether a tracking server writes the store, not this process."""
+    return uri.startswith(("http://", "https://"))
+
+
 def reach(uri: str) -> None:
     """Ask a server for a sign of life: mlflow itself would retry for minutes. Other stores are not asked.
 
     Raises:
         OSError: it gives none.
     """
-    if not uri.startswith(("http://", "https://")):
+    if not is_server(uri):
         return
     try:
         with urlopen(f"{uri.rstrip('/')}/health", timeout=PATIENCE):
@@ -167,7 +175,7 @@ def _touch(file: Path) -> None:
 @contextmanager
 def _lock(uri: str) -> Iterator[None]:
     """Let one process of this machine at a time create a database: two at once ruin it."""
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         yield
         return
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]

@@ -165,7 +165,7 @@ def open_trial_log(
 def fetch_judged(store: Store, run_id: str) -> bytes | None:
     """Return what a trial's models said of the test rows; None, with a warning, where it cannot be had."""
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with store.undisturbed(), tempfile.TemporaryDirectory() as folder:
             return Path(store.client.download_artifacts(run_id, JUDGED, folder)).read_bytes()
     except Exception as fault:  # as above
         logger.warning("MLflow has no %s of run %s: %s", JUDGED, run_id, first_line(fault))
