@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from topwork.cli import cache
+from topwork.cli.signals import heeded
 from topwork.errors import TopworkError
 
 app = typer.Typer(
@@ -169,7 +170,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.addLevelName(logging.WARNING, "warning")
     try:
-        app()
+        with heeded():
+            app()
     except TopworkError as fault:
         typer.echo("\n".join(f"error: {line}" for line in str(fault).splitlines()), err=True)
         raise SystemExit(fault.exit_code) from None
