@@ -10,14 +10,15 @@ from rich.table import Table
 from topwork.cli.show_comparison import describe_difference, describe_estimate
 from topwork.cli.show_training import ProgressBar, make_progress
 from topwork.cli.tables import console, heading, table
-from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment
-from topwork.experiment.search import get, study_of
+from topwork.experiment.search import find_searched, study_of
 from topwork.experiment.study import Study
 from topwork.lab.study.conduct import study
+from topwork.lab.study.ledger import wanted_of
 from topwork.lab.study.report import rank
 from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, Trial
-from topwork.lab.study.trial import most_epochs, seeds_of
+from topwork.lab.study.trial import most_epochs
+from topwork.registry import Registry, discover
 
 #: How many trials the table shows.
 SHOWN = 5
@@ -25,8 +26,8 @@ SHOWN = 5
 
 def show_study(experiment: Experiment) -> None:
     """Say what is searched, search with a live table, then print what was found and what it is worth."""
-    section = study_of(experiment)
-    show_search(experiment, section)
+    section, registry = study_of(experiment), discover()
+    show_search(experiment, section, registry)
     try:
         with Live(console=console, transient=True, refresh_per_second=4) as live:
             result = study(experiment, observer=StudyBar(live, section.objectives))
@@ -40,22 +41,23 @@ def show_study(experiment: Experiment) -> None:
     show_result(result)
 
 
-def show_search(experiment: Experiment, section: Study) -> None:
-    """Print what a study searches, towards what, and how."""
-    settings = experiment.dump()
-    searched = table("search", "values", "#own")
-    for path, dimension in section.search.items():
-        try:
-            own = describe_value(get(settings, path))
-        except ConfigurationError:
-            own = ""  # what is wrong with it is told when it is checked
-        searched.add_row(path, dimension.describe(), own)
-    console.print(searched)
-    epochs = most_epochs(experiment) // len(seeds_of(experiment))
+def show_search(experiment: Experiment, section: Study, registry: Registry) -> None:
+    """Print what a study searches, towards what, and how.
+
+    Raises:
+        ConfigurationError: a value does not fit.
+    """
+    searched = find_searched(experiment, registry)
+    shown = table("search", "values", "#own")
+    for one in searched:
+        shown.add_row(one.path, one.dimension.describe(), describe_value(one.own))
+    console.print(shown)
+    trials = wanted_of(section, searched)
     seeds = f" with each of {len(section.seeds)} seeds" if section.seeds else ""
+    epochs, workers = most_epochs(experiment, registry), min(section.workers, trials)
     console.print(
-        f"objective: {'; '.join(section.objectives)}\n{section.trials} trials of at most {epochs} "
-        f"epochs{seeds}, {section.workers} workers, sampler {section.sampler}, pruner {section.pruner}\n",
+        f"objective: {'; '.join(section.objectives)}\n{trials} trials of at most {epochs} epochs{seeds}, "
+        f"{workers} workers, sampler {section.sampler}, pruner {section.pruner}\n",
         soft_wrap=True,
     )
 
@@ -147,7 +149,10 @@ def show_changes(result: StudyResult, number: int) -> None:
     changes = table("setting", "#experiment", f"#trial {number}")
     for path, (before, after) in result.changes[number].items():
         changes.add_row(path, describe_value(before), describe_value(after))
-    console.print(changes if result.changes[number] else "the experiment's own values are the best")
+    if number == result.own:
+        console.print("the experiment's own values are the best")
+    if result.changes[number]:
+        console.print(changes)
 
 
 def show_judgement(result: StudyResult, number: int) -> None:

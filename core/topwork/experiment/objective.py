@@ -104,10 +104,10 @@ def _tokens(text: str) -> Iterator[str]:
 
 def _not_an_objective(text: str, why: str) -> ValueError:
     return ValueError(
-        f"{text!r} is not an objective: {why}; write a metric, such as validation/loss, or a function of some, "
-        "such as mean(validation/a/accuracy, validation/b/accuracy)"
+        f"{text!r} is not an objective: {why}; write a metric, or a function of some, such as mean(one, another)"
     )
 
 
 def _no_metric(name: str, given: Collection[str]) -> str:
-    return f"there is no metric {name!r}, only {', '.join(given)}{did_you_mean(name, given)}"
+    tail = max((one for one in given if name.endswith(f"/{one}")), key=len, default=name)
+    return f"there is no metric {name!r}, only {', '.join(given)}{did_you_mean(tail, given)}"

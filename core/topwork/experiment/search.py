@@ -149,18 +149,20 @@ def _put(raw: dict[str, Any], defaults: dict[str, Any], segments: Sequence[str],
             at[segment] = copy.deepcopy(whole) if isinstance(whole, list) else {}
         at = at[segment] if isinstance(at, dict) else at[int(segment)]
     last = segments[-1]
-    if isinstance(at, dict):
-        at[last] = value
-    else:
-        at[int(last)] = value
+    at[last if isinstance(at, dict) else int(last)] = copy.deepcopy(value)  # the choice itself must stay as it is
 
 
 def _check_values(experiment: Experiment, path: str, dimension: Dimension, registry: Registry) -> bool:
     """Try each choice, or both bounds; return whether a range is one of whole numbers."""
-    if "." in path:
-        get(experiment.dump(), path.rpartition(".")[0])  # a typo in a section's name is told as one
+    section, _, last = path.rpartition(".")
+    around = get(experiment.dump(), section) if section else {}  # a typo in a section's name is told as one
+    if not (isinstance(around, dict | None) or (isinstance(around, list) and last in map(str, range(len(around))))):
+        raise ConfigurationError(f"the experiment has no setting {path}")
     for value in dimension.extremes:
-        vary(experiment, {path: value}, registry)
+        try:
+            vary(experiment, {path: value}, registry)
+        except ConfigurationError as fault:
+            raise ConfigurationError(_with_value(value, path, dimension, str(fault))) from None
     if dimension.choices is not None or not (isinstance(dimension.low, int) and isinstance(dimension.high, int)):
         return False
     try:
@@ -172,6 +174,17 @@ def _check_values(experiment: Experiment, path: str, dimension: Dimension, regis
             ) from None
         return True
     return isinstance(dimension.step, int)
+
+
+def _with_value(value: Any, path: str, dimension: Dimension, faults: str) -> str:
+    """Say of each fault which choice has it, and how to choose among plugins whose settings differ."""
+    if dimension.choices is None:
+        return faults
+    section, _, last = path.rpartition(".")
+    hint = f"; to change other settings with it, search {section}: {{choices: [{{kind: ...}}, ...]}}"
+    lines = faults.splitlines()
+    others = [last == "kind" and line.startswith(f"{section}.") for line in lines]
+    return "\n".join(f"{value}: {line}{hint if other else ''}" for line, other in zip(lines, others, strict=True))
 
 
 def _own_value(experiment: Experiment, path: str, dimension: Dimension, registry: Registry) -> Label:

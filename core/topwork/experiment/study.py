@@ -131,17 +131,19 @@ class Study(Section):
     @field_validator("search")
     @classmethod
     def _searchable(cls, search: dict[str, Dimension]) -> dict[str, Dimension]:
-        fixed = [path for path in search if re.fullmatch(FIXED, path)]
+        sections = [(path, choice) for path, one in search.items() for choice in one.choices or []]
+        inside = [f"{path}.{key}" for path, choice in sections if isinstance(choice, dict) for key in choice]
+        fixed = [path for path in dict.fromkeys([*search, *inside]) if re.fullmatch(FIXED, path)]
         if fixed:
             raise ValueError(
                 f"{', '.join(fixed)} cannot be searched: trials must learn the same tasks from the same rows; "
                 "for seeds, set study.seeds"
             )
-        inside = [
+        twice = [
             f"{inner} lies inside {outer}" for outer in search for inner in search if inner.startswith(f"{outer}.")
         ]
-        if inside:
-            raise ValueError(f"a setting can be searched once only, but {'; '.join(inside)}")
+        if twice:
+            raise ValueError(f"a setting can be searched once only, but {'; '.join(twice)}")
         return search
 
     @field_validator("seeds")

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from urllib.request import urlopen
 
 import pytest
+from mlflow import MlflowClient
 
 from small_experiment import QUICKSTART
 from study_helpers import Command, running_after, runs_of, settings, wait_for
@@ -20,6 +21,8 @@ from topwork.cli.show_study import show_judgement
 from topwork.engine.comparison import Difference
 from topwork.engine.evaluation import Estimate
 from topwork.lab.study.result import Judgement, StudyResult
+from topwork.lab.tracking.server import newest
+from topwork.lab.tracking.store import STUDY_TAG
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("installed")]
 
@@ -172,6 +175,14 @@ def test_the_ui_serves_the_store_and_links_to_the_comparison(command: Run, tmp_p
         process.terminate()
         process.wait()
     wait_for(lambda: not answers(port))  # the server goes with the command
+
+
+def test_a_study_without_trials_is_shown_in_the_list(store_uri: str) -> None:
+    client = MlflowClient(tracking_uri=store_uri)
+    run = client.create_run("0", run_name="fresh", tags={STUDY_TAG: "fresh"})
+    what, link = newest(store_uri)
+    assert what == "study fresh, which has no trials yet"
+    assert link == f"#/experiments/{run.info.experiment_id}/runs"
 
 
 def test_the_ui_of_a_store_that_is_not_there_creates_none(command: Run, tmp_path: Path) -> None:

@@ -121,7 +121,16 @@ def test_an_experiment_made_in_python_can_be_varied(registry: Registry) -> None:
         ),
         (
             "pooling.kind: {choices: [mean, csl]}",
-            "pooling: no pooling of kind 'csl' is installed, only cls, mean; did you mean cls?",
+            "csl: pooling: no pooling of kind 'csl' is installed, only cls, mean; did you mean cls?",
+        ),
+        (
+            "optimizer.kind: {choices: [heads_and_backbone, uniform]}",
+            "uniform: optimizer.heads_lr: unknown key\nuniform: optimizer.backbone_lr: unknown key",
+        ),
+        ("optimizer.heads_lr.x: {low: 1.0, high: 2.0}", "the experiment has no setting optimizer.heads_lr.x"),
+        (
+            "training.epochs: {choices: [20, many]}",
+            "many: training.epochs: input should be a valid integer, got 'many'",
         ),
         ("training.epochs: {low: 1, high: 20.5}", "training.epochs: input should be a valid integer, got 20.5"),
         (
@@ -155,7 +164,11 @@ def test_values_that_do_not_fit_are_told_where_they_stand(
         find_searched(experiment, registry)
     path = search.partition(":")[0]
     where = f"{experiment.origin.file}:{place(experiment.origin.text, search)}: study.search.{path}"
-    assert str(caught.value) == f"{where}: {message}"
+    hint = "; to change other settings with it, search optimizer: {choices: [{kind: ...}, ...]}"
+    assert [line.removesuffix(hint) for line in str(caught.value).splitlines()] == [
+        f"{where}: {line}" for line in message.splitlines()
+    ]
+    assert (hint in str(caught.value)) == search.startswith("optimizer.kind")
 
 
 def test_all_faults_are_told_at_once(load: Load, registry: Registry) -> None:
@@ -184,6 +197,12 @@ def test_all_faults_are_told_at_once(load: Load, registry: Registry) -> None:
         ("a.b: {low: yes, high: 1}", {}, "study.search.a.b.low: this must be a finite number, got 'yes'"),
         ("a.b: {low: true, high: 1}", {}, "study.search.a.b.low: this must be a finite number, got True"),
         ("a.b: {lwo: 1, high: 2}", {}, "study.search.a.b.lwo: unknown key; did you mean low?"),
+        (
+            "training: {choices: [{epochs: 20}, {epochs: 3, seed: 3}]}",
+            {},
+            "study.search: training.seed cannot be searched: trials must learn the same tasks from the same rows; "
+            "for seeds, set study.seeds",
+        ),
         (
             "training.seed: {choices: [1, 2]}",
             {},

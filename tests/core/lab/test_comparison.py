@@ -123,6 +123,24 @@ def test_fewer_than_two_runs_are_nothing_to_compare(runs: list[str], shown: str)
     assert str(caught.value) == f"name two or more different runs to compare, got {shown}"
 
 
+def test_one_run_by_name_and_by_id_is_one_run(three: Three) -> None:
+    with pytest.raises(ConfigurationError, match=r"name different runs to compare: some of .* are the same run"):
+        compare([three.first.name, str(three.first.run_id)], uri=three.uri)
+
+
+def test_a_file_that_is_no_database_is_said(tmp_path: Path) -> None:
+    (tmp_path / "junk.db").write_text("junk")
+    with pytest.raises(StorageError) as caught:
+        compare(["a", "b"], uri=f"sqlite:///{tmp_path}/junk.db")
+    assert str(caught.value) == f"the MLflow store sqlite:///{tmp_path}/junk.db cannot be read: file is not a database"
+
+
+def test_a_database_that_does_not_answer_is_said_at_once() -> None:
+    pytest.importorskip("psycopg", reason="the extra topwork[postgresql] is not installed")
+    with pytest.raises(StorageError, match=r"postgresql://\*\*\*@127.0.0.1:9/db cannot be read: connection failed"):
+        compare(["a", "b"], uri="postgresql://me:hush@127.0.0.1:9/db")
+
+
 def test_a_store_that_is_not_there_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         compare(["a", "b"])

@@ -32,7 +32,8 @@ from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment, Task
 from topwork.lab.result import Result
 from topwork.lab.runs import train
-from topwork.lab.tracking.run_log import LONGEST_PARAMETER, RunLog, git_state, log_run
+from topwork.lab.tracking.open_run import LONGEST_PARAMETER
+from topwork.lab.tracking.run_log import RunLog, git_state, log_run
 from topwork.lab.tracking.store import flatten, open_store
 from topwork.registry import discover
 from topwork_plugins.heads.binary import BinaryConfig

@@ -57,7 +57,7 @@ class Checked:
     @property
     def epochs(self) -> int:
         """Of a trial at most, all seeds together."""
-        return most_epochs(self.experiment)
+        return most_epochs(self.experiment, self.registry) * len(seeds_of(self.experiment))
 
     @property
     def identity(self) -> dict[str, str]:
@@ -85,7 +85,9 @@ def check(experiment: Experiment, registry: Registry, searched: Sequence[Searche
     for one in searched:
         for value in one.dimension.extremes:
             try:
-                bench.prepare(vary(experiment, {one.path: value}, registry))
+                varied = vary(experiment, {one.path: value}, registry)
+                check_patience(varied.training.patience, experiment)
+                bench.prepare(varied)
             except ConfigurationError as fault:
                 where = experiment.origin.locate("study", "search", one.path)
                 faults += [f"{where}: {value}: {line}" for line in str(fault).splitlines()]
@@ -97,6 +99,19 @@ def check(experiment: Experiment, registry: Registry, searched: Sequence[Searche
     if faults:
         raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     return Checked(experiment, registry, list(searched), prepared, rising)
+
+
+def check_patience(patience: int | None, experiment: Experiment) -> None:
+    """Check that a patience that is searched has a say in which epoch a trial is judged by.
+
+    Raises:
+        ConfigurationError: it has none.
+    """
+    epoch = study_of(experiment).epoch
+    if epoch == "last" and patience != experiment.training.patience:
+        raise ConfigurationError("study.epoch: last sets training.patience aside, so it cannot be searched")
+    if epoch == "best" and patience is None:
+        raise ConfigurationError("study.epoch: best needs training.patience in every trial, and here it is null")
 
 
 def name_of(experiment: Experiment) -> str:

@@ -1,8 +1,12 @@
 """Conduct a study: check it, encode once, let workers train its trials, and report."""
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
+
+from optuna.exceptions import OptunaError
+from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.engine.observer import Observer
 from topwork.engine.reading import choose_store
@@ -19,7 +23,7 @@ from topwork.lab.study.report import changes_of, find_best, find_own, judge, ran
 from topwork.lab.study.result import FailedStudyError, Judgement, StudyObserver, StudyResult, Trial
 from topwork.lab.study.storage import close, locked, open_storage, reported, shown
 from topwork.lab.study.worker_job import Job, Tracked
-from topwork.lab.tracking.store import Store, open_store, without_password
+from topwork.lab.tracking.store import Store, open_store, without_password, without_passwords
 from topwork.lab.tracking.study_log import StudyLog, open_study_log
 from topwork.registry import discover
 
@@ -95,18 +99,14 @@ def study(experiment: Experiment, *, observer: StudyObserver | None = None) -> S
         )
         ledger.since = started
         ledger.take_up_failures()
-        log = _open_log(store, ledger, checked) if store else None
+        log = None
+        if store:
+            with store.undisturbed():
+                log = _open_log(store, ledger, checked)
+                at_the_end.push(partial(_close_log, log, ledger))
         begun = Begun(checked, crew, ledger, log, started)
-        try:
-            encoding_seconds = _train(begun, bench, observer)
-            result = _report(begun, encoding_seconds)
-        except BaseException:
-            with undisturbed():
-                if log:
-                    log.close("FINISHED" if len(ledger.finished()) >= ledger.wanted else "KILLED")
-            raise
-        if log:
-            log.close("FINISHED")
+        encoding_seconds = _train(begun, bench, observer)
+        result = _report(begun, encoding_seconds)
     _complain(begun, result)
     return result
 
@@ -198,6 +198,18 @@ def _open_log(store: Store, ledger: Ledger, checked: Checked) -> StudyLog:
     return log
 
 
+def _close_log(
+    log: StudyLog, ledger: Ledger, kind: type[BaseException] | None, fault: BaseException | None, trace: object
+) -> None:
+    """End the study's run, whatever ended the study."""
+    with undisturbed():
+        whole = fault is None
+        if fault is not None:
+            with suppress(SQLAlchemyError, OptunaError):  # the database may be what ended it
+                whole = len(ledger.finished()) >= ledger.wanted
+        log.close("FINISHED" if whole else "KILLED")
+
+
 def _report(begun: Begun, encoding_seconds: float) -> StudyResult:
     """Choose the best trials, write them down, measure them on the test rows, and draw."""
     checked, ledger, log = begun.checked, begun.ledger, begun.log
@@ -206,6 +218,8 @@ def _report(begun: Begun, encoding_seconds: float) -> StudyResult:
     own, best = find_own(trials, checked.searched), find_best(trials, checked.rising)
     single = len(checked.rising) == 1
     files = {number: checked.folder / ("best.yaml" if single else f"best-{number}.yaml") for number in best}
+    for path in set(checked.folder.glob("best-*.yaml")) - set(files.values()):
+        path.unlink()  # of a Pareto front that is no more
     for number, path in files.items():
         write_experiment(path, by_number[number], checked)
     judgements, warnings = _judge(begun, trials, own=own, best=best)
@@ -243,6 +257,8 @@ def _judge(
         warnings.append(f"ended by study.timeout after {len(trials)} of {begun.ledger.wanted} trials")
     if "test" not in checked.prepared.dataset.parts:
         return {}, [*warnings, "there are no test rows, so what the best values are worth on other texts is not known"]
+    if own is None:
+        warnings.append("no trial with the experiment's own values is complete, so what is gained is not known")
     wanted = [trial for trial in trials if trial.number in best or trial.number == own]
     judgements, missing = judge(wanted, own, checked, begun.ledger, log.store if log else None)
     return judgements, [*warnings, *missing]
@@ -252,7 +268,7 @@ def _log_result(log: StudyLog, ledger: Ledger, checked: Checked, result: StudyRe
     """Log the outcome, with pictures."""
     figures, page = draw(ledger.study, checked.study.objectives, checked.searched, own=result.own, best=result.best)
     by_number = {trial.number: trial for trial in result.trials}
-    single = len(result.best) == 1
+    single = len(result.objectives) == 1
     named = {"first": result.own, **{"best" if single else f"best_{number}": number for number in result.best}}
     log.finish(
         {name: by_number[number].values for name, number in named.items() if number is not None},
@@ -260,7 +276,8 @@ def _log_result(log: StudyLog, ledger: Ledger, checked: Checked, result: StudyRe
         len(result.trials),
     )
     pages = {"figures/study.html": page} if page else {}
-    log.files(figures, pages | {path.name: path.read_text(encoding="utf-8") for path in result.files.values()})
+    best = {path.name: path.read_text(encoding="utf-8") for path in result.files.values()}
+    log.files(figures, pages | {name: without_passwords(text) for name, text in best.items()})
 
 
 def _complain(begun: Begun, result: StudyResult) -> None:

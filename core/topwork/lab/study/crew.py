@@ -43,7 +43,7 @@ class Crew:
             with self._open_log() as log:
                 self.processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "topwork.lab.study.worker"],
+                        [sys.executable, "-P", "-m", "topwork.lab.study.worker"],  # -P: not from this folder
                         stdin=subprocess.PIPE,
                         stdout=subprocess.DEVNULL,
                         stderr=log,

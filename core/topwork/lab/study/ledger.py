@@ -113,11 +113,14 @@ class Ledger:
         self.storage.record_heartbeat(self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
     def take_up_failures(self) -> None:
-        """Give trials another chance whose failures ended the study: whoever goes on has mended something."""
+        """Give trials another chance whose failures ended the study: whoever goes on has mended something.
+
+        That is five in a row, or all trials of a smaller study.
+        """
         with locked(self.storage):
             finished = self.finished()
             streak = failures_at_the_end(finished)
-            if len(streak) < FAILURES and len(streak) < len(finished):
+            if len(streak) < FAILURES and not len(streak) == len(finished) >= self.wanted:
                 return
             for trial in streak:
                 self.study.enqueue_trial(dict(trial.params), user_attrs={RETRY_OF: trial.number})
@@ -151,9 +154,7 @@ class Ledger:
     @property
     def wanted(self) -> int:
         """How many trials count at the end; of a grid, no more than it has points."""
-        if self.settings.sampler != "grid":
-            return self.settings.trials
-        return min(self.settings.trials, math.prod(points_of(searched) for searched in self.searched))
+        return wanted_of(self.settings, self.searched)
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, the lost and the waiting ones too."""
@@ -197,6 +198,11 @@ class Ledger:
             if point not in tried:
                 return point
         raise AssertionError("there are more points than trials")
+
+
+def wanted_of(settings: Study, searched: Sequence[Searched]) -> int:
+    """How many trials count at the end of a study; of a grid, no more than it has points."""
+    return min(settings.trials, math.prod(map(points_of, searched))) if settings.sampler == "grid" else settings.trials
 
 
 def open_ledger(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from topwork.engine.comparison import Judged, difference, digest_of_texts, metrics_of
 from topwork.engine.evaluation import estimate
+from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import FILE_FIELDS, Experiment
 from topwork.experiment.search import Searched, get
 from topwork.files import write_file
@@ -81,7 +82,10 @@ def rank(trials: Sequence[Trial], rising: Sequence[bool]) -> list[Trial]:
 def changes_of(trial: Trial, checked: Checked) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which a trial differs from the experiment, own and new value by path."""
     before, after = checked.experiment.dump(), _varied(trial, checked).dump()
-    pairs = {one.path: (get(before, one.path), get(after, one.path)) for one in checked.searched}
+    paths = dict.fromkeys([one.path for one in checked.searched] + ["training.seed", "training.patience"])
+    if "training" in paths:  # it has the other two
+        paths = dict.fromkeys(path for path in paths if not path.startswith("training."))
+    pairs = {path: (get(before, path), get(after, path)) for path in paths}
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -98,33 +102,28 @@ def write_experiment(path: Path, trial: Trial, checked: Checked) -> None:
                 source[field] = str(Path(source[field]).absolute())
     buffer = io.StringIO()
     YAML().dump(written, buffer)
-    head = f"# topwork train {path}\n#\n# Trial {trial.number} of study {checked.name}.\n"
+    seeds = seeds_of(checked.experiment)
+    which = f", judged by its mean over seeds {', '.join(map(str, seeds))}; this is the first" if seeds[1:] else ""
+    head = f"# topwork train {path}\n#\n# Trial {trial.number} of study {checked.name}{which}.\n"
     write_file(path, (head + buffer.getvalue()).encode())
 
 
 def judge(
     trials: Sequence[Trial], own: int | None, checked: Checked, ledger: Ledger, store: Store | None
 ) -> tuple[dict[int, Judgement], list[str]]:
-    """Measure trials on the test rows, each against ``own``; and say of which the outputs cannot be had.
-
-    Raises:
-        StorageError: outputs are damaged.
-    """
+    """Measure trials on the test rows, each against ``own``; and say of which the outputs cannot be had."""
     texts = digest_of_texts(checked.prepared.dataset.parts["test"].texts)
     runs = {trial.number: trial.user_attrs.get(RUN) for trial in ledger.finished()}
     judged: dict[int, Judged] = {}
     warnings = []
     for trial in trials:
         path, run_id = judged_file(checked.folder, ledger.id, trial.number), runs.get(trial.number)
-        content = path.read_bytes() if path.exists() else None
-        if content is None and store and run_id:  # another machine trained it
-            content = fetch_judged(store, run_id)
-        one = Judged.from_bytes(content, name=str(path)) if content is not None else None
+        one, why = _outputs(path, store, run_id)
+        if why:
+            warnings.append(f"the outputs of trial {trial.number} on the test rows {why}")
         if one is None:
-            warnings.append(
-                f"the outputs of trial {trial.number} on the test rows are with the machine that trained it"
-            )
-        elif one.texts != texts:
+            continue
+        if one.texts != texts:
             warnings.append(f"the outputs of trial {trial.number} are of other test rows and are left out")
         else:
             judged[trial.number] = one
@@ -134,6 +133,23 @@ def judge(
         number: _judgement(one, None if number == own else reference, judged[number])
         for number, one in measures.items()
     }, warnings
+
+
+def _outputs(path: Path, store: Store | None, run_id: str | None) -> tuple[Judged | None, str]:
+    """Return what a trial's models said of the test rows, from this machine or else from MLflow, and what is amiss."""
+    why = ""
+    try:
+        if path.exists():
+            return Judged.from_bytes(path.read_bytes(), name=str(path)), ""
+    except (StorageError, OSError) as fault:
+        why = f"cannot be read: {first_line(fault)}"
+    content = fetch_judged(store, run_id) if store and run_id else None
+    if content is None:
+        return None, why or f"are neither in {path.parent} nor in MLflow; another machine may have trained it"
+    try:
+        return Judged.from_bytes(content, name="what MLflow has"), why and f"{why}; MLflow's copy is used"
+    except StorageError as fault:
+        return None, f"cannot be read: {first_line(fault)}"
 
 
 def _measures(trial: Trial, judged: Judged, checked: Checked) -> dict[str, tuple[Metric, Tensor]]:

@@ -23,7 +23,8 @@ from topwork.registry import Registry
 
 VALIDATION = "validation/"
 
-#: Called with the number of an epoch, from 1, all seeds counted, its validation metrics, and the objectives so far.
+#: Called with a step, the number of an epoch from 1, or of later seeds that plus ``most_epochs`` for each seed before,
+#: so that equal steps of two trials mean the same; with its validation metrics, and with the objectives so far.
 Told = Callable[[int, Mapping[str, float], Sequence[float]], None]
 
 
@@ -63,13 +64,14 @@ def train_trial(
     """
     study = study_of(experiment)
     objectives = [parse_objective(text) for text in study.objectives]
+    epochs = most_epochs(experiment, registry)
     finished: list[list[float]] = []
     judged: list[Judged] = []
     seconds = 0.0
     for number, seed in enumerate(seeds_of(experiment)):
         varied = vary_trial(experiment, values, seed, registry)
 
-        def tell(epoch: Epoch, done: int = number * varied.training.epochs) -> None:
+        def tell(epoch: Epoch, done: int = number * epochs) -> None:
             metrics = validation_metrics(epoch)
             so_far = [*finished, [objective.of(metrics) for objective in objectives]]
             told(done + epoch.number, metrics, [fmean(column) for column in zip(*so_far, strict=True)])
@@ -123,11 +125,12 @@ def seeds_of(experiment: Experiment) -> list[int]:
     return study_of(experiment).seeds or [experiment.training.seed]
 
 
-def most_epochs(experiment: Experiment) -> int:
-    """How many epochs a trial may have, all seeds together."""
-    searched = study_of(experiment).search.get("training.epochs")
-    epochs: list[int] = [experiment.training.epochs, *(searched.extremes if searched else [])]
-    return max(epochs) * len(seeds_of(experiment))
+def most_epochs(experiment: Experiment, registry: Registry) -> int:
+    """How many epochs a trial may have with one seed."""
+    search = study_of(experiment).search
+    searched = [path for path in ("training", "training.epochs") if path in search]
+    varied = [vary(experiment, {path: one}, registry) for path in searched for one in search[path].extremes]
+    return max(one.training.epochs for one in [experiment, *varied])
 
 
 def validation_metrics(epoch: Epoch) -> dict[str, float]:

@@ -51,7 +51,7 @@ class Worker:
         self.study = study_of(self.experiment)
         self.searched = find_searched(self.experiment, self.registry)
         self.storage: RDBStorage = open_storage(job.storage)
-        epochs = most_epochs(self.experiment)
+        epochs = most_epochs(self.experiment, self.registry) * len(seeds_of(self.experiment))
         self.ledger: Ledger = load_ledger(self.storage, job.name, self.study, self.searched, epochs=epochs)
         self.ledger.since = job.since
         self.store: Store | None = store_of(job.tracked.uri, job.tracked.experiment_id) if job.tracked else None

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from topwork.engine.comparison import Judged
 from topwork.errors import ConfigurationError, StorageError, did_you_mean, first_line
-from topwork.lab.tracking.store import find_store, flatten, without_password
+from topwork.lab.tracking.store import PARENT_TAG, STUDY_TAG, find_store, flatten, without_password
 
 #: The artifact with what a run's model said of the rows that it was judged on.
 JUDGED = "judged.safetensors"
@@ -40,7 +40,8 @@ def find_runs(wanted: Sequence[str], uri: str | None) -> list[FinishedRun]:
     """Read runs by MLflow's run id or by name, in that order.
 
     Raises:
-        ConfigurationError: a run is not there, several have its name, or it kept no outputs; names all such.
+        ConfigurationError: a run is not there, several have its name, or it kept no outputs; names all such. Or two
+            are the same.
         StorageError: the store cannot be read.
     """
     uri = find_store(uri)
@@ -52,6 +53,8 @@ def find_runs(wanted: Sequence[str], uri: str | None) -> list[FinishedRun]:
         faults = [run for run in found if isinstance(run, str)]
         if faults:
             raise ConfigurationError("\n".join(faults))
+        if len({run.info.run_id for run in found if isinstance(run, Run)}) < len(found):
+            raise ConfigurationError(f"name different runs to compare: some of {', '.join(wanted)} are the same run")
         return [_read(client, run) for run in found if isinstance(run, Run)]
     except (MlflowException, OSError) as fault:
         raise StorageError(f"the MLflow store {without_password(uri)} cannot be read: {first_line(fault)}") from fault
@@ -82,6 +85,8 @@ def _choose(wanted: str, runs: Sequence[Run], uri: str) -> Run | str:
 
 def _read(client: MlflowClient, run: Run) -> FinishedRun:
     name = str(run.info.run_name)
+    if STUDY_TAG in run.data.tags and PARENT_TAG not in run.data.tags:
+        raise ConfigurationError(f"run {name} is a study; compare its trials, {name}-0 and so on")
     if JUDGED not in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}:
         raise ConfigurationError(
             f"run {name} ({run.info.status}) did not keep what its model said of each row, so it cannot be compared; "

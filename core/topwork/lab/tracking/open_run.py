@@ -1,5 +1,6 @@
 """An MLflow run that is being written."""
 
+import io
 import logging
 import tempfile
 import time
@@ -9,11 +10,16 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from mlflow.entities import Metric
+from ruamel.yaml import YAML
 
 from topwork.engine.comparison import Judged
 from topwork.errors import first_line
+from topwork.experiment.schema import Experiment
 from topwork.lab.tracking.finished_run import JUDGED
-from topwork.lab.tracking.store import Store, without_password
+from topwork.lab.tracking.store import Store, without_password, without_passwords
+
+#: MLflow's limit for the value of a parameter; longer ones are in the artifact experiment.yaml.
+LONGEST_PARAMETER = 6000
 
 #: MLflow takes 1,000 at once.
 MOST_METRICS = 1000
@@ -54,6 +60,13 @@ class OpenRun:
             )
         self._attempt("the end of the run", lambda: self.store.client.set_terminated(self.run_id, status=status))
 
+    def _experiment(self, experiment: Experiment) -> None:
+        self._text("experiment.yaml", without_passwords(experiment.origin.text or as_yaml(experiment)))
+        self._resolved(experiment)
+
+    def _resolved(self, experiment: Experiment) -> None:
+        self._text("experiment.resolved.yaml", without_passwords(as_yaml(experiment)))
+
     def _metrics(self, metrics: Mapping[str, float], step: int) -> None:
         self._note(metrics, step)
         self._send()
@@ -83,3 +96,16 @@ class OpenRun:
             logger.warning("MLflow could not take %s: %s: %s", what, type(fault).__name__, first_line(fault))
             return False
         return True
+
+
+def short(value: object) -> str:
+    """Cut a parameter's value down to what MLflow takes, and say so in it."""
+    text = str(value)
+    return text if len(text) <= LONGEST_PARAMETER else f"{text[: LONGEST_PARAMETER - 40]}... (whole in experiment.yaml)"
+
+
+def as_yaml(experiment: Experiment) -> str:
+    """Return the experiment with every default as YAML."""
+    buffer = io.StringIO()
+    YAML().dump(experiment.dump(), buffer)
+    return buffer.getvalue()

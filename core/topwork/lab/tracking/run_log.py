@@ -1,6 +1,5 @@
 """One training run as one MLflow run."""
 
-import io
 import json
 import logging
 import math
@@ -13,7 +12,6 @@ from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.pyfunc import log_model
-from ruamel.yaml import YAML
 
 from topwork.engine.observer import Epoch, Observer, Reading
 from topwork.engine.preparation import Prepared
@@ -22,12 +20,9 @@ from topwork.experiment.schema import Experiment
 from topwork.lab.figures import confusion_matrix, learning_curves
 from topwork.lab.processes import this_process
 from topwork.lab.result import Result
-from topwork.lab.tracking.open_run import OpenRun
+from topwork.lab.tracking.open_run import OpenRun, short
 from topwork.lab.tracking.store import PROCESS_TAG, Store, active, flatten, without_password
 from topwork.registry import Registry
-
-#: MLflow's limit for the value of a parameter; longer ones are in the artifact experiment.yaml.
-LONGEST_PARAMETER = 6000
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +48,7 @@ class RunLog(OpenRun, Observer):
         where, note = (
             "; ".join(dict.fromkeys(getattr(one, name) for one in self.readings)) for name in ("where", "note")
         )
-        tags = [RunTag("activations.where", where), RunTag("activations.note", _short(note))]
+        tags = [RunTag("activations.where", where), RunTag("activations.note", short(note))]
         self._attempt("tags", lambda: self.store.client.log_batch(self.run_id, tags=tags))
 
     def start(self, prepared: Prepared, registry: Registry) -> None:
@@ -66,10 +61,9 @@ class RunLog(OpenRun, Observer):
         settings = {name: value for name, value in flatten(experiment.dump()).items() if name != "name"}
         if experiment.tracking.uri:
             settings["tracking.uri"] = without_password(experiment.tracking.uri)
-        parameters = [Param(name, _short(value)) for name, value in (settings | counts).items()]
+        parameters = [Param(name, short(value)) for name, value in (settings | counts).items()]
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=parameters))
-        self._text("experiment.yaml", experiment.origin.text or as_yaml(experiment))
-        self._text("experiment.resolved.yaml", as_yaml(experiment))
+        self._experiment(experiment)
         if prepared.warnings:
             self._text("warnings.txt", "\n".join(prepared.warnings) + "\n")
         self._attempt("the plan", lambda: self.store.client.log_dict(self.run_id, plan.dump(), "plan.json"))
@@ -176,15 +170,3 @@ def git_state(file: Path | None) -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         return {}
     return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(changes.strip())).lower()}
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= LONGEST_PARAMETER else f"{text[: LONGEST_PARAMETER - 40]}... (whole in experiment.yaml)"
-
-
-def as_yaml(experiment: Experiment) -> str:
-    """Return the experiment with every default as YAML."""
-    buffer = io.StringIO()
-    YAML().dump(experiment.dump(), buffer)
-    return buffer.getvalue()

@@ -47,6 +47,8 @@ def newest(uri: str) -> tuple[str, str]:
         trials = client.search_runs(
             [experiment_id], query, order_by=["attributes.start_time ASC"], max_results=MOST_RUNS
         )
+        if not trials:
+            return f"study {study}, which has no trials yet", f"#/experiments/{experiment_id}/runs"
     except MlflowException as fault:
         raise StorageError(f"the MLflow store {without_password(uri)} cannot be read: {first_line(fault)}") from fault
     ids = quote(json.dumps([trial.info.run_id for trial in trials], separators=(",", ":")))

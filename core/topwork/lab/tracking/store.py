@@ -18,6 +18,9 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from sqlalchemy import NullPool, create_engine, inspect
+from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import Experiment
@@ -133,6 +136,11 @@ def without_password(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//***@", uri)
 
 
+def without_passwords(text: str) -> str:
+    """Return an experiment file's text without the passwords in its URIs, for all to see."""
+    return re.sub(r"(://[\w.%+-]*):[^/@\s]+@", r"\1:***@", text)
+
+
 def sqlite_file(uri: str) -> Path | None:
     """The file of a sqlite store; None for another store."""
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
@@ -144,12 +152,13 @@ def is_server(uri: str) -> bool:
 
 
 def reach(uri: str) -> None:
-    """Ask a server for a sign of life: mlflow itself would retry for minutes. Other stores are not asked.
+    """Ask a server or a database for a sign of life: mlflow itself would retry for minutes.
 
     Raises:
         OSError: it gives none.
     """
     if not is_server(uri):
+        _reach_database(uri)
         return
     try:
         with urlopen(f"{uri.rstrip('/')}/health", timeout=PATIENCE):
@@ -160,6 +169,23 @@ def reach(uri: str) -> None:
             raise OSError(str(fault)) from None
     except URLError as fault:
         raise OSError(str(fault.reason)) from fault
+
+
+def _reach_database(uri: str) -> None:
+    """See whether a database can be read; files, which need no database, are left alone.
+
+    Raises:
+        OSError: it cannot.
+    """
+    kind = uri.partition(":")[0].partition("+")[0]
+    if kind not in DATABASE_ENGINES:
+        return
+    patience = {"connect_timeout": PATIENCE} if kind in ("postgresql", "mysql") else {}
+    try:
+        engine = create_engine(uri, poolclass=NullPool, connect_args=patience)
+        inspect(engine).get_table_names()
+    except (SQLAlchemyError, ImportError) as fault:
+        raise OSError(first_line(getattr(fault, "orig", None) or fault)) from fault
 
 
 def _touch(file: Path) -> None:

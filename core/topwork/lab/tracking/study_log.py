@@ -13,12 +13,11 @@ from mlflow.exceptions import MlflowException
 
 from topwork.engine.comparison import Judged
 from topwork.engine.evaluation import Estimate
-from topwork.errors import StorageError, first_line
+from topwork.errors import ConfigurationError, StorageError, first_line
 from topwork.experiment.schema import Experiment
 from topwork.lab.processes import this_process
 from topwork.lab.tracking.finished_run import JUDGED
-from topwork.lab.tracking.open_run import OpenRun
-from topwork.lab.tracking.run_log import LONGEST_PARAMETER, as_yaml
+from topwork.lab.tracking.open_run import OpenRun, short
 from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, Store, without_password
 
 #: Seconds between two writes of a trial's metrics: writing them one by one would cost more than short trainings.
@@ -57,7 +56,7 @@ class TrialLog(OpenRun):
         """Write the rest, the outcome and what is needed to compare the trial with others, and end it as complete."""
         self._note_first(dict(zip(objective_names(objectives), objectives, strict=True)))
         if judged:
-            self._text("experiment.resolved.yaml", as_yaml(experiment))
+            self._resolved(experiment)
             self.judged(judged)
         self.end("complete")
 
@@ -77,10 +76,9 @@ class StudyLog(OpenRun):
 
     def start(self, experiment: Experiment, parameters: Mapping[str, str]) -> None:
         """Log what is to be searched, and how."""
-        shortened = [Param(name, value[:LONGEST_PARAMETER]) for name, value in parameters.items()]
+        shortened = [Param(name, short(value)) for name, value in parameters.items()]
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=shortened))
-        self._text("experiment.yaml", experiment.origin.text or as_yaml(experiment))
-        self._text("experiment.resolved.yaml", as_yaml(experiment))
+        self._experiment(experiment)
 
     def finish(
         self, objectives: Mapping[str, Sequence[float]], estimates: Mapping[str, Mapping[str, Estimate]], count: int
@@ -126,6 +124,7 @@ def open_study_log(store: Store, run_id: str | None, name: str, digest: str) -> 
     """Begin a study's run, or go on with the one that an earlier process began.
 
     Raises:
+        ConfigurationError: it was begun in another MLflow experiment.
         StorageError: the store does not take it.
     """
     tags = {STUDY_TAG: name, "data.digest": digest, PROCESS_TAG: this_process()}
@@ -133,6 +132,8 @@ def open_study_log(store: Store, run_id: str | None, name: str, digest: str) -> 
         if run_id and _reopen(store, run_id, tags):
             return StudyLog(store, run_id)
         return StudyLog(store, store.client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
+    except ConfigurationError:
+        raise
     except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
         raise StorageError(
             f"the MLflow store {without_password(store.uri)} does not take the study: {first_line(fault)}; "
@@ -154,7 +155,7 @@ def open_trial_log(
     }
     try:
         run = store.client.create_run(store.experiment_id, run_name=f"{study}-{number}", tags=tags)
-        parameters = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in values.items()]
+        parameters = [Param(name, short(value)) for name, value in values.items()]
         store.client.log_batch(run.info.run_id, params=parameters, tags=[RunTag("mlflow.source.type", "LOCAL")])
     except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
         logger.warning("MLflow could not take trial %d: %s: %s", number, type(fault).__name__, first_line(fault))
@@ -178,13 +179,23 @@ def objective_names(values: Sequence[object]) -> list[str]:
 
 
 def _reopen(store: Store, run_id: str, tags: Mapping[str, str]) -> bool:
-    """Set a run to running again; False where it is gone."""
+    """Set a run to running again; False where it is gone.
+
+    Raises:
+        ConfigurationError: it stands in another MLflow experiment.
+    """
     try:
         run = store.client.get_run(run_id)
     except MlflowException:
         return False
     if run.info.lifecycle_stage != "active":
         return False
+    if run.info.experiment_id != store.experiment_id:
+        begun, now = (store.client.get_experiment(one).name for one in (run.info.experiment_id, store.experiment_id))
+        raise ConfigurationError(
+            f"study {tags[STUDY_TAG]!r} was begun in the MLflow experiment {begun!r}, and tracking.experiment is now "
+            f"{now!r}; change it back to go on, or set another study.name to begin anew"
+        )
     store.client.update_run(run_id, status="RUNNING")
     for name, value in tags.items():
         store.client.set_tag(run_id, name, value)

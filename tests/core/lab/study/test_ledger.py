@@ -273,6 +273,17 @@ def test_failures_that_ended_a_study_are_tried_again_when_it_goes_on(open_one: O
     assert again.ask() is None
 
 
+def test_a_failure_is_not_tried_again_while_others_are_being_trained(open_one: Open) -> None:
+    ledger = open_one(trials=4)
+    first, second = ledger.ask(), ledger.ask()
+    assert first is not None
+    assert second is not None
+    ledger.fail(first, "it diverged")
+    another_machine = open_one(trials=4)
+    another_machine.take_up_failures()
+    assert [trial.number for trial in another_machine.finished()] == [first.number]
+
+
 def test_failures_among_others_stay_what_they_are(open_one: Open) -> None:
     ledger = open_one(trials=2)
     first = ledger.ask()

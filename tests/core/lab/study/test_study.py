@@ -1,6 +1,7 @@
 """Whole studies, with real workers, a real database and a real MLflow store."""
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ from topwork.lab.comparison import compare
 from topwork.lab.result import Result
 from topwork.lab.study.ledger import FAILURES
 from topwork.lab.study.result import StudyObserver, StudyResult, Trial
-from topwork.lab.tracking.store import STUDY_TAG
-from topwork.lab.tracking.study_log import STATE_TAG, TRIAL_TAG
+from topwork.lab.tracking.store import STUDY_TAG, flatten
+from topwork.lab.tracking.study_log import STATE_TAG, TRIAL_TAG, StudyLog
 
 pytestmark = pytest.mark.slow
 
@@ -267,8 +268,109 @@ def test_outputs_of_another_study_of_the_name_are_never_taken_for_its_own(tmp_pa
         patch.chdir(other)
         there = study_of(trials=2, storage=elsewhere, epochs=5)
     assert there.judgements == {}
-    assert len([warning for warning in there.warnings if "with the machine that trained it" in warning]) >= 1
+    assert len([warning for warning in there.warnings if "are neither in " in warning]) >= 1
     assert here.judgements[0].estimates != {}
+
+
+def test_damaged_outputs_come_from_mlflow_and_else_are_left_out(store_uri: str) -> None:
+    study = make_study(f"tracking.uri={store_uri}", trials=2)
+    whole = topwork.study(study)
+    file = next(whole.folder.glob("trials/*/0.safetensors"))
+    file.write_bytes(file.read_bytes()[:100])
+    again = topwork.study(study)
+    assert again.judgements == whole.judgements
+    assert any(one.endswith("; MLflow's copy is used") for one in again.warnings)
+    without = topwork.study(make_study("tracking.enabled=false", trials=2))
+    assert 0 not in without.judgements
+    assert any("outputs of trial 0 on the test rows cannot be read: " in one for one in without.warnings)
+
+
+def test_best_yaml_differs_from_the_experiment_in_what_is_printed_alone() -> None:
+    result = study_of(trials=2, seeds=[5, 6], epoch="last")
+    (number,) = result.best
+    assert result.changes[number]["training.seed"] == (0, 5)
+    assert result.changes[number]["training.patience"] == (2, None)
+    text = result.files[number].read_text(encoding="utf-8")
+    assert f"# Trial {number} of study quickstart, judged by its mean over seeds 5, 6; this is the first.\n" in text
+    before, after = flatten(make_study().dump()), flatten(load_experiment(result.files[number]).dump())
+    differ = {path for path in before if before[path] != after[path]}
+    assert differ - {"data.reviews.path", "tracking.enabled"} == set(result.changes[number])
+
+
+def test_where_the_own_values_fail_it_is_said_that_the_gain_is_not_known() -> None:
+    result = study_of("optimizer.heads_lr=1e30", search={"optimizer.heads_lr": {"choices": [1e30, 1e-3]}}, trials=2)
+    assert result.own is None
+    assert "no trial with the experiment's own values is complete, so what is gained is not known" in result.warnings
+
+
+def test_files_of_a_front_that_is_no_more_go(tmp_path: Path) -> None:
+    (tmp_path / "studies" / "quickstart").mkdir(parents=True)
+    stale = tmp_path / "studies" / "quickstart" / "best-99.yaml"
+    stale.write_text("old")
+    result = study_of(objective=["loss", "sentiment/accuracy"], trials=2)
+    assert not stale.exists()
+    assert all(file.exists() for file in result.files.values())
+
+
+def test_a_module_in_the_working_folder_does_not_reach_the_workers(tmp_path: Path) -> None:
+    (tmp_path / "statistics.py").write_text("raise SystemExit('this is not the standard library')\n")
+    assert len(study_of(trials=2).trials) == 2
+
+
+def test_a_study_that_is_interrupted_while_it_begins_is_marked_so(
+    store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = StudyLog.start
+
+    def start(*given: Any) -> None:
+        begin(*given)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(StudyLog, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        topwork.study(make_study(f"tracking.uri={store_uri}"))
+    (parent,), _ = runs_of(store_uri)
+    assert parent.info.status == "KILLED"
+
+
+def test_a_study_does_not_go_on_in_another_mlflow_experiment(store_uri: str) -> None:
+    tracked = f"tracking.uri={store_uri}"
+    topwork.study(make_study(tracked, trials=1))
+    with pytest.raises(ConfigurationError) as caught:
+        topwork.study(make_study(tracked, "tracking.experiment=other", trials=2))
+    assert str(caught.value) == (
+        "study 'quickstart' was begun in the MLflow experiment 'quickstart', and tracking.experiment is now 'other'; "
+        "change it back to go on, or set another study.name to begin anew"
+    )
+
+
+def test_a_study_is_no_run_to_compare(store_uri: str) -> None:
+    topwork.study(make_study(f"tracking.uri={store_uri}", trials=2))
+    with pytest.raises(ConfigurationError) as caught:
+        compare(["quickstart", "quickstart-0"], uri=store_uri)
+    assert str(caught.value) == "run quickstart is a study; compare its trials, quickstart-0 and so on"
+
+
+def test_passwords_do_not_get_into_mlflow(store_uri: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret.yaml"
+    text = QUICKSTART.read_text(encoding="utf-8").replace("data/", f"{QUICKSTART.parent}/data/")
+    file.write_text(text + "# mlflow is at https://me:hush@example.org\n")
+    result = topwork.study(load_experiment(file, settings(f"tracking.uri={store_uri}", trials=1)))
+    content = MlflowClient(tracking_uri=store_uri).download_artifacts(str(result.run_id), "experiment.yaml")
+    assert "# mlflow is at https://me:***@example.org" in Path(content).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"epoch": "last"}, "study.epoch: last sets training.patience aside, so it cannot be searched"),
+        ({"epoch": "best"}, "study.epoch: best needs training.patience in every trial, and here it is null"),
+    ],
+)
+def test_a_patience_that_has_no_say_is_not_searched(section: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        study_of(search={"training.patience": {"choices": [2, None]}}, **section)
+    assert str(caught.value).endswith(f"study.search.training.patience: None: {message}")
 
 
 def test_a_trial_that_kills_its_workers_fails_and_the_study_goes_on(

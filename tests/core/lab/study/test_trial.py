@@ -1,5 +1,6 @@
 """A trial trains what ``topwork train`` would train, and is judged as the study says."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -14,7 +15,7 @@ from topwork.engine.workbench import Workbench
 from topwork.errors import ConfigurationError, TrainingError
 from topwork.experiment.schema import Experiment
 from topwork.lab.runs import train
-from topwork.lab.study.trial import Outcome, check_objectives, train_trial, vary_trial
+from topwork.lab.study.trial import Outcome, check_objectives, most_epochs, train_trial, vary_trial
 from topwork.registry import discover
 
 OBJECTIVE = "mean(sentiment/accuracy, category/accuracy)"
@@ -60,14 +61,38 @@ def test_a_trial_is_worth_what_the_same_training_is_worth() -> None:
 def test_several_seeds_are_judged_by_their_mean() -> None:
     told = Told()
     together = run(make_study(seeds=[3, 5]), told)
-    apart = [run(make_study("training.seed=" + str(seed))) for seed in (3, 5)]
+    told_apart = [Told(), Told()]
+    apart = [
+        run(make_study(f"training.seed={seed}"), told_one) for seed, told_one in zip((3, 5), told_apart, strict=True)
+    ]
     assert together.values == [fmean(one.values[0] for one in apart)]
     assert told.steps == [1, 2, 3, 4]
-    assert told.objectives[2][0] == fmean([apart[0].values[0], told.objectives[2][0] * 2 - apart[0].values[0]])
+    assert told.objectives[:2] == told_apart[0].objectives
+    for so_far, alone in zip(told.objectives[2:], told_apart[1].objectives, strict=True):
+        assert so_far == [fmean([apart[0].values[0], alone[0]])]
     assert together.judged is not None
     assert together.judged.seeds == 2
     outputs = [one.judged.outputs["category"] for one in apart if one.judged]
     assert torch.equal(together.judged.outputs["category"], torch.cat(outputs, dim=1))
+
+
+def test_a_step_means_the_same_in_trials_of_other_lengths() -> None:
+    told = Told()
+    run(make_study(seeds=[3, 5], search={"training.epochs": {"choices": [2, 4]}}), told)
+    assert told.steps == [1, 2, 5, 6]
+
+
+def test_training_with_other_values_leaves_the_choices_as_they_are() -> None:
+    choices = [make_study().training.model_dump(exclude_unset=True), {"epochs": 3}]
+    study = make_study(search={"training": {"choices": choices}}, seeds=[7])
+    before = json.dumps(choices)
+    run(study, training=choices[1])
+    assert json.dumps(choices) == before
+
+
+def test_the_most_epochs_are_found_in_sections_too() -> None:
+    study = make_study(search={"training": {"choices": [{"epochs": 2}, {"epochs": 50}, {}]}})
+    assert most_epochs(study, discover()) == 50
 
 
 def test_the_last_epoch_counts_where_the_study_says_so() -> None:
