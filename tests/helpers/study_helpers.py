@@ -18,10 +18,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import NullPool, create_engine, inspect, text
 
+import topwork
 from small_experiment import QUICKSTART, TINY
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment
 from topwork.lab.study.ledger import PROCESS, counts
+from topwork.lab.study.result import StudyResult
 from topwork.lab.study.storage import close, is_local, sqlite_path
 from topwork.lab.tracking.store import PARENT_TAG
 from topwork.lab.tracking.study_log import STATE_TAG, TRIAL_TAG
@@ -46,6 +48,11 @@ def settings(*more: str, epochs: int = 2, **study: Any) -> list[str]:
 def make_study(*more: str, **study: Any) -> Experiment:
     """A small study."""
     return load_experiment(QUICKSTART, settings(*more, **study))
+
+
+def run_study(*more: str, **study: Any) -> StudyResult:
+    """Carry out a small study that is not tracked."""
+    return topwork.study(make_study("tracking.enabled=false", *more, **study))
 
 
 def trials_of(url: str, name: str = "quickstart") -> list[FrozenTrial]:

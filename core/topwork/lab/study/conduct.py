@@ -21,7 +21,7 @@ from topwork.lab.study.figures import draw
 from topwork.lab.study.ledger import FAILURES, PARENT, Ledger, open_ledger
 from topwork.lab.study.report import changes_of, find_best, find_own, judge, rank, summarize, write_experiment
 from topwork.lab.study.result import FailedStudyError, Judgement, StudyObserver, StudyResult, Trial
-from topwork.lab.study.storage import close, locked, open_storage, reported, shown
+from topwork.lab.study.storage import check_url, close, locked, open_storage, reported, shown
 from topwork.lab.study.worker_job import Job, Tracked
 from topwork.lab.tracking.store import Store, open_store, without_password, without_passwords
 from topwork.lab.tracking.study_log import StudyLog, open_study_log
@@ -79,6 +79,7 @@ def study(experiment: Experiment, *, observer: StudyObserver | None = None) -> S
     registry, bench = discover(), Workbench()
     searched = find_searched(experiment, registry)
     url = url_of(experiment)
+    check_url(url)
     with terminable(), reported(url), ExitStack() as at_the_end:
         section = study_of(experiment)
         crew = Crew(folder_of(experiment), min(section.workers, section.trials))

@@ -24,15 +24,28 @@ HEARTBEAT, GRACE = 20, 90
 TRIES = 5
 
 
+def check_url(url: str) -> None:
+    """Check a database's URL without reaching for it.
+
+    Raises:
+        StorageError: it is none, or one that workers could not share.
+    """
+    try:
+        make_url(url).get_dialect()
+    except SQLAlchemyError as fault:
+        raise _unusable(url, fault) from None
+    if is_local(url) and sqlite_path(url) is None:
+        raise StorageError(f"study.storage {url} is kept in memory, where workers cannot share it; give a file")
+
+
 def open_storage(url: str) -> RDBStorage:
     """Reach the database and create what is missing in it.
 
     Raises:
         StorageError: it cannot be reached, or its driver is not installed.
     """
+    check_url(url)
     local = is_local(url)
-    if local and sqlite_path(url) is None:
-        raise StorageError(f"study.storage {url} is kept in memory, where workers cannot share it; give a file")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for attempt in range(TRIES):
         try:
@@ -53,10 +66,7 @@ def open_storage(url: str) -> RDBStorage:
             ) from None
         except (SQLAlchemyError, OptunaError, OSError, ValueError) as fault:
             if attempt == TRIES - 1 or isinstance(fault, OSError | ValueError):
-                raise StorageError(
-                    f"study.storage {shown(url)} cannot be used: {_reason(fault)}; give a URL such as "
-                    "sqlite:///study.db or postgresql://user@host/database"
-                ) from fault
+                raise _unusable(url, fault) from fault
             time.sleep(0.2 * (attempt + 1))
     raise AssertionError("the last attempt returns or raises")
 
@@ -115,6 +125,13 @@ def shown(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
         return "<not a URL>"
+
+
+def _unusable(url: str, fault: Exception) -> StorageError:
+    return StorageError(
+        f"study.storage {shown(url)} cannot be used: {_reason(fault)}; give a URL such as "
+        "sqlite:///study.db or postgresql://user@host/database"
+    )
 
 
 def _reason(fault: Exception) -> str:
