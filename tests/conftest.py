@@ -15,7 +15,7 @@ QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
 #: Real data is not part of the project; tests that want it skip where it is missing.
 DATA = Path(os.environ.get("TOPWORK_DATA", ROOT.parent / "shared" / "data"))
 
-HELPERS = ("ledger_helpers", "phase_helpers", "reading_helpers", "store_helpers", "study_helpers")
+HELPERS = ("ledger_helpers", "phase_helpers", "reading_helpers", "run_helpers", "store_helpers", "study_helpers")
 pytest.register_assert_rewrite("topwork.testing", *HELPERS)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start; two workers share two cores

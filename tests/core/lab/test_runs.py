@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import signal
 import socket
 import subprocess
@@ -16,37 +15,22 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
-from sqlalchemy import Engine, event
 from torch import Tensor
 
-from small_experiment import QUICKSTART, SMALL
-from topwork.engine.observer import Observer, Reading
+from run_helpers import only_run, small
+from small_experiment import QUICKSTART
+from topwork.engine.observer import Observer
 from topwork.engine.trained_model import load_model
 from topwork.errors import StorageError, TopworkError, TrainingError
-from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Classes, Head
-from topwork.lab.processes import terminable, this_process
 from topwork.lab.runs import train
-from topwork.lab.tracking.run_log import log_run
-from topwork.lab.tracking.store import PROCESS_TAG, Store, open_store, tracking_uri
+from topwork.lab.tracking.store import Store, open_store, tracking_uri
 from topwork_plugins.heads.binary import BinaryConfig
-
-
-def small(*settings: str) -> Experiment:
-    return load_experiment(QUICKSTART, [*SMALL, *settings])
 
 
 def untracked(*settings: str) -> Experiment:
     return small("tracking.enabled=false", *settings)
-
-
-def only_run(uri: str) -> Run:
-    """The one run in a store."""
-    client = MlflowClient(tracking_uri=uri)
-    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    return run
 
 
 def test_a_run_without_tracking_writes_the_model_and_nothing_else(tmp_path: Path) -> None:
@@ -158,15 +142,6 @@ def test_a_run_that_diverges_later_leaves_the_best_weights(tmp_path: Path) -> No
     assert load_model(tmp_path / "model").predict(["a text"])[0].keys() == {"sentiment"}
 
 
-def test_sigterm_becomes_an_exit_and_its_handler_is_put_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as caught, terminable():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
-    assert caught.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 def test_training_outside_the_main_thread_touches_no_handler(tmp_path: Path) -> None:
     handlers: list[object] = []
 
@@ -181,94 +156,6 @@ def test_training_outside_the_main_thread_touches_no_handler(tmp_path: Path) -> 
     thread.join(timeout=60)
     assert (tmp_path / "model" / "model.json").exists()
     assert set(handlers) == {before}
-
-
-@pytest.fixture
-def process(installed: Path, store_uri: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A long training run in a process of its own, whose first epoch is done."""
-    settings = [*SMALL, f"tracking.uri={store_uri}", "training={epochs: 5000, patience: null, device: cpu}"]
-    command = [sys.executable, "-m", "topwork.cli", "train", str(QUICKSTART)]
-    command += [part for setting in settings for part in ("--set", setting)]
-    environment = os.environ | {"PYTHONPATH": str(installed), "PYTHONUNBUFFERED": "1"}
-    said = tmp_path / "said.txt"
-    with said.open("w") as file:
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
-        signal.signal(signal.SIGINT, before)
-    try:
-        deadline = time.monotonic() + 90
-        while "epoch   1" not in said.read_text():
-            assert process.poll() is None, said.read_text()
-            assert time.monotonic() < deadline, said.read_text()
-            time.sleep(0.1)
-        yield process
-    finally:
-        process.kill()
-        process.wait(timeout=30)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_run_that_is_asked_to_end_is_marked_as_killed(
-    process: subprocess.Popen[bytes], store_uri: str, number: signal.Signals, code: int
-) -> None:
-    process.send_signal(number)
-    assert process.wait(timeout=30) == code
-    assert only_run(store_uri).info.status == "KILLED"
-
-
-def test_a_signal_in_the_middle_of_a_write_leaves_no_lock_behind(store_uri: str) -> None:
-    store = open_store(small(f"tracking.uri={store_uri}"))
-
-    def press_ctrl_c(*details: object) -> None:
-        if "INTO metrics" in str(details[2]):
-            event.remove(Engine, "after_cursor_execute", press_ctrl_c)
-            signal.raise_signal(signal.SIGINT)
-
-    event.listen(Engine, "after_cursor_execute", press_ctrl_c)
-    with pytest.raises(KeyboardInterrupt), log_run(store, "interrupted") as log:
-        log.read(Reading(texts=80, encoded=0, seconds=0.0, where="memory", note=""))
-    run = only_run(store_uri)
-    assert run.info.status == "KILLED"
-    assert run.data.metrics["activations/texts"] == 80
-
-
-def test_a_signal_does_not_wait_for_a_server(store_uri: str) -> None:
-    opened = open_store(small(f"tracking.uri={store_uri}"))
-    store = Store("http://127.0.0.1:9", opened.experiment_id, opened.client)
-    with pytest.raises(KeyboardInterrupt), store.undisturbed():
-        signal.raise_signal(signal.SIGINT)
-        pytest.fail("the signal waited")
-
-
-@pytest.mark.slow
-def test_a_run_that_was_killed_is_marked_when_the_next_one_begins(
-    process: subprocess.Popen[bytes], store_uri: str
-) -> None:
-    assert only_run(store_uri).info.status == "RUNNING"
-    process.kill()
-    process.wait(timeout=30)
-    open_store(small(f"tracking.uri={store_uri}"))
-    assert only_run(store_uri).info.status == "KILLED"
-
-
-@pytest.mark.parametrize(
-    ("owner", "status"),
-    [
-        pytest.param(f"{socket.gethostname()}:999999999:1.00", "KILLED", id="no such process"),
-        pytest.param(f"{socket.gethostname()}:{os.getpid()}:1.00", "KILLED", id="another process of that number"),
-        pytest.param(f"{socket.gethostname()}:nonsense", "KILLED", id="nonsense"),
-        pytest.param(this_process(), "RUNNING", id="this process"),
-        pytest.param("another-host:999999999:1.00", "RUNNING", id="another host"),
-        pytest.param(None, "RUNNING", id="not ours"),
-    ],
-)
-def test_only_runs_of_dead_processes_of_this_host_are_closed(store_uri: str, owner: str | None, status: str) -> None:
-    store = open_store(small(f"tracking.uri={store_uri}"))
-    tags = {PROCESS_TAG: owner} if owner else {}
-    run = store.client.create_run(store.experiment_id, tags=tags)
-    open_store(small(f"tracking.uri={store_uri}"))
-    assert store.client.get_run(run.info.run_id).info.status == status
 
 
 @contextmanager

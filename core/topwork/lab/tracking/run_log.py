@@ -6,7 +6,8 @@ import math
 import platform
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -131,18 +132,22 @@ class RunLog(OpenRun, Observer):
 @contextmanager
 def log_run(store: Store, name: str) -> Iterator[RunLog]:
     """Open an MLflow run and see to it that it is closed, however the block ends."""
-    with store.undisturbed():
-        run = store.client.create_run(store.experiment_id, run_name=name, tags={PROCESS_TAG: this_process()})
-    log = RunLog(store, run.info.run_id)
-    try:
+    with ExitStack() as at_the_end:
+        with store.undisturbed():
+            run = store.client.create_run(store.experiment_id, run_name=name, tags={PROCESS_TAG: this_process()})
+            log = RunLog(store, run.info.run_id)
+            at_the_end.push(partial(_close, log))
         yield log
-    except (KeyboardInterrupt, SystemExit) as fault:
+
+
+def _close(log: RunLog, kind: type[BaseException] | None, fault: BaseException | None, trace: object) -> None:
+    """End a run as what ended the block says."""
+    if fault is None:
+        log.close("FINISHED")
+    elif isinstance(fault, KeyboardInterrupt | SystemExit):
         log.close("KILLED", f"interrupted: {type(fault).__name__}")
-        raise
-    except BaseException as fault:
+    else:
         log.close("FAILED", f"{type(fault).__name__}: {fault}")
-        raise
-    log.close("FINISHED")
 
 
 def kinds_of(experiment: Experiment) -> list[tuple[str, str]]:
