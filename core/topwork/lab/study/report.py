@@ -82,9 +82,8 @@ def rank(trials: Sequence[Trial], rising: Sequence[bool]) -> list[Trial]:
 def changes_of(trial: Trial, checked: Checked) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which a trial differs from the experiment, own and new value by path."""
     before, after = checked.experiment.dump(), _varied(trial, checked).dump()
-    paths = dict.fromkeys([one.path for one in checked.searched] + ["training.seed", "training.patience"])
-    if "training" in paths:  # it has the other two
-        paths = dict.fromkeys(path for path in paths if not path.startswith("training."))
+    paths = [one.path for one in checked.searched]
+    paths += [] if "training" in paths else ["training.seed", "training.patience"]  # see vary_trial
     pairs = {path: (get(before, path), get(after, path)) for path in paths}
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
