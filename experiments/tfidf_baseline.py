@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 import topwork
 from topwork.cli.tables import show_estimates
 from topwork.data.dataset import load_dataset
-from topwork.engine.evaluation import estimate
+from topwork.engine.evaluation.estimates import estimate
 
 
 def main() -> None:
@@ -27,19 +27,22 @@ def main() -> None:
     arguments.add_argument("file")
     arguments.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     chosen = arguments.parse_args()
-    dataset = load_dataset(topwork.load_experiment(chosen.file, chosen.set))
-    train = dataset.parts["train"]
-    split = "test" if "test" in dataset.parts else "validation"
-    judged = dataset.parts[split]
+    experiment = topwork.load_experiment(chosen.file, chosen.set)
+    dataset = load_dataset(experiment.source[1], experiment.label_columns)
+    train = dataset.splits["train"]
+    split = "test" if "test" in dataset.splits else "validation"
+    evaluated = dataset.splits[split]
     figures = {}
     for task, labels in dataset.labels.items():
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
         pipeline = make_pipeline(words, LogisticRegression(max_iter=1000))
         model = GridSearchCV(pipeline, {"logisticregression__C": [1, 10, 100]}, cv=5)
         model.fit(train.texts, train.targets[task])
-        probabilities = torch.from_numpy(model.predict_proba(judged.texts))  # (N, C)
+        probabilities = torch.from_numpy(model.predict_proba(evaluated.texts))  # (N, C)
         for metric in topwork.class_metrics(len(labels.names)):
-            figures[f"{task}/{metric.name}"] = estimate(metric, probabilities, torch.from_numpy(judged.targets[task]))
+            figures[f"{task}/{metric.name}"] = estimate(
+                metric, [probabilities], torch.from_numpy(evaluated.targets[task])
+            )
     show_estimates(figures, f"TF-IDF and logistic regression, {split} rows")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
@@ -15,8 +16,12 @@ QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
 #: Real data is not part of the project; tests that want it skip where it is missing.
 DATA = Path(os.environ.get("TOPWORK_DATA", ROOT.parent / "shared" / "data"))
 
-HELPERS = ("ledger_helpers", "phase_helpers", "reading_helpers", "run_helpers", "store_helpers", "study_helpers")
+#: Where the declared shapes are checked at each call; nothing of it may be imported before.
+CHECKED = ("topwork.interfaces", "topwork.engine", "topwork.building_blocks", "topwork_plugins")
+
+HELPERS = ("queue_helpers", "phase_helpers", "encoding_helpers", "run_helpers", "store_helpers", "study_helpers")
 pytest.register_assert_rewrite("topwork.testing", *HELPERS)
+install_import_hook(CHECKED, "shape_checker.check")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start; two workers share two cores
 torch.set_num_threads(1)
@@ -99,3 +104,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield folder
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C reaches the test, also where the tests were begun with it ignored."""
+    from run_helpers import signals_heard
+
+    with signals_heard():
+        yield

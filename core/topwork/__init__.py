@@ -8,8 +8,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from topwork.building_blocks import Activation as Activation
+    from topwork.building_blocks import class_metrics as class_metrics
+    from topwork.building_blocks import confusion_figure as confusion_figure
+    from topwork.building_blocks import decode_logits as decode_logits
+    from topwork.building_blocks import macro_f1 as macro_f1
+    from topwork.building_blocks import mlp as mlp
+    from topwork.building_blocks import rowwise as rowwise
+    from topwork.engine.model_folder import load_model as load_model
     from topwork.engine.trained_model import TrainedModel as TrainedModel
-    from topwork.engine.trained_model import load_model as load_model
     from topwork.errors import ConfigurationError as ConfigurationError
     from topwork.errors import DataError as DataError
     from topwork.errors import PluginError as PluginError
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from topwork.errors import TopworkError as TopworkError
     from topwork.errors import TrainingError as TrainingError
     from topwork.errors import did_you_mean as did_you_mean
+    from topwork.errors import first_line as first_line
     from topwork.experiment.loading import load_experiment as load_experiment
     from topwork.experiment.schema import Experiment as Experiment
     from topwork.interfaces.backbone import Backbone as Backbone
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     from topwork.interfaces.head import Decoded as Decoded
     from topwork.interfaces.head import Head as Head
     from topwork.interfaces.head import HeadConfig as HeadConfig
+    from topwork.interfaces.head import HeadFigure as HeadFigure
     from topwork.interfaces.head import Metric as Metric
     from topwork.interfaces.hookspecs import Register as Register
     from topwork.interfaces.hookspecs import hookimpl as hookimpl
@@ -41,18 +50,22 @@ if TYPE_CHECKING:
     from topwork.interfaces.pooling import PoolingConfig as PoolingConfig
     from topwork.lab.comparison import compare as compare
     from topwork.lab.runs import train as train
-    from topwork.lab.study.conduct import study as study
-    from topwork.parts import Activation as Activation
-    from topwork.parts import class_metrics as class_metrics
-    from topwork.parts import decode_logits as decode_logits
-    from topwork.parts import macro_f1 as macro_f1
-    from topwork.parts import mlp as mlp
-    from topwork.parts import rowwise as rowwise
+    from topwork.lab.study.run_study import study as study
     from topwork.registry import Registry as Registry
     from topwork.registry import discover as discover
 
-_ROOMS = {
-    "engine.trained_model": ("TrainedModel", "load_model"),
+_MODULES = {
+    "building_blocks": (
+        "Activation",
+        "class_metrics",
+        "confusion_figure",
+        "decode_logits",
+        "macro_f1",
+        "mlp",
+        "rowwise",
+    ),
+    "engine.model_folder": ("load_model",),
+    "engine.trained_model": ("TrainedModel",),
     "errors": (
         "ConfigurationError",
         "DataError",
@@ -62,12 +75,13 @@ _ROOMS = {
         "TopworkError",
         "TrainingError",
         "did_you_mean",
+        "first_line",
     ),
     "experiment.loading": ("load_experiment",),
     "experiment.schema": ("Experiment",),
     "interfaces.backbone": ("Backbone", "BackboneConfig", "Stage"),
     "interfaces.freeze_strategy": ("FreezeStrategyConfig",),
-    "interfaces.head": ("Classes", "Decoded", "Head", "HeadConfig", "Metric"),
+    "interfaces.head": ("Classes", "Decoded", "Head", "HeadConfig", "HeadFigure", "Metric"),
     "interfaces.hookspecs": ("Register", "hookimpl"),
     "interfaces.model": ("Model",),
     "interfaces.optimizer_grouping": ("OptimizerGroupingConfig", "ParameterGroup"),
@@ -75,11 +89,10 @@ _ROOMS = {
     "interfaces.pooling": ("Pooling", "PoolingConfig"),
     "lab.comparison": ("compare",),
     "lab.runs": ("train",),
-    "lab.study.conduct": ("study",),
-    "parts": ("Activation", "class_metrics", "decode_logits", "macro_f1", "mlp", "rowwise"),
+    "lab.study.run_study": ("study",),
     "registry": ("Registry", "discover"),
 }
-_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = sorted(_HOME)  # noqa: PLE0605  (a list of strings, which the linter cannot see)
 

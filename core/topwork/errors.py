@@ -1,18 +1,23 @@
 """Everything that topwork raises on purpose.
 
-A message states the rule, the value that broke it, and the next step. Several faults found together
+A message states the rule, the value that broke it, and the next step. Several errors found together
 are reported together, one to a line. The command line prints the message and ends with ``exit_code``.
 """
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class TopworkError(Exception):
     """The root of all errors below."""
 
     exit_code: ClassVar[int] = 1
+
+    def located(self, where: str) -> Self:
+        """Put ``where`` before each line of the message, and return this very error, to be raised again."""
+        self.args = ("\n".join(f"{where}: {line}" for line in text_of(self).splitlines()),)
+        return self
 
 
 class TrainingError(TopworkError):
@@ -54,9 +59,25 @@ class StorageError(TopworkError):
     exit_code = 5
 
 
-def first_line(fault: BaseException) -> str:
-    """Return the first line of what another library says went wrong; its type where it says nothing."""
-    return (str(fault).splitlines() or [type(fault).__name__])[0]
+def text_of(error: BaseException) -> str:
+    """Return what an error says; the name of its type where it says nothing."""
+    return str(error).strip() or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what another library says went wrong; the name of its type where it says nothing."""
+    return text_of(error).splitlines()[0]
+
+
+def reason_of(error: OSError) -> str:
+    """Return what the operating system says went wrong, without its number and path."""
+    return error.strerror or first_line(error)
+
+
+def describe(error: BaseException) -> str:
+    """Return the type of an error, and the first line of what it says where it says something."""
+    name = type(error).__name__
+    return f"{name}: {first_line(error)}" if str(error).strip() else name
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

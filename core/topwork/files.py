@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from topwork.errors import StorageError
+from topwork.errors import StorageError, reason_of
 
 
 def check_new_folder(folder: Path) -> None:
@@ -41,8 +41,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
             _sync(path)
         temporary.rename(folder)
         _sync(folder.parent)
-    except OSError as fault:
-        raise StorageError(f"{folder} could not be written: {fault.strerror or fault}") from fault
+    except OSError as error:
+        raise StorageError(f"{folder} could not be written: {reason_of(error)}") from error
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -68,8 +68,8 @@ def write_file(path: Path, content: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         _sync(path.parent)
-    except OSError as fault:
-        raise StorageError(f"{path} could not be written: {fault.strerror or fault}") from fault
+    except OSError as error:
+        raise StorageError(f"{path} could not be written: {reason_of(error)}") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -81,8 +81,8 @@ def sha256_of(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as fault:
-        raise StorageError(f"{path} cannot be read: {fault.strerror}") from None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {reason_of(error)}") from None
 
 
 def _sync(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Find the installed plugins.
 
 ``discover()`` returns a plain value; nothing is kept between calls. Shipped plugins are found as anybody's
-are. Nothing wins in silence: what is broken or claimed twice is left out, and said in ``Registry.problems``
+are. Nothing wins in silence: what is broken or claimed twice is left out, and named in ``Registry.problems``
 and in the message of the experiment that asks for it.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar, get_origin
 
 import pluggy
 
-from topwork.errors import PluginError, did_you_mean
+from topwork.errors import PluginError, describe, did_you_mean, first_line, text_of
 from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import HeadConfig
@@ -139,9 +139,9 @@ def discover() -> Registry:
             continue
         try:
             plugins = _load(claimants.pop(), registry)
-        except (Exception, SystemExit) as fault:  # a plugin may do anything when it is imported
-            registry.problems.append(f"plugin {name!r} of package {packages[0]} is broken: {_brief(fault)}")
-            logger.debug("plugin %r", name, exc_info=fault)
+        except (Exception, SystemExit) as error:  # a plugin may do anything when it is imported
+            registry.problems.append(f"plugin {name!r} of package {packages[0]} is broken: {_brief(error)}")
+            logger.debug("plugin %r", name, exc_info=error)
             continue
         for field_name, plugin in plugins:
             registry.catalogs()[field_name].add(plugin)
@@ -187,8 +187,10 @@ def _package(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
 
 
-def _brief(fault: BaseException) -> str:
+def _brief(error: BaseException) -> str:
     """One line for an exception: its type unless we raised it, and its message."""
-    lines = str(fault).splitlines() or [""]
-    message = " ".join(lines) if isinstance(fault, pluggy.PluginValidationError) else lines[0]
-    return message if isinstance(fault, PluginError) else f"{type(fault).__name__}: {message}"
+    if isinstance(error, PluginError):
+        return first_line(error)
+    if isinstance(error, pluggy.PluginValidationError):  # its lines are one sentence
+        return f"{type(error).__name__}: {' '.join(text_of(error).splitlines())}"
+    return describe(error)

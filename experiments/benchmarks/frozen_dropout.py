@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from topwork import Experiment, load_experiment
-from topwork.engine.encoding import Activations, Corpus
-from topwork.engine.evaluation import Rows, measure, outputs_of
-from topwork.engine.model import MultiTaskModel
+from topwork.engine.encoding.corpus import Corpus
+from topwork.engine.encoding.examples import Activations, Examples
+from topwork.engine.evaluation.estimates import measure, outputs_of
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.plan import Phase
 from topwork.engine.observer import Observer
-from topwork.engine.plan import Phase
 from topwork.engine.preparation import prepare
-from topwork.engine.reading import read_rows
-from topwork.engine.training import fit, make_accelerator
+from topwork.engine.training.accelerator import make_accelerator
 from topwork.experiment.schema import SplitName
 from topwork.files import write_file
 
@@ -40,14 +40,14 @@ class WithDropout(Activations):
 
     model: MultiTaskModel
     corpus: Corpus
-    of: Tensor
+    text_ids: Tensor
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         prefix = self.model.backbone.stages()[: self.model.cut.stage]
         modules = [module for stage in prefix for module in stage.modules]
         for module in modules:
             module.train()
-        kept = [self._encode(*self.corpus.token_ids.batch(text[None])) for text in self.of[rows]]
+        kept = [self._encode(*self.corpus.token_ids.batch(text[None])) for text in self.text_ids[rows]]
         for module in modules:
             module.eval()
         mask = [torch.ones(len(activation), dtype=torch.bool) for activation in kept]
@@ -67,15 +67,15 @@ def accuracies(experiment: Experiment, *, dropout: bool) -> dict[str, float]:
     prepared = prepare(experiment)
     accelerator = make_accelerator(experiment.training)
 
-    def read(phase: Phase) -> Mapping[SplitName, Rows]:
-        rows, _ = read_rows(prepared, phase, device=accelerator.device, observer=Observer())
+    def load_examples(phase: Phase) -> Mapping[SplitName, Examples]:
+        examples, _ = prepared.load_examples(phase, accelerator.device, Observer())
         if dropout:
-            noisy = WithDropout(prepared.model, prepared.corpus, prepared.corpus.of["train"])
-            rows["train"] = replace(rows["train"], activations=noisy)
-        return rows
+            noisy = WithDropout(prepared.model, prepared.corpus, prepared.corpus.text_ids["train"])
+            examples["train"] = replace(examples["train"], activations=noisy)
+        return examples
 
-    outcome = fit(prepared.model, prepared.plan, read, experiment, accelerator=accelerator, observer=Observer())
-    test = outcome.data["test"]
+    fitted = prepared.fit(load_examples, accelerator=accelerator, observer=Observer())
+    test = fitted.data["test"]
     figures = measure(prepared.model.tasks, outputs_of(prepared.model, test, device=accelerator.device), test.targets)
     return {task: figures[f"{task}/accuracy"] for task in prepared.model.tasks}
 

@@ -22,16 +22,17 @@ from others import reference_loop, sentence_transformers_encode, transformers_tr
 from transformers import DistilBertConfig, DistilBertModel
 
 from topwork import Experiment, load_experiment
-from topwork.engine.encoding import BUDGET, Corpus, encode
-from topwork.engine.evaluation import Rows, outputs_of
-from topwork.engine.model import MultiTaskModel
-from topwork.engine.observer import Observer, Reading
-from topwork.engine.plan import Phase
-from topwork.engine.preparation import Prepared, prepare
-from topwork.engine.reading import read_rows
-from topwork.engine.training import fit, make_accelerator
+from topwork.building_blocks import MIN_ROWS
+from topwork.engine.encoding.corpus import Corpus
+from topwork.engine.encoding.encoder import TOKENS_PER_BATCH, encode
+from topwork.engine.encoding.examples import Examples
+from topwork.engine.evaluation.estimates import outputs_of
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.plan import Phase
+from topwork.engine.observer import EncodingReport, Observer
+from topwork.engine.preparation import Preparation, prepare
+from topwork.engine.training.accelerator import make_accelerator
 from topwork.files import write_file
-from topwork.parts import FLOOR
 from topwork_plugins.backbones.minilm import package_folder
 
 HERE = Path(__file__).parent
@@ -59,26 +60,26 @@ def run(experiment: Experiment) -> dict[str, float]:
     """Read the rows, load the model, encode, train and evaluate; all of it on the clock."""
     started = perf_counter()
     prepared = prepare(experiment)
-    readings: list[tuple[Reading, float]] = []
+    reports: list[tuple[EncodingReport, float]] = []
 
-    def read(phase: Phase) -> Mapping[Any, Rows]:
+    def load_examples(phase: Phase) -> Mapping[Any, Examples]:
         began = perf_counter()
-        rows, reading = read_rows(prepared, phase, device=CPU, observer=Observer())
-        readings.append((reading, perf_counter() - began))
-        return rows
+        examples, report = prepared.load_examples(phase, CPU, Observer())
+        reports.append((report, perf_counter() - began))
+        return examples
 
     began = perf_counter()
     accelerator = make_accelerator(experiment.training)
-    outcome = fit(prepared.model, prepared.plan, read, experiment, accelerator=accelerator, observer=Observer())
-    ((reading, reading_seconds),) = readings
+    fitted = prepared.fit(load_examples, accelerator=accelerator, observer=Observer())
+    ((report, reading_seconds),) = reports
     training_seconds = perf_counter() - began - reading_seconds
-    outputs_of(prepared.model, outcome.data["test"], device=CPU)
+    outputs_of(prepared.model, fitted.data["test"], device=CPU)
     return {
         "seconds": perf_counter() - started,
         "reading_seconds": reading_seconds,
-        "encoding_texts_per_second": reading.texts_per_second or 0.0,
+        "encoding_texts_per_second": report.texts_per_second or 0.0,
         "training_seconds": training_seconds,
-        "training_texts_per_second": outcome.data["train"].count * EPOCHS / training_seconds,
+        "training_texts_per_second": fitted.data["train"].count * EPOCHS / training_seconds,
     }
 
 
@@ -97,8 +98,8 @@ def bare_encoding(model: MultiTaskModel, corpus: Corpus, *, whole: bool) -> floa
     batches = []
     lengths = corpus.token_ids.lengths
     for length in lengths.unique().tolist():
-        for rows in (lengths == length).nonzero()[:, 0].split(max(1, BUDGET // length)):
-            missing = max(0, -(-FLOOR // length) - len(rows))
+        for rows in (lengths == length).nonzero()[:, 0].split(max(1, TOKENS_PER_BATCH // length)):
+            missing = max(0, -(-MIN_ROWS // length) - len(rows))
             ids, _ = corpus.token_ids.batch(torch.cat([rows, rows[:1].expand(missing)]))
             batches.append((ids, torch.ones_like(ids, dtype=torch.bool)))
     model.eval()
@@ -114,7 +115,7 @@ def bare_encoding(model: MultiTaskModel, corpus: Corpus, *, whole: bool) -> floa
     return perf_counter() - started
 
 
-def bare_training(model: MultiTaskModel, rows: Rows, epochs: int) -> float:
+def bare_training(model: MultiTaskModel, rows: Examples, epochs: int) -> float:
     """Time a hand-written loop over the trainable layers and heads on in-memory tensors, without padding."""
     block = model.backbone.transformer.layer[5]
     texts = [rows.activations.batch(torch.tensor([row]))[0][0] for row in range(rows.count)]
@@ -145,7 +146,7 @@ def bare_training(model: MultiTaskModel, rows: Rows, epochs: int) -> float:
 def against_bare(experiment: Experiment, epochs: int) -> dict[str, float]:
     """Compare encoding and training with hand-written loops; the best of two rounds, taken in turns."""
     prepared = prepare(experiment)
-    rows, _ = read_rows(prepared, prepared.plan.phases[0], device=CPU, observer=Observer())
+    rows, _ = prepared.load_examples(prepared.plan.phases[0], CPU, Observer())
     times: dict[str, list[float]] = {}
     for _ in range(2):
         started = perf_counter()
@@ -165,14 +166,14 @@ def against_bare(experiment: Experiment, epochs: int) -> dict[str, float]:
     }
 
 
-def suffix_training(prepared: Prepared, rows: Mapping[Any, Rows], epochs: int) -> float:
+def suffix_training(prepared: Preparation, rows: Mapping[Any, Examples], epochs: int) -> float:
     """Time topwork's loop alone."""
     experiment = prepared.experiment.model_copy(
         update={"training": prepared.experiment.training.model_copy(update={"epochs": epochs})}
     )
     accelerator = make_accelerator(experiment.training)
     started = perf_counter()
-    fit(prepared.model, prepared.plan, lambda phase: rows, experiment, accelerator=accelerator, observer=Observer())
+    prepared.fit(lambda phase: rows, accelerator=accelerator, observer=Observer())
     return perf_counter() - started
 
 
@@ -192,7 +193,7 @@ def compare(folder: Path, reviews: Path, pooling: str, cache: Path) -> dict[str,
     os.environ["TOPWORK_CACHE"] = str(cache)
     experiment = make_experiment(folder, reviews, pooling)
     prepared = prepare(experiment)
-    texts = prepared.plan.distinct_texts
+    texts = prepared.plan.corpus.distinct_texts
     others = {
         "reference": measured(f"{pooling} reference", lambda: reference_loop(folder, prepared, pooling)),
         "trainer": measured(f"{pooling} trainer", lambda: transformers_trainer(folder, prepared, pooling)),

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import DistilBertModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
-from topwork.engine.preparation import Prepared
+from topwork.engine.preparation import Preparation
 
 THAWED = ("layer.5.ffn", "layer.5.output_layer_norm")
 
@@ -53,13 +53,13 @@ class Network(nn.Module):
         return [nn.Linear(self.encoder.config.dim, 100), nn.ReLU(), nn.Linear(100, 50), nn.ReLU()]
 
 
-def rows_of(prepared: Prepared, split: str) -> tuple[Sequence[str], Tensor]:
+def rows_of(prepared: Preparation, split: str) -> tuple[Sequence[str], Tensor]:
     """Texts of a split and their labels (N, 2)."""
-    part = prepared.dataset.parts[split]
+    part = prepared.dataset.splits[split]
     return part.texts, torch.stack([torch.from_numpy(part.targets[name]) for name in ("sentiment", "category")], dim=1)
 
 
-def reference_loop(folder: Path, prepared: Prepared, pooling: str) -> dict[str, float]:
+def reference_loop(folder: Path, prepared: Preparation, pooling: str) -> dict[str, float]:
     """Measure one epoch of the recipe's loop, and one evaluation: padded batches of 20, everything in train mode."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
     torch.manual_seed(0)
@@ -89,7 +89,7 @@ def reference_loop(folder: Path, prepared: Prepared, pooling: str) -> dict[str, 
     return {"epoch_seconds": epoch, "evaluation_seconds": perf_counter() - started}
 
 
-def transformers_trainer(folder: Path, prepared: Prepared, pooling: str) -> dict[str, float]:
+def transformers_trainer(folder: Path, prepared: Preparation, pooling: str) -> dict[str, float]:
     """Measure one epoch of transformers' Trainer with the same network and batches of similar length."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(512)
@@ -143,7 +143,7 @@ def transformers_trainer(folder: Path, prepared: Prepared, pooling: str) -> dict
     return {"epoch_seconds": epoch, "evaluation_seconds": perf_counter() - started}
 
 
-def sentence_transformers_encode(folder: Path, prepared: Prepared) -> dict[str, float]:
+def sentence_transformers_encode(folder: Path, prepared: Preparation) -> dict[str, float]:
     """Measure how long sentence-transformers takes to encode all texts with a wholly frozen encoder.
 
     That is as near as it comes to the job: a classifier on its vectors trains no layer of the encoder.
@@ -153,7 +153,7 @@ def sentence_transformers_encode(folder: Path, prepared: Prepared) -> dict[str, 
 
     words = Transformer(str(folder), max_seq_length=512)
     encoder = SentenceTransformer(modules=[words, Pooling(768, pooling_mode="cls")], device="cpu")
-    texts = [text for part in prepared.dataset.parts.values() for text in part.texts]
+    texts = [text for part in prepared.dataset.splits.values() for text in part.texts]
     started = perf_counter()
     encoder.encode(texts, batch_size=20, show_progress_bar=False)
     seconds = perf_counter() - started

@@ -85,12 +85,12 @@ def test_a_new_folder_does_not_replace_one_that_was_filled_meanwhile(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "fault", [ValueError("no"), KeyboardInterrupt(), SystemExit(1)], ids=lambda f: type(f).__name__
+    "error", [ValueError("no"), KeyboardInterrupt(), SystemExit(1)], ids=lambda f: type(f).__name__
 )
-def test_a_new_folder_leaves_nothing_behind_when_its_block_fails(tmp_path: Path, fault: BaseException) -> None:
-    with pytest.raises(type(fault)), new_folder(tmp_path / "model") as folder:
+def test_a_new_folder_leaves_nothing_behind_when_its_block_fails(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)), new_folder(tmp_path / "model") as folder:
         (folder / "half").write_text("done")
-        raise fault
+        raise error
     assert everything_in(tmp_path) == []
 
 
@@ -100,6 +100,22 @@ def test_a_full_disk_is_a_storage_error_and_no_folder(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "half")
     assert str(caught.value) == f"{tmp_path / 'model'} could not be written: No space left on device"
     assert everything_in(tmp_path) == []
+
+
+def test_an_error_of_the_disk_without_a_word_is_quoted_by_its_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StorageError) as caught, new_folder(tmp_path / "model"):
+        raise OSError
+    assert str(caught.value) == f"{tmp_path / 'model'} could not be written: OSError"
+
+    def fail(descriptor: int) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError) as caught:
+        write_file(tmp_path / "result.json", b"new")
+    assert str(caught.value) == f"{tmp_path / 'result.json'} could not be written: OSError"
 
 
 def test_a_folder_that_cannot_be_synced_does_not_appear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

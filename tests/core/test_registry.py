@@ -140,7 +140,10 @@ def test_one_module_may_register_several_plugins(install: Install) -> None:
 BROKEN = {
     "a broken import": ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
     "a syntax error": ("def\n", "SyntaxError: invalid syntax"),
-    "a fault at import": ("raise RuntimeError('first line\\nsecond line')\n", "RuntimeError: first line"),
+    "an error at import": ("raise RuntimeError('first line\\nsecond line')\n", "RuntimeError: first line"),
+    "an error without a word at import": ("raise RuntimeError\n", "is broken: RuntimeError"),
+    "an exit without a word at import": ("raise SystemExit\n", "is broken: SystemExit"),
+    "a refusal without a word at import": ("import topwork\nraise topwork.PluginError\n", "is broken: PluginError"),
     "an exit at import": ("raise SystemExit('bye')\n", "SystemExit: bye"),
     "a misspelt hook": (
         head("acme", "@topwork.hookimpl\ndef register_haeds(register): ..."),

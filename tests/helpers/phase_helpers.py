@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from topwork.engine.encoding import tokenize
-from topwork.engine.model import MultiTaskModel
+from topwork.engine.encoding.corpus import tokenize
+from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.observer import Epoch, Observer
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.model import Model
@@ -69,7 +69,7 @@ def different(some: dict[str, Tensor], others: dict[str, Tensor]) -> set[str]:
 @torch.no_grad()
 def whole_forward(trained: Any, split: str) -> dict[str, Tensor]:
     """The outputs for a split, computed from its texts through the whole model."""
-    model, texts = trained.model.eval(), trained.prepared.dataset.parts[split].texts
+    model, texts = trained.model.eval(), trained.prepared.dataset.splits[split].texts
     ids, _ = tokenize(model.backbone.tokenizer, texts)
     padded, mask = ids.batch(torch.arange(len(texts)))
     pooled = model.pooling(model.backbone(padded, mask), mask)

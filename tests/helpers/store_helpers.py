@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from topwork.engine.encoding import Ragged
-from topwork.engine.store.folder import MANIFEST, ActivationStore, Stored, read_manifest
+from topwork.engine.encoding.ragged import Ragged
+from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore, StoredActivations, read_manifest
 
 
 def build(store: ActivationStore, digests: list[bytes], activations: Ragged) -> None:
@@ -28,7 +28,7 @@ def named_in(folder: Path) -> set[str]:
     return {MANIFEST, *(shard.file for shard in manifest.shards)}
 
 
-def held(stored: Stored) -> list[int]:
+def held(stored: StoredActivations) -> list[int]:
     return [number for number, shard in enumerate(stored.shard.tolist()) if shard >= 0]
 
 

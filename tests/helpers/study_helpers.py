@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import optuna
@@ -19,14 +20,24 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import NullPool, create_engine, inspect, text
 
 import topwork
+from queue_helpers import empty_database
 from small_experiment import QUICKSTART, TINY
+from topwork.engine.preparation_cache import PreparationCache
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment
-from topwork.lab.study.ledger import PROCESS, counts
-from topwork.lab.study.result import StudyResult
-from topwork.lab.study.storage import close, is_local, sqlite_path
-from topwork.lab.tracking.store import PARENT_TAG
-from topwork.lab.tracking.study_log import STATE_TAG, TRIAL_TAG
+from topwork.lab.study.report import summarize
+from topwork.lab.study.resolved_study import ResolvedStudy, plan_study, resolve_study
+from topwork.lab.study.result import StudyResult, Trial
+from topwork.lab.study.run_study import StudyRun
+from topwork.lab.study.storage import close, is_local, open_storage, sqlite_path
+from topwork.lab.study.trial_queue import open_trial_queue
+from topwork.lab.study.trial_states import PROCESS, is_finished
+from topwork.lab.study.worker import Worker
+from topwork.lab.study.worker_pool import WorkerPool
+from topwork.lab.tracking.store import PARENT_TAG, open_store
+from topwork.lab.tracking.study_log import STATE_TAG, TRIAL_TAG, open_study_log
+from topwork.registry import discover
+from waiting import PATIENCE, wait_for
 
 PAIR = {
     "optimizer.heads_lr": {"low": 1e-4, "high": 1e-1, "log": True},
@@ -50,9 +61,52 @@ def make_study(*more: str, **study: Any) -> Experiment:
     return load_experiment(QUICKSTART, settings(*more, **study))
 
 
+def resolve_small(*more: str, **study: Any) -> ResolvedStudy:
+    """A small study, resolved."""
+    return resolve_study(make_study(*more, **study), discover())
+
+
 def run_study(*more: str, **study: Any) -> StudyResult:
     """Carry out a small study that is not tracked."""
     return topwork.study(make_study("tracking.enabled=false", *more, **study))
+
+
+@contextmanager
+def begun(experiment: Experiment) -> Iterator[StudyRun]:
+    """Open a study's trials, and its MLflow run, as ``topwork study`` does, but without workers; see ``work``."""
+    resolved = resolve_study(experiment, discover())
+    plan = plan_study(resolved, PreparationCache())
+    if (file := sqlite_path(resolved.storage_url)) and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(empty_database())
+    storage = open_storage(resolved.storage_url)
+    queue = open_trial_queue(
+        storage,
+        resolved.name,
+        resolved.settings,
+        resolved.search,
+        identity=plan.identity,
+        maximize=plan.maximize,
+        epochs=resolved.max_epochs * len(resolved.seeds),
+    )
+    log = None
+    if experiment.tracking.enabled:
+        store = open_store(experiment.tracking, experiment.name)
+        log = open_study_log(store, None, resolved.name, plan.baseline.dataset.digest)
+    try:
+        yield StudyRun(resolved, plan, WorkerPool(resolved.folder, 1), queue, log, queue.since)
+    finally:
+        close(storage)
+
+
+def work(run: StudyRun, stop: Event | None = None) -> list[Trial]:
+    """Train a study's trials in this process, as one of its workers would, and return those that are finished."""
+    worker = Worker(run.job, stop or Event())
+    try:
+        worker.work()
+    finally:
+        close(worker.storage)
+    return summarize(run.queue.finished())
 
 
 def trials_of(url: str, name: str = "quickstart") -> list[FrozenTrial]:
@@ -83,7 +137,7 @@ def runs_of(uri: str) -> tuple[list[Run], list[Run]]:
 
 def assert_whole(trials: Sequence[FrozenTrial], uri: str, wanted: int) -> None:
     """Check that a study ended with exactly the wanted trials, none repeated, and nothing left running."""
-    finished = [trial for trial in trials if counts(trial)]
+    finished = [trial for trial in trials if is_finished(trial)]
     assert len(finished) == wanted
     assert len({tuple(trial.params.items()) for trial in finished}) == wanted
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL}
@@ -113,10 +167,10 @@ class Command:
                 stderr=subprocess.STDOUT,
             )
 
-    def finish(self, *, code: int = 0, seconds: float = 120) -> str:
+    def finish(self, *, code: int = 0) -> str:
         """Wait for the end and return what was printed so far in this folder."""
         try:
-            returned = self.process.wait(seconds)
+            returned = self.process.wait(PATIENCE)
         finally:
             self.process.kill()
             self.process.wait()
@@ -127,15 +181,6 @@ class Command:
     def workers(self) -> list[psutil.Process]:
         """Its worker processes."""
         return psutil.Process(self.process.pid).children()
-
-
-def wait_for(condition: Callable[[], Any], *, seconds: float = 120) -> Any:
-    """Wait until something is true, and return it."""
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.1)
-    return found
 
 
 def running_after(url: str, finished: int) -> list[FrozenTrial]:

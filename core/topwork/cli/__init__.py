@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from topwork.cli import cache
-from topwork.cli.signals import heeded
-from topwork.errors import TopworkError
+from topwork.cli.signals import resend_dropped_signals
+from topwork.errors import TopworkError, text_of
 
 app = typer.Typer(
     name="topwork",
@@ -60,7 +60,7 @@ def plan(file: ExperimentFile, settings: Settings = None) -> None:
     from topwork.experiment.loading import load_experiment
 
     experiment = load_experiment(file, settings or [])
-    from topwork.cli.show_plan import show_plan  # only now, since a typo should be told at once
+    from topwork.cli.show_plan import show_plan  # only now, since a typo should be reported at once
 
     show_plan(experiment)
 
@@ -170,11 +170,11 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.addLevelName(logging.WARNING, "warning")
     try:
-        with heeded():
+        with resend_dropped_signals():
             app()
-    except TopworkError as fault:
-        typer.echo("\n".join(f"error: {line}" for line in str(fault).splitlines()), err=True)
-        raise SystemExit(fault.exit_code) from None
+    except TopworkError as error:
+        typer.echo("\n".join(f"error: {line}" for line in text_of(error).splitlines()), err=True)
+        raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise SystemExit(130) from None

@@ -10,7 +10,7 @@ app = typer.Typer(help="Look at, check and clear the activation store.", no_args
 @app.command()
 def path() -> None:
     """Print the cache folder; TOPWORK_CACHE sets another."""
-    from topwork.engine.store.caches import cache_folder
+    from topwork.engine.encoding.store.cache_folder import cache_folder
 
     typer.echo(cache_folder())
 
@@ -18,17 +18,17 @@ def path() -> None:
 @app.command("list")
 def list_() -> None:
     """List what is stored, the last used first."""
-    from topwork.cli.show_cache import show_holdings
+    from topwork.cli.show_cache import show_entries
 
-    show_holdings()
+    show_entries()
 
 
 @app.command()
 def verify() -> None:
     """Compare everything that is stored with its sha256."""
-    from topwork.cli.show_cache import verify_holdings
+    from topwork.cli.show_cache import verify_entries
 
-    verify_holdings()
+    verify_entries()
 
 
 @app.command()
@@ -42,6 +42,6 @@ def prune(
     ] = None,
 ) -> None:
     """Remove what is stored; runs that read it at the moment are not disturbed."""
-    from topwork.cli.show_cache import prune_holdings
+    from topwork.cli.show_cache import prune_entries
 
-    prune_holdings(keys or [], unused)
+    prune_entries(keys or [], unused)

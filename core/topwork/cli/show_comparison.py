@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 
 from topwork.cli.tables import console, heading, table
-from topwork.engine.comparison import Difference
-from topwork.engine.evaluation import Estimate
+from topwork.engine.evaluation.comparison import Difference
+from topwork.engine.evaluation.estimates import Estimate
 from topwork.lab.comparison import compare
 
 
@@ -18,8 +18,8 @@ def show_comparison(runs: Sequence[str], uri: str | None) -> None:
         settings.add_row(name, *("-" if value is None else value for value in values))
     console.print(settings if compared.settings else "nothing")
     console.print()
-    rows = next(iter(compared.estimates.values()))[0].rows
-    heading(f"metrics on the same {rows:,} {compared.split} rows")
+    first = next(iter(compared.estimates.values()))[0]
+    heading(f"metrics on the same {first.rows:,} {compared.split} rows{describe_seeds(first.seeds)}")
     figures = table("metric", *(f"#{name}" for name in compared.names))
     for name, estimates in compared.estimates.items():
         figures.add_row(name, *map(describe_estimate, estimates))
@@ -31,6 +31,11 @@ def show_comparison(runs: Sequence[str], uri: str | None) -> None:
         for run, difference in zip(compared.names[1:], by_run, strict=True):
             differences.add_row(name, run, *describe_difference(difference))
     console.print(differences)
+
+
+def describe_seeds(seeds: int) -> str:
+    """Say how many seeds stand behind each figure; nothing where it is one."""
+    return f", each figure the mean over {seeds} seeds" if seeds > 1 else ""
 
 
 def describe_estimate(estimate: Estimate) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from topwork.cli.tables import amount, console, heading, table
-from topwork.engine.plan import Phase, Plan
-from topwork.engine.preparation import Prepared, prepare
-from topwork.engine.reading import Choice, choose_store, missing_bytes
-from topwork.engine.training import make_accelerator
+from topwork.cli.tables import console, format_bytes, heading, table
+from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, missing_bytes
+from topwork.engine.model.plan import Phase, Plan
+from topwork.engine.preparation import prepare
+from topwork.engine.training.accelerator import make_accelerator
 from topwork.experiment.schema import Experiment, SplitName
 
 
@@ -26,15 +26,16 @@ def show_plan(experiment: Experiment) -> None:
     heading("tasks")
     console.print(rows)
     console.print()
-    sizes = {name: len(part.texts) for name, part in prepared.dataset.parts.items()}
+    sizes = {name: len(split.texts) for name, split in prepared.dataset.splits.items()}
     console.print(describe_rows(plan, sizes), soft_wrap=True)
     device = make_accelerator(experiment.training).device
     for phase in plan.phases:
         if len(plan.phases) > 1:
             console.print(f"from epoch {phase.first}:")
         console.print(describe_cut(plan, phase), soft_wrap=True)
-        prepared.model.train_only(phase.thawed)
-        console.print(describe_store(prepared, phase, choose_store(prepared, phase, device=device)), soft_wrap=True)
+        prepared.model.set_trainable(phase.unfrozen)
+        job, decision = prepared.encoding_job(phase, device), prepared.decide_store(phase, device)
+        console.print(describe_store(job, decision), soft_wrap=True)
     for warning in prepared.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
     console.print(f"plan {plan.digest[:12]}")
@@ -43,7 +44,8 @@ def show_plan(experiment: Experiment) -> None:
 def describe_rows(plan: Plan, sizes: Mapping[SplitName, int]) -> str:
     """Say how many texts there are and how long."""
     splits = ", ".join(f"{name} {count:,}" for name, count in sizes.items())
-    return f"rows: {splits}; {plan.tokens / plan.texts:.1f} tokens per text, {plan.truncated:,} texts truncated"
+    size = plan.corpus
+    return f"rows: {splits}; {size.tokens / size.texts:.1f} tokens per text, {size.truncated:,} texts truncated"
 
 
 def describe_cut(plan: Plan, phase: Phase) -> str:
@@ -52,21 +54,22 @@ def describe_cut(plan: Plan, phase: Phase) -> str:
         return "cut: before the first stage, since it trains; every epoch runs the whole backbone"
     where = f"before {phase.suffix[0]}" if phase.suffix and phase.cut.keeps != "pooled" else "behind the pooling"
     size, cost = plan.kept_bytes(phase), phase.cost
+    per_text = format_bytes(size / plan.corpus.distinct_texts)
     return (
         f"cut: {where}; the {len(phase.prefix)} stages left of it run once\n"
-        f"kept: {phase.cut.keeps} of each text, {amount(size / plan.distinct_texts)} per text, {amount(size)} in all\n"
+        f"kept: {phase.cut.keeps} of each text, {per_text} per text, {format_bytes(size)} in all\n"
         f"cost per text: encoding once {cost.encode / 1e6:,.1f} MFLOP, then each epoch "
         f"{cost.train / 1e6:,.1f} MFLOP instead of {cost.train_uncached / 1e6:,.1f}: "
         f"{cost.train_uncached / cost.train:,.1f} times less arithmetic per epoch"
     )
 
 
-def describe_store(prepared: Prepared, phase: Phase, choice: Choice) -> str:
+def describe_store(job: EncodingJob, decision: StoreDecision) -> str:
     """Say whether the activation store serves, and how much of what is needed it has."""
-    if choice.stored is None:
-        return f"store: not used: {choice.reason}"
-    texts, missing = prepared.plan.distinct_texts, len(choice.stored.missing)
-    size = amount(missing_bytes(prepared, phase, choice.stored))
+    if decision.stored is None:
+        return f"store: not used: {decision.reason}"
+    texts, missing = job.plan.corpus.distinct_texts, len(decision.stored.missing)
+    size = format_bytes(missing_bytes(job, decision.stored))
     return f"store: {texts - missing:,} of {texts:,} distinct texts are there" + (
         f"; {missing:,} will be encoded, {size}" if missing else ""
     )
@@ -81,5 +84,5 @@ def table_of_groups(plan: Plan, phase: Phase) -> Table:
             group.name, str(len(group.parameters)), numbers, f"{group.learning_rate:g}", f"{group.weight_decay:g}"
         )
     training = sum(plan.size(group) for group in phase.groups)
-    groups.add_row("frozen", "", f"{plan.frozen + plan.trainable - training:,}", "", "")
+    groups.add_row("frozen", "", f"{plan.frozen + plan.trainable_numbers - training:,}", "", "")
     return groups

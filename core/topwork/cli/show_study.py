@@ -7,32 +7,26 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from topwork.cli.show_comparison import describe_difference, describe_estimate
+from topwork.cli.show_comparison import describe_difference, describe_estimate, describe_seeds
 from topwork.cli.show_training import ProgressBar, make_progress
 from topwork.cli.tables import console, heading, table
 from topwork.experiment.schema import Experiment
-from topwork.experiment.search import find_searched, study_of
-from topwork.experiment.study import Study
-from topwork.lab.study.conduct import study
-from topwork.lab.study.ledger import wanted_of
 from topwork.lab.study.report import rank
+from topwork.lab.study.resolved_study import ResolvedStudy
 from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, Trial
-from topwork.lab.study.trial import most_epochs
-from topwork.registry import Registry, discover
+from topwork.lab.study.run_study import study
 
 #: How many trials the table shows.
 SHOWN = 5
 
 
 def show_study(experiment: Experiment) -> None:
-    """Say what is searched, search with a live table, then print what was found and what it is worth."""
-    section, registry = study_of(experiment), discover()
-    show_search(experiment, section, registry)
+    """Print what is searched, search with a live table, then print what was found and what it is worth."""
     try:
         with Live(console=console, transient=True, refresh_per_second=4) as live:
-            result = study(experiment, observer=StudyBar(live, section.objectives))
-    except FailedStudyError as fault:
-        show_result(fault.result)
+            result = study(experiment, observer=StudyBar(live))
+    except FailedStudyError as error:
+        show_result(error.result)
         console.print()
         raise
     except (KeyboardInterrupt, SystemExit):
@@ -41,29 +35,24 @@ def show_study(experiment: Experiment) -> None:
     show_result(result)
 
 
-def show_search(experiment: Experiment, section: Study, registry: Registry) -> None:
-    """Print what a study searches, towards what, and how.
-
-    Raises:
-        ConfigurationError: a value does not fit.
-    """
-    searched = find_searched(experiment, registry)
-    shown = table("search", "values", "#own")
-    for one in searched:
-        shown.add_row(one.path, one.dimension.describe(), describe_value(one.own))
+def show_search(study: ResolvedStudy) -> None:
+    """Print what a study searches, towards what, and how."""
+    shown = table("search", "values", "#baseline")
+    for searched in study.search:
+        shown.add_row(searched.path, searched.dimension.describe(), describe_value(searched.baseline))
     console.print(shown)
-    trials = wanted_of(section, searched)
-    seeds = f" with each of {len(section.seeds)} seeds" if section.seeds else ""
-    epochs, workers = most_epochs(experiment, registry), min(section.workers, trials)
+    settings = study.settings
+    seeds = f" with each of {len(study.seeds)} seeds" if settings.seeds else ""
     console.print(
-        f"objective: {'; '.join(section.objectives)}\n{trials} trials of at most {epochs} epochs{seeds}, "
-        f"{workers} workers, sampler {section.sampler}, pruner {section.pruner}\n",
+        f"objective: {'; '.join(settings.objectives)}\n{study.n_trials} trials of at most {study.max_epochs} "
+        f"epochs{seeds}, {min(settings.workers, study.n_trials)} workers, sampler {settings.sampler}, "
+        f"pruner {settings.pruner}\n",
         soft_wrap=True,
     )
 
 
 def show_result(result: StudyResult) -> None:
-    """Print the best trials, what they change, and their test metrics beside those of the experiment's own values."""
+    """Print the best trials, what they change, and their test metrics next to those of the baseline."""
     for warning in result.warnings:
         console.print(f"note: {warning}", soft_wrap=True)
     counted = Counter(trial.state for trial in result.trials)
@@ -73,15 +62,15 @@ def show_result(result: StudyResult) -> None:
         soft_wrap=True,
     )
     show_failures(result.trials)
-    ranked = rank(result.trials, result.rising)
+    ranked = rank(result.trials, result.maximize)
     shown = ranked[: max(SHOWN, len(result.best))]
-    shown += [trial for trial in ranked if trial.number == result.own and trial not in shown]
+    shown += [trial for trial in ranked if trial.number == result.baseline and trial not in shown]
     console.print()
     heading("best trials" if len(result.objectives) == 1 else "trials, those of the Pareto front first")
-    console.print(trials_table(shown, result.objectives, own=result.own))
+    console.print(trials_table(shown, result.objectives, baseline=result.baseline))
     for number in result.best:
         show_changes(result, number)
-        show_judgement(result, number)
+        show_evaluation(result, number)
     console.print()
     for number, file in result.files.items():
         console.print(f"values of trial {number}:\n  topwork train {file}", soft_wrap=True)
@@ -94,23 +83,27 @@ def show_result(result: StudyResult) -> None:
 class StudyBar(ProgressBar, StudyObserver):
     """A bar while texts are encoded, then the best trials above a bar; without a terminal a line for each trial."""
 
-    def __init__(self, live: Live, objectives: Sequence[str]) -> None:
+    def __init__(self, live: Live) -> None:
         super().__init__(make_progress(memory=600.0))
         self.live = live
-        self.objectives = objectives
-        self.told: set[int] | None = None
-        live.update(self.progress)
+        self.objectives: list[str] = []
+        self.printed: set[int] | None = None
 
-    def trials(self, finished: list[Trial], running: int, wanted: int) -> None:
-        if self.told is None:
-            self.begin("trials", wanted)
-            self.told = {trial.number for trial in finished}
+    def resolved(self, study: ResolvedStudy) -> None:
+        show_search(study)
+        self.objectives = study.settings.objectives
+        self.live.update(self.progress)
+
+    def trials(self, finished: list[Trial], running: int, n_trials: int) -> None:
+        if self.printed is None:
+            self.begin("trials", n_trials)
+            self.printed = {trial.number for trial in finished}
             if finished:
-                console.print(f"going on with {len(finished)} of {wanted} trials finished", soft_wrap=True)
+                console.print(f"going on with {len(finished)} of {n_trials} trials finished", soft_wrap=True)
         for trial in finished:
-            if trial.number not in self.told and (trial.reason or not console.is_terminal):
+            if trial.number not in self.printed and (trial.reason or not console.is_terminal):
                 console.print(describe_trial(trial, self.objectives), soft_wrap=True)
-        self.told |= {trial.number for trial in finished}
+        self.printed |= {trial.number for trial in finished}
         counted = Counter(trial.state for trial in finished)
         state = f"{running} running, {counted['pruned']} pruned, {counted['failed']} failed; trials"
         if self.bar is not None:
@@ -119,7 +112,7 @@ class StudyBar(ProgressBar, StudyObserver):
         self.live.update(Group(trials_table(best, self.objectives), self.progress) if best else self.progress)
 
 
-def trials_table(trials: Sequence[Trial], objectives: Sequence[str], *, own: int | None = None) -> Table:
+def trials_table(trials: Sequence[Trial], objectives: Sequence[str], *, baseline: int | None = None) -> Table:
     """Show trials with their values."""
     parameters = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
     shown = table("#trial", *(f"#{name}" for name in parameters), *(f"#{objective}" for objective in objectives), "")
@@ -127,7 +120,7 @@ def trials_table(trials: Sequence[Trial], objectives: Sequence[str], *, own: int
         values = [f"{value:.4f}" for value in trial.values] or [""] * len(objectives)
         chosen = [describe_value(trial.parameters.get(name)) for name in parameters]
         notes = [] if trial.state == "complete" else [str(trial.state)]
-        notes += ["own values"] if trial.number == own else []
+        notes += ["baseline"] if trial.number == baseline else []
         shown.add_row(str(trial.number), *chosen, *values, ", ".join(notes))
     return shown
 
@@ -149,33 +142,34 @@ def show_changes(result: StudyResult, number: int) -> None:
     changes = table("setting", "#experiment", f"#trial {number}")
     for path, (before, after) in result.changes[number].items():
         changes.add_row(path, describe_value(before), describe_value(after))
-    if number == result.own:
+    if number == result.baseline:
         console.print("the experiment's own values are the best")
     if result.changes[number]:
         console.print(changes)
 
 
-def show_judgement(result: StudyResult, number: int) -> None:
-    """Print a best trial's test metrics beside those of the experiment's own values."""
-    best, own = result.judgements.get(number), result.judgements.get(result.own if result.own is not None else -1)
+def show_evaluation(result: StudyResult, number: int) -> None:
+    """Print a best trial's test metrics next to those of the baseline."""
+    best = result.evaluations.get(number)
+    baseline = result.evaluations.get(result.baseline) if result.baseline is not None else None
     if best is None or not best.estimates:
         return
     console.print()
-    rows = next(iter(best.estimates.values())).rows
-    heading(f"on {rows:,} test rows, which had no part in choosing")
-    if own is None or number == result.own:
+    first = next(iter(best.estimates.values()))
+    heading(f"on {first.rows:,} test rows, which had no part in choosing{describe_seeds(first.seeds)}")
+    if baseline is None or number == result.baseline:
         shown = table("metric", f"#trial {number}")
         for name, estimate in best.estimates.items():
             shown.add_row(name, describe_estimate(estimate))
     else:
         shown = table(
-            "metric", f"#own values, trial {result.own}", f"#trial {number}", "#gain", "#95 % interval", "#McNemar p"
+            "metric", f"#baseline, trial {result.baseline}", f"#trial {number}", "#gain", "#95 % interval", "#McNemar p"
         )
         for name, estimate in best.estimates.items():
-            of_own, gain = own.estimates.get(name), best.gains.get(name)  # another head may measure something else
+            before, gain = baseline.estimates.get(name), best.gains.get(name)  # another head may measure something else
             shown.add_row(
                 name,
-                describe_estimate(of_own) if of_own else "",
+                describe_estimate(before) if before else "",
                 describe_estimate(estimate),
                 *(describe_difference(gain) if gain else ()),
             )
@@ -186,8 +180,8 @@ def describe_trial(trial: Trial, objectives: Sequence[str]) -> str:
     """Write a trial on one line."""
     chosen = ", ".join(f"{name} {describe_value(value)}" for name, value in trial.parameters.items())
     values = ", ".join(f"{objective} {value:.4f}" for objective, value in zip(objectives, trial.values, strict=False))
-    told = {"complete": values, "pruned": f"pruned at {values}" if values else "pruned", "failed": trial.reason}
-    return f"trial {trial.number}: {chosen}: {told[trial.state]}"
+    outcome = {"complete": values, "pruned": f"pruned at {values}" if values else "pruned", "failed": trial.reason}
+    return f"trial {trial.number}: {chosen}: {outcome[trial.state]}"
 
 
 def describe_value(value: object) -> str:

@@ -16,7 +16,7 @@ from rich.progress import (
 from rich.text import Text
 
 from topwork.cli.tables import console, show_estimates
-from topwork.engine.observer import Epoch, Observer, Reading
+from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.experiment.schema import Experiment
 from topwork.lab.runs import train
 
@@ -26,7 +26,7 @@ def show_training(experiment: Experiment, output: Path | None) -> None:
     with make_progress() as progress:
         result = train(experiment, output=output, observer=ProgressBar(progress))
     console.print()
-    title = f"{result.split} rows, weights of epoch {result.best} of {len(result.epochs)}"
+    title = f"{result.split} rows, weights of epoch {result.best_epoch} of {len(result.epochs)}"
     show_estimates(result.estimates, title)
     console.print(f"\nmodel: {result.folder}\n  topwork predict {result.folder} 'a text'", soft_wrap=True)
     if result.tracking_uri:
@@ -72,8 +72,8 @@ class ProgressBar(Observer):
         if self.bar is not None:
             self.progress.advance(self.bar, done)
 
-    def read(self, reading: Reading) -> None:
-        self.progress.console.print(describe_reading(reading), soft_wrap=True)
+    def encoded(self, report: EncodingReport) -> None:
+        self.progress.console.print(describe_encoding(report), soft_wrap=True)
 
     def epoch(self, epoch: Epoch) -> None:
         by_task: dict[str, list[str]] = {}
@@ -87,12 +87,12 @@ class ProgressBar(Observer):
         self.progress.console.print(f"epoch {epoch.number:>3}   {shown}", soft_wrap=True)
 
 
-def describe_reading(reading: Reading) -> str:
+def describe_encoding(report: EncodingReport) -> str:
     """Say how many texts were encoded, how fast, and where their activations are."""
-    if reading.where == "token ids":
+    if report.where == "token ids":
         return "no activations are kept: the first stage trains"
-    if reading.where == "recomputed":
-        return f"activations exceed the free memory and are computed for each batch; not stored: {reading.note}"
-    speed = f" in {reading.seconds:.1f} s, {rate:,.1f} texts/s" if (rate := reading.texts_per_second) else ""
-    kept = f"kept in the store, {reading.note[:12]}" if reading.where == "store" else f"not stored: {reading.note}"
-    return f"{reading.encoded:,} texts encoded{speed}, {reading.found:,} found; {kept}"
+    if report.where == "recomputed":
+        return f"activations exceed the free memory and are computed for each batch; not stored: {report.note}"
+    speed = f" in {report.seconds:.1f} s, {rate:,.1f} texts/s" if (rate := report.texts_per_second) else ""
+    kept = f"kept in the store, {report.note[:12]}" if report.where == "store" else f"not stored: {report.note}"
+    return f"{report.encoded:,} texts encoded{speed}, {report.found:,} found; {kept}"

@@ -12,14 +12,14 @@ LATER = 0.05
 
 
 @contextmanager
-def heeded() -> Iterator[None]:
+def resend_dropped_signals() -> Iterator[None]:
     """Send a signal again that arrived in a finalizer or a callback, where Python drops what its handler raises."""
     before = sys.unraisablehook
 
     def send_again(dropped: "sys.UnraisableHookArgs") -> None:
         if isinstance(dropped.exc_value, KeyboardInterrupt):
             number = int(signal.SIGINT)
-        elif isinstance(dropped.exc_value, SystemExit) and dropped.exc_value.code in (129, 143):  # terminable's
+        elif isinstance(dropped.exc_value, SystemExit) and dropped.exc_value.code in (129, 143):  # exit_on_sigterm's
             number = dropped.exc_value.code - 128
         else:
             before(dropped)

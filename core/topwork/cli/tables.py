@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from topwork.engine.evaluation import Estimate
+from topwork.engine.evaluation.estimates import Estimate
 
 console = Console(highlight=False, markup=False, emoji=False)  # what is printed is often a user's text
 if not console.is_terminal:
@@ -41,7 +41,7 @@ def show_estimates(estimates: Mapping[str, Estimate], title: str) -> None:
     console.print(shown)
 
 
-def amount(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Write a number of bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from topwork.cli.tables import console, show_estimates, table
-from topwork.engine.trained_model import Prediction, load_model
-from topwork.errors import ConfigurationError, StorageError
+from topwork.engine.model_folder import load_model
+from topwork.engine.trained_model import Prediction
+from topwork.errors import ConfigurationError, StorageError, reason_of
 from topwork.files import write_file
 
 
@@ -29,8 +30,8 @@ def show_predictions(model: Path, texts: Sequence[str], file: Path | None, forma
     predictions = load_model(model).predict(texts)
     if format == "jsonl":
         for text, prediction in zip(texts, predictions, strict=True):
-            said = {task: {"label": p.label, "probabilities": p.probabilities} for task, p in prediction.items()}
-            print(json.dumps({"text": text, **said}, ensure_ascii=False))
+            by_task = {task: {"label": p.label, "probabilities": p.probabilities} for task, p in prediction.items()}
+            print(json.dumps({"text": text, **by_task}, ensure_ascii=False))
     elif format == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["text", *(f"{task}{suffix}" for task in predictions[0] for suffix in ("", "_probability"))])
@@ -77,10 +78,10 @@ def read_texts(texts: Sequence[str], file: Path | None) -> list[str]:
         return list(texts)
     try:
         content = (file.read_bytes() if file else sys.stdin.buffer.read()).decode("utf-8-sig")
-    except UnicodeDecodeError as fault:
-        raise ConfigurationError(f"{file or 'standard input'} must be UTF-8 text: {fault}") from None
-    except OSError as fault:
-        raise StorageError(f"{file} cannot be read: {fault.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{file or 'standard input'} must be UTF-8 text: {error}") from None
+    except OSError as error:
+        raise StorageError(f"{file} cannot be read: {reason_of(error)}") from None
     lines = content.removesuffix("\n").split("\n") if content else []
     return [line.removesuffix("\r") for line in lines]
 

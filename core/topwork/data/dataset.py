@@ -1,4 +1,4 @@
-"""From an experiment to texts and targets, split by split."""
+"""From a source and its label columns to texts and targets, split by split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.data.rows import Rows, read_rows, summarize
 from topwork.data.splits import divide
+from topwork.data.table import Table, read_table, summarize
 from topwork.errors import DataError
-from topwork.experiment.schema import SPLITS, Experiment, Source, Split, SplitName
+from topwork.experiment.schema import SPLITS, Source, Split, SplitName
 from topwork.interfaces.head import Classes
 
 
 @dataclass(frozen=True)
-class Part:
+class DataSplit:
     """The rows of one split.
 
     Attributes:
@@ -32,13 +32,13 @@ class Dataset:
     """All rows of an experiment.
 
     Attributes:
-        parts: the splits that have rows; always train.
+        splits: those that have rows; always train.
         labels: the classes of each task, from the training rows.
         digests: sha256 of each file's bytes, by file.
         warnings: what the researcher should know, with counts.
     """
 
-    parts: dict[SplitName, Part]
+    splits: dict[SplitName, DataSplit]
     labels: dict[str, Classes]
     digests: dict[Path, str]
     warnings: list[str]
@@ -49,21 +49,22 @@ class Dataset:
         return " ".join(self.digests.values())
 
 
-def load_dataset(experiment: Experiment) -> Dataset:
-    """Read, check and divide the rows that the experiment's tasks learn from.
+def load_dataset(source: Source, columns: Mapping[str, str]) -> Dataset:
+    """Read, check and divide the rows of a source.
+
+    Args:
+        columns: the label column of each task.
 
     Raises:
-        DataError: files, rows, labels or splits are at fault.
+        DataError: files, rows, labels or splits are wrong.
     """
-    _, source = experiment.source
-    columns = {name: task.label for name, task in experiment.tasks.items()}
-    splits, digests = read_splits(source, columns)
-    labels = {task: _classes(task, splits["train"].columns[column]) for task, column in columns.items()}
-    parts = {name: Part(rows.texts, encode_labels(rows, columns, labels)) for name, rows in splits.items()}
-    return Dataset(parts, labels, digests, _overlaps(splits))
+    tables, digests = read_splits(source, columns)
+    labels = {task: _classes(task, tables["train"].columns[column]) for task, column in columns.items()}
+    splits = {name: DataSplit(table.texts, encode_labels(table, columns, labels)) for name, table in tables.items()}
+    return Dataset(splits, labels, digests, _overlaps(tables))
 
 
-def read_splits(source: Source, columns: Mapping[str, str]) -> tuple[dict[SplitName, Rows], dict[Path, str]]:
+def read_splits(source: Source, columns: Mapping[str, str]) -> tuple[dict[SplitName, Table], dict[Path, str]]:
     """Read a source's files and divide their rows.
 
     Args:
@@ -73,34 +74,34 @@ def read_splits(source: Source, columns: Mapping[str, str]) -> tuple[dict[SplitN
         The rows of each split, and the sha256 of each file.
 
     Raises:
-        DataError: files, rows or splits are at fault.
+        DataError: files, rows or splits are wrong.
     """
     split = source.split or Split()
     wanted = list(dict.fromkeys([*columns.values(), *([split.by] if split.by else [])]))
-    read = {name: read_rows(path, source, wanted) for name, path in source.files().items()}
-    digests = {path: read[name].digest for name, path in source.files().items()}
-    if "all" not in read:
-        return {name: read[name] for name in SPLITS if name in read}, digests
-    rows = read["all"]
-    strata = rows.columns[split.by] if split.by else None
-    return {name: _take(rows, numbers) for name, numbers in divide(len(rows.texts), split, strata).items()}, digests
+    tables = {name: read_table(path, source, wanted) for name, path in source.files().items()}
+    digests = {path: tables[name].digest for name, path in source.files().items()}
+    if "all" not in tables:
+        return {name: tables[name] for name in SPLITS if name in tables}, digests
+    table = tables["all"]
+    strata = table.columns[split.by] if split.by else None
+    return {name: _take(table, rows) for name, rows in divide(len(table.texts), split, strata).items()}, digests
 
 
-def read_part(path: Path, source: Source, columns: Mapping[str, str], labels: Mapping[str, Classes]) -> Part:
+def read_all_rows(path: Path, source: Source, columns: Mapping[str, str], labels: Mapping[str, Classes]) -> DataSplit:
     """Read all rows of one file for tasks whose classes are known.
 
     Args:
         columns: the label column of each task.
 
     Raises:
-        DataError: rows or labels are at fault.
+        DataError: rows or labels are wrong.
     """
-    rows = read_rows(path, source, list(dict.fromkeys(columns.values())))
-    return Part(rows.texts, encode_labels(rows, columns, labels))
+    table = read_table(path, source, list(dict.fromkeys(columns.values())))
+    return DataSplit(table.texts, encode_labels(table, columns, labels))
 
 
 def encode_labels(
-    rows: Rows, columns: Mapping[str, str], labels: Mapping[str, Classes]
+    table: Table, columns: Mapping[str, str], labels: Mapping[str, Classes]
 ) -> dict[str, NDArray[np.int64]]:
     """Turn label columns into class numbers.
 
@@ -113,11 +114,12 @@ def encode_labels(
         numbers = {name: number for number, name in enumerate(labels[task].names)}
         known = ", ".join(labels[task].names)
         unseen += [
-            f"{place}: {column}: label {label!r} of task {task} does not occur in the training rows, which have {known}"
-            for place, label in zip(rows.places, rows.columns[column], strict=True)
+            f"{location}: {column}: label {label!r} of task {task} does not occur in the training rows, "
+            f"which have {known}"
+            for location, label in zip(table.locations, table.columns[column], strict=True)
             if label not in numbers
         ]
-        targets[task] = np.array([numbers.get(label, -1) for label in rows.columns[column]], dtype=np.int64)
+        targets[task] = np.array([numbers.get(label, -1) for label in table.columns[column]], dtype=np.int64)
     if unseen:
         raise DataError("\n".join(summarize(unseen)))
     return targets
@@ -133,27 +135,28 @@ def _classes(task: str, labels: Sequence[str]) -> Classes:
     return Classes(names)
 
 
-def _take(rows: Rows, numbers: NDArray[np.int64]) -> Rows:
-    columns = {name: [values[i] for i in numbers] for name, values in rows.columns.items()}
-    return Rows([rows.texts[i] for i in numbers], columns, [rows.places[i] for i in numbers], rows.digest)
+def _take(table: Table, rows: NDArray[np.int64]) -> Table:
+    columns = {name: [values[row] for row in rows] for name, values in table.columns.items()}
+    texts, locations = [table.texts[row] for row in rows], [table.locations[row] for row in rows]
+    return Table(texts, columns, locations, table.digest)
 
 
-def _overlaps(splits: Mapping[SplitName, Rows]) -> list[str]:
+def _overlaps(tables: Mapping[SplitName, Table]) -> list[str]:
     """Say how many texts of a later split also occur in an earlier one."""
     warnings = []
     seen: dict[str, tuple[SplitName, str]] = {}
-    for name, rows in splits.items():
+    for name, table in tables.items():
         common: dict[SplitName, list[str]] = {}
-        for place, text in zip(rows.places, rows.texts, strict=True):
-            earlier, first_place = seen.setdefault(text, (name, place))
+        for location, text in zip(table.locations, table.texts, strict=True):
+            earlier, first_location = seen.setdefault(text, (name, location))
             if earlier != name:
-                common.setdefault(earlier, []).append(f"{place}, the same as {first_place}")
+                common.setdefault(earlier, []).append(f"{location}, the same as {first_location}")
         warnings += [
-            f"{len(places)} of {len(rows.texts)} {name} texts also occur in {earlier}, which flatters the results; "
-            f"the first is {places[0]}"
-            for earlier, places in common.items()
+            f"{len(locations)} of {len(table.texts)} {name} texts also occur in {earlier}, which flatters the results; "
+            f"the first is {locations[0]}"
+            for earlier, locations in common.items()
         ]
-    repeated = len(splits["train"].texts) - len(set(splits["train"].texts))
-    if repeated:
-        warnings.append(f"{repeated} of {len(splits['train'].texts)} training texts repeat an earlier one")
+    texts = tables["train"].texts
+    if repeated := len(texts) - len(set(texts)):
+        warnings.append(f"{repeated} of {len(texts)} training texts repeat an earlier one")
     return warnings

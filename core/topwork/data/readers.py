@@ -1,7 +1,7 @@
 """Read rows from files. Every value stays the text it is, every row knows its line.
 
 A reader yields ``(line, row)`` for good rows and ``(line, message)`` for bad ones, so that the caller can
-report many faults together. Blank lines are not rows.
+report many errors together. Blank lines are not rows.
 """
 
 import codecs
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from topwork.errors import DataError, did_you_mean
+from topwork.errors import DataError, did_you_mean, first_line
 
 #: A row is columns to values; a message says why there is none.
 Row = Mapping[str, Any]
@@ -58,10 +58,10 @@ def decode(path: Path, content: bytes, encoding: str) -> str:
         raise DataError(f"{path}: unknown encoding {encoding!r}; try utf-8, latin-1 or cp1252") from None
     try:
         text = content.decode(codec.name)
-    except UnicodeDecodeError as fault:
-        line = content.count(b"\n", 0, fault.start) + 1
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}:{line}: byte {fault.start} (0x{content[fault.start]:02x}) is not {encoding}; "
+            f"{path}:{line}: byte {error.start} (0x{content[error.start]:02x}) is not {encoding}; "
             "set `encoding` of the source, for example `encoding: latin-1`"
         ) from None
     return text.removeprefix("\ufeff") if codec.name == "utf-8" else text
@@ -78,8 +78,8 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 def _read_pattern(text: str, path: Path, pattern: str) -> Read:
     try:
         expression = re.compile(pattern)
-    except re.error as fault:
-        raise DataError(f"{path}: pattern {pattern!r} is not a regular expression: {fault}") from None
+    except re.error as error:
+        raise DataError(f"{path}: pattern {pattern!r} is not a regular expression: {error}") from None
     if not expression.groupindex:
         raise DataError(f"{path}: pattern {pattern!r} must name its columns, such as (?P<label>\\S+) (?P<text>.*)")
     for number, line in _lines(text):
@@ -92,37 +92,37 @@ def _read_delimited(text: str, path: Path, *, delimiter: str, quoting: Any) -> R
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     try:
         header = next(rows, [])
-    except csv.Error as fault:
-        raise DataError(f"{path}:1: not valid CSV: {fault}") from None
+    except csv.Error as error:
+        raise DataError(f"{path}:1: not valid CSV: {error}") from None
     if not header:
         raise DataError(f"{path}:1: the first line must name the columns, but {'it' if text else 'the file'} is empty")
     if len(set(header)) < len(header):
         raise DataError(f"{path}:1: column names must differ, but they are {', '.join(header)}")
     while True:
-        first_line = rows.line_num + 1
+        starts_at = rows.line_num + 1
         try:
             fields = next(rows)
         except StopIteration:
             return
-        except csv.Error as fault:
-            yield first_line, f"not valid CSV: {fault}"
-            return  # the rest of the file cannot be told apart into rows
+        except csv.Error as error:
+            yield starts_at, f"not valid CSV: {error}"
+            return  # the rest of the file cannot be divided into rows
         if not fields:
             continue
         if len(fields) == len(header):
-            yield first_line, dict(zip(header, fields, strict=True))
+            yield starts_at, dict(zip(header, fields, strict=True))
         else:
-            yield first_line, f"the row should have {len(header)} fields as the header has, but has {len(fields)}"
+            yield starts_at, f"the row should have {len(header)} fields as the header has, but has {len(fields)}"
 
 
 def _read_jsonl(text: str) -> Read:
     for number, line in _lines(text):
         try:
             row = json.loads(line, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-        except json.JSONDecodeError as fault:
-            yield number, f"not valid JSON: {fault.msg} at character {fault.colno}"
-        except ValueError as fault:
-            yield number, str(fault)
+        except json.JSONDecodeError as error:
+            yield number, f"not valid JSON: {error.msg} at character {error.colno}"
+        except ValueError as error:
+            yield number, str(error)
         except RecursionError:
             yield number, "the JSON is nested too deeply"
         else:
@@ -147,8 +147,8 @@ def _read_parquet(path: Path, content: bytes) -> Read:
 
     try:
         table = pyarrow.parquet.read_table(io.BytesIO(content))
-    except (pyarrow.ArrowException, OSError) as fault:
-        raise DataError(f"{path}: not a readable Parquet file: {str(fault).splitlines()[0]}") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {first_line(error)}") from None
     return enumerate(table.to_pylist(), 1)
 
 

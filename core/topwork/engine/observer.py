@@ -1,10 +1,10 @@
-"""What a run tells whoever watches it."""
+"""Callbacks of a run."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 #: Where activations are: on disk, in memory, computed for each batch, or, with an empty prefix, nothing to compute.
-Where = Literal["store", "memory", "recomputed", "token ids"]
+Location = Literal["store", "memory", "recomputed", "token ids"]
 
 
 @dataclass(frozen=True)
@@ -14,19 +14,19 @@ class Epoch:
     Attributes:
         number: from 1.
         metrics: by full name, such as ``training/loss`` or ``validation/sentiment/accuracy``.
-        rates: the learning rate of each group in the last step.
+        learning_rates: of each group, in the last step.
         texts_per_second: in training, evaluation left out.
     """
 
     number: int
     metrics: dict[str, float]
-    rates: dict[str, float]
+    learning_rates: dict[str, float]
     texts_per_second: float
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How the activations of all texts were come by.
+class EncodingReport:
+    """Where the activations of all texts came from.
 
     Attributes:
         texts: how many distinct texts there are.
@@ -39,7 +39,7 @@ class Reading:
     texts: int
     encoded: int
     seconds: float
-    where: Where
+    where: Location
     note: str
 
     @property
@@ -62,7 +62,7 @@ class Observer:
     def advance(self, done: int) -> None:
         """``done`` more tokens or steps of the phase are finished."""
 
-    def read(self, reading: Reading) -> None:
+    def encoded(self, report: EncodingReport) -> None:
         """The activations are there."""
 
     def epoch(self, epoch: Epoch) -> None:

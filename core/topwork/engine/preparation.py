@@ -1,21 +1,30 @@
-"""From an experiment to a model, token ids and a plan."""
+"""Comes in: an experiment. Goes out: all that it names, loaded, resolved and checked, and not yet paid for."""
 
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 
 from topwork.data.dataset import Dataset, load_dataset
-from topwork.engine.encoding import Corpus, make_corpus
-from topwork.engine.model import MultiTaskModel, build_backbone, build_model
-from topwork.engine.plan import Plan, make_plan
-from topwork.engine.training import check_monitor
-from topwork.experiment.schema import Experiment
+from topwork.engine.encoding.activations import compute_activations
+from topwork.engine.encoding.corpus import Corpus, make_corpus
+from topwork.engine.encoding.examples import Examples, make_examples
+from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, decide_store
+from topwork.engine.evaluation.comparison import SplitOutputs, digest_of_texts
+from topwork.engine.model.building import build_backbone, build_model
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.plan import Phase, Plan, make_plan
+from topwork.engine.observer import EncodingReport, Observer
+from topwork.engine.training.loop import Fit, LoadExamples, fit
+from topwork.engine.training.monitor import check_monitor
+from topwork.errors import ConfigurationError, StorageError
+from topwork.experiment.schema import Experiment, SplitName
 from topwork.interfaces.backbone import Backbone
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """An experiment with all that it names: loaded, checked, and not yet paid for."""
+class Preparation:
+    """An experiment with its rows, token ids, model and plan."""
 
     experiment: Experiment
     dataset: Dataset
@@ -24,42 +33,109 @@ class Prepared:
     plan: Plan
 
     @property
-    def dtype(self) -> torch.dtype:
-        """How activations are kept."""
-        dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-        return dtypes[self.experiment.training.activation_dtype]
-
-    @property
     def warnings(self) -> list[str]:
         """What the researcher should know, with counts."""
-        truncated = self.plan.truncated
-        longest = f"{truncated} of {self.plan.texts} texts are longer than the backbone's max_length and were truncated"
-        return [*self.dataset.warnings, *([longest] if truncated else [])]
+        size = self.plan.corpus
+        too_long = (
+            f"{size.truncated} of {size.texts} texts are longer than the backbone's max_length and were truncated"
+        )
+        return [*self.dataset.warnings, *([too_long] if size.truncated else [])]
+
+    def encoding_job(self, phase: Phase, device: torch.device) -> EncodingJob:
+        """Return what decides the activations of a phase."""
+        experiment = self.experiment
+        return EncodingJob(self.model, experiment.pooling, self.corpus, self.plan, phase, experiment.training, device)
+
+    def decide_store(self, phase: Phase, device: torch.device) -> StoreDecision:
+        """Decide whether the activation store serves a phase, and look up what it has. Computes nothing.
+
+        Raises:
+            StorageError: it cannot, and ``training.store`` is ``require``.
+        """
+        try:
+            return decide_store(self.encoding_job(phase, device))
+        except StorageError as error:
+            error.located(self.experiment.origin.locate("training", "store"))
+            raise
+
+    def load_examples(
+        self, phase: Phase, device: torch.device, observer: Observer
+    ) -> tuple[dict[SplitName, Examples], EncodingReport]:
+        """Return the examples of each split, and where their activations came from.
+
+        The model must be frozen and cut as ``phase`` says.
+
+        Raises:
+            StorageError: the store holds something else than the prefix gives, or ``training.store`` is ``require``
+                and the store cannot serve.
+        """
+        decision = self.decide_store(phase, device)
+        activations, report = compute_activations(self.encoding_job(phase, device), decision, observer)
+        examples = {
+            name: make_examples(activations, self.corpus.text_ids[name], split.targets)
+            for name, split in self.dataset.splits.items()
+        }
+        return examples, report
+
+    def fit(self, load_examples: LoadExamples, *, accelerator: Accelerator, observer: Observer) -> Fit:
+        """Train what the plan says on the examples that ``load_examples`` gives for each phase.
+
+        Raises:
+            TrainingError: a loss or weight is not finite; the model is back at the best epoch so far.
+        """
+        experiment = self.experiment
+        return fit(
+            self.model,
+            self.plan,
+            load_examples,
+            experiment.training,
+            experiment.loss_weights,
+            accelerator=accelerator,
+            observer=observer,
+        )
+
+    def split_outputs(self, split: SplitName, outputs: dict[str, torch.Tensor]) -> SplitOutputs:
+        """Return the outputs (N, C) of each task for the rows of a split, with what is needed to compare them."""
+        rows = self.dataset.splits[split]
+        return SplitOutputs(
+            split="training" if split == "train" else split,
+            texts=digest_of_texts(rows.texts),
+            width=self.model.pooling.width,
+            classes=self.dataset.labels,
+            outputs=outputs,
+            targets={task: torch.from_numpy(targets) for task, targets in rows.targets.items()},
+        )
 
 
-def prepare(experiment: Experiment) -> Prepared:
+def prepare(experiment: Experiment) -> Preparation:
     """Read the rows, load the model, and resolve the plan.
 
     Raises:
         TopworkError: whatever is wrong with data, plugins or settings, before anything is computed.
     """
-    dataset = load_dataset(experiment)
-    backbone = build_backbone(experiment)
-    return assemble(experiment, dataset, tokenize_all(dataset, backbone), backbone)
+    dataset = load_dataset(experiment.source[1], experiment.label_columns)
+    backbone = build_backbone(experiment.backbone, seed=experiment.training.seed, origin=experiment.origin)
+    return assemble(experiment, dataset, tokenize_splits(dataset, backbone), backbone)
 
 
-def tokenize_all(dataset: Dataset, backbone: Backbone) -> Corpus:
+def tokenize_splits(dataset: Dataset, backbone: Backbone) -> Corpus:
     """Turn the texts of all splits into token ids."""
-    return make_corpus(backbone.tokenizer, {name: part.texts for name, part in dataset.parts.items()})
+    return make_corpus(backbone.tokenizer, {name: split.texts for name, split in dataset.splits.items()})
 
 
-def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone: Backbone) -> Prepared:
-    """Put an experiment together from parts that are loaded already.
+def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone: Backbone) -> Preparation:
+    """Put an experiment together from what is loaded already.
 
     Raises:
-        TopworkError: they do not fit each other or the settings.
+        TopworkError: it does not fit together, or does not fit the settings.
     """
-    model = build_model(experiment, dataset.labels, backbone)
-    plan = make_plan(experiment, model, corpus)
-    check_monitor(experiment, model, dataset.parts.keys())
-    return Prepared(experiment, dataset, corpus, model, plan)
+    settings, origin = experiment.training, experiment.origin
+    heads = {name: task.head for name, task in experiment.tasks.items()}
+    model = build_model(backbone, experiment.pooling, heads, dataset.labels, seed=settings.seed, origin=origin)
+    plan = make_plan(model, corpus.size, experiment.freeze, experiment.optimizer, settings, origin=origin)
+    try:
+        check_monitor(settings.monitor, model.tasks, dataset.splits.keys())
+    except ConfigurationError as error:
+        error.located(origin.locate("training", "monitor"))
+        raise
+    return Preparation(experiment, dataset, corpus, model, plan)

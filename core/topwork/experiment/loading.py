@@ -1,4 +1,4 @@
-"""Read an experiment file. Every fault is reported at once as ``file:line:column: path: message``."""
+"""Read an experiment file. Every error is reported at once as ``file:line:column: path: message``."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from topwork.errors import ConfigurationError, did_you_mean
+from topwork.errors import ConfigurationError, did_you_mean, text_of
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import CATALOGS, FILE_FIELDS, Experiment, Source, Task
 from topwork.experiment.yaml_text import NotYamlError, Path_, read_yaml
@@ -26,7 +26,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
         registry: what is installed; found by ``discover()`` where it is not given.
 
     Raises:
-        ConfigurationError: names every fault with its line and column, and the nearest valid key.
+        ConfigurationError: names every error with its line and column, and the nearest valid key.
     """
     path = Path(path)
     registry = registry if registry is not None else discover()
@@ -34,13 +34,13 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
         logger.warning(problem)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as fault:
-        raise ConfigurationError(f"{path}: an experiment file must be readable UTF-8 text: {fault}") from fault
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: an experiment file must be readable UTF-8 text: {error}") from error
     try:
         read = read_yaml(text)
-    except NotYamlError as fault:
-        line, column = fault.place
-        raise ConfigurationError(f"{path}:{line}:{column}: {fault}") from None
+    except NotYamlError as error:
+        line, column = error.place
+        raise ConfigurationError(f"{path}:{line}:{column}: {error}") from None
     if not isinstance(read.value, dict):
         raise ConfigurationError(f"{path}: an experiment is a mapping of sections; start with `name: my-experiment`")
     raw: dict[str, Any] = read.value
@@ -48,8 +48,8 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     origin = Origin(path, text, read.places, set_at)
     try:
         experiment = Experiment.model_validate(raw, context={"registry": registry})
-    except ValidationError as fault:
-        raise ConfigurationError("\n".join(messages(fault, raw, origin, registry))) from None
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(error_messages(error, raw, origin, registry))) from None
     resolved = experiment.model_copy(update={"data": _resolve_files(experiment, origin)})
     resolved._origin = origin
     return resolved
@@ -62,8 +62,8 @@ def _set(raw: dict[str, Any], override: str) -> Path_:
         raise ConfigurationError(f"--set {override}: write it as path=value, such as training.epochs=5")
     try:
         parsed = read_yaml(value).value
-    except NotYamlError as fault:
-        reason = str(fault).removeprefix("not valid YAML: ")
+    except NotYamlError as error:
+        reason = str(error).removeprefix("not valid YAML: ")
         raise ConfigurationError(f"--set {override}: the value is not valid YAML: {reason}") from None
     node: Any = raw
     path: list[str | int] = []
@@ -110,32 +110,32 @@ def _resolve_files(experiment: Experiment, origin: Origin) -> dict[str, Source]:
             base = Path() if origin.is_overridden("data", name, field) else origin.file.parent
             try:
                 absolute[field] = (base / file.expanduser()).resolve()
-            except (RuntimeError, ValueError) as fault:
+            except (RuntimeError, ValueError) as error:
                 where = origin.locate("data", name, field)
-                raise ConfigurationError(f"{where}: {str(file)!r} is not a path: {fault}") from None
+                raise ConfigurationError(f"{where}: {str(file)!r} is not a path: {error}") from None
         resolved[name] = source.model_copy(update=absolute)
     return resolved
 
 
-def messages(fault: ValidationError, raw: object, origin: Origin, registry: Registry) -> Iterator[str]:
-    """Say where each fault is, with the nearest valid key for one that is unknown."""
-    for error in fault.errors():
-        path = tuple(part for part in error["loc"] if part != "[key]")
-        unknown = error["type"] == "extra_forbidden"
+def error_messages(error: ValidationError, raw: object, origin: Origin, registry: Registry) -> Iterator[str]:
+    """Say where each error is, with the nearest valid key for one that is unknown."""
+    for detail in error.errors():
+        path = tuple(part for part in detail["loc"] if part != "[key]")
+        unknown = detail["type"] == "extra_forbidden"
         hint = did_you_mean(str(path[-1]), _known_keys(path[:-1], raw, registry)) if unknown else ""
-        yield from (f"{origin.locate(*path)}: {line}{hint}" for line in worded(error).splitlines())
+        yield from (f"{origin.locate(*path)}: {line}{hint}" for line in describe_error(detail).splitlines())
 
 
-def worded(error: ErrorDetails) -> str:
+def describe_error(detail: ErrorDetails) -> str:
     """Word one of pydantic's errors as this project words errors, without its place."""
-    if error["type"] == "extra_forbidden":
+    if detail["type"] == "extra_forbidden":
         return "unknown key"
-    if error["type"] == "missing":
+    if detail["type"] == "missing":
         return "this key is required"
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    message = error["msg"]
-    return f"{message[0].lower()}{message[1:]}, got {error['input']!r}"
+    if detail["type"] == "value_error":
+        return text_of(detail["ctx"]["error"])
+    message = detail["msg"] or detail["type"]
+    return f"{message[0].lower()}{message[1:]}, got {detail['input']!r}"
 
 
 def _known_keys(path: Path_, raw: object, registry: Registry) -> set[str]:

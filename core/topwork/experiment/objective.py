@@ -26,11 +26,11 @@ class Objective:
     name: str
     parts: "tuple[Objective, ...]" = ()
 
-    def of(self, metrics: Mapping[str, float]) -> float:
+    def evaluate(self, metrics: Mapping[str, float]) -> float:
         """Return the value for ``metrics``; NaN where a metric that it needs is NaN."""
         if not self.parts:
             return metrics[self.name]
-        values = [part.of(metrics) for part in self.parts]
+        values = [part.evaluate(metrics) for part in self.parts]
         return math.nan if any(map(math.isnan, values)) else FUNCTIONS[self.name](values)
 
     def metrics(self) -> Iterator[str]:
@@ -67,14 +67,14 @@ def greater_is_better(objective: Objective, directions: Mapping[str, bool]) -> b
     unknown = [name for name in names if name not in directions]
     if unknown:
         raise ValueError("\n".join(_no_metric(name, directions) for name in unknown))
-    rising = [name for name in names if directions[name]]
-    if rising and len(rising) < len(names):
+    maximize = [name for name in names if directions[name]]
+    if maximize and len(maximize) < len(names):
         falling = next(name for name in names if not directions[name])
         raise ValueError(
-            f"the metrics of one objective must all rise or all fall, but in {objective} {rising[0]} should rise "
+            f"the metrics of one objective must all rise or all fall, but in {objective} {maximize[0]} should rise "
             f"and {falling} should fall"
         )
-    return bool(rising)
+    return bool(maximize)
 
 
 def _parse(text: str, tokens: Sequence[str]) -> tuple[Objective, Sequence[str]]:

@@ -284,6 +284,16 @@ class Experiment(Section):
         return name, self.data[name]
 
     @property
+    def label_columns(self) -> dict[str, str]:
+        """The label column of each task."""
+        return {name: task.label for name, task in self.tasks.items()}
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The factor of each task's loss in the total."""
+        return {name: task.loss_weight for name, task in self.tasks.items()}
+
+    @property
     def origin(self) -> Origin:
         """Where the experiment was written."""
         return self._origin

@@ -8,19 +8,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from topwork.errors import ConfigurationError
-from topwork.experiment.loading import messages
+from topwork.errors import ConfigurationError, text_of
+from topwork.experiment.loading import error_messages
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Experiment
 from topwork.experiment.study import Dimension, Study
 from topwork.registry import Registry
 
 #: What a sampler sees of a value: itself, or, for a list or a section, its JSON.
-Label = str | int | float | bool | None
+ParamValue = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedSetting:
     """One setting that a study varies.
 
     Attributes:
@@ -28,21 +28,21 @@ class Searched:
         name: the end of the path, as long as it takes to be the only such end in the study.
         dimension: its values.
         integer: whether it takes whole numbers only.
-        own: what the experiment itself has there.
+        baseline: what the experiment itself has there, which the first trial has too.
     """
 
     path: str
     name: str
     dimension: Dimension
     integer: bool
-    own: Label
+    baseline: ParamValue
 
     @property
-    def labels(self) -> dict[Label, Any]:
+    def labels(self) -> dict[ParamValue, Any]:
         """The choices by label."""
-        return {label_of(choice): choice for choice in self.dimension.choices or []}
+        return {to_param_value(choice): choice for choice in self.dimension.choices or []}
 
-    def value(self, label: Label) -> Any:
+    def value(self, label: ParamValue) -> Any:
         """Return the value that a label stands for."""
         return label if self.dimension.choices is None else self.labels[label]
 
@@ -59,13 +59,13 @@ def vary(experiment: Experiment, values: Mapping[str, Any], registry: Registry) 
         _put(raw, defaults, path.split("."), value)
     try:
         varied = Experiment.model_validate(raw, context={"registry": registry})
-    except ValidationError as fault:
-        raise ConfigurationError("\n".join(messages(fault, raw, Origin(), registry))) from None
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(error_messages(error, raw, Origin(), registry))) from None
     varied._origin = experiment.origin
     return varied
 
 
-def find_searched(experiment: Experiment, registry: Registry) -> list[Searched]:
+def resolve_search(experiment: Experiment, registry: Registry) -> list[SearchedSetting]:
     """Check a study's values one by one against the schema and the plugins.
 
     Raises:
@@ -73,19 +73,19 @@ def find_searched(experiment: Experiment, registry: Registry) -> list[Searched]:
     """
     study = study_of(experiment)
     names = short_names(list(study.search))
-    found: list[Searched] = []
-    faults: list[str] = []
+    found: list[SearchedSetting] = []
+    errors: list[str] = []
     for path, dimension in study.search.items():
         where = experiment.origin.locate("study", "search", path)
         try:
             integer = _check_values(experiment, path, dimension, registry)
-            own = _own_value(experiment, path, dimension, registry)
-        except ConfigurationError as fault:
-            faults += [f"{where}: {line}" for line in str(fault).splitlines()]
+            baseline = _baseline(experiment, path, dimension, registry)
+        except ConfigurationError as error:
+            errors += [f"{where}: {line}" for line in text_of(error).splitlines()]
         else:
-            found.append(Searched(path, names[path], dimension, integer, own))
-    if faults:
-        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
+            found.append(SearchedSetting(path, names[path], dimension, integer, baseline))
+    if errors:
+        raise ConfigurationError("\n".join(dict.fromkeys(errors)))
     return found
 
 
@@ -116,9 +116,9 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def label_of(value: Any) -> Label:
+def to_param_value(value: Any) -> ParamValue:
     """Return what a sampler sees of a value."""
-    return value if isinstance(value, Label) else json.dumps(value)
+    return value if isinstance(value, ParamValue) else json.dumps(value)
 
 
 def get(settings: Any, path: str) -> Any:
@@ -155,14 +155,14 @@ def _put(raw: dict[str, Any], defaults: dict[str, Any], segments: Sequence[str],
 def _check_values(experiment: Experiment, path: str, dimension: Dimension, registry: Registry) -> bool:
     """Try each choice, or both bounds; return whether a range is one of whole numbers."""
     section, _, last = path.rpartition(".")
-    around = get(experiment.dump(), section) if section else {}  # a typo in a section's name is told as one
+    around = get(experiment.dump(), section) if section else {}  # a typo in a section's name is reported as one
     if not (isinstance(around, dict | None) or (isinstance(around, list) and last in map(str, range(len(around))))):
         raise ConfigurationError(f"the experiment has no setting {path}")
     for value in dimension.extremes:
         try:
             vary(experiment, {path: value}, registry)
-        except ConfigurationError as fault:
-            raise ConfigurationError(_with_value(value, path, dimension, str(fault))) from None
+        except ConfigurationError as error:
+            raise ConfigurationError(_with_value(value, path, dimension, text_of(error))) from None
     if dimension.choices is not None or not (isinstance(dimension.low, int) and isinstance(dimension.high, int)):
         return False
     try:
@@ -176,32 +176,32 @@ def _check_values(experiment: Experiment, path: str, dimension: Dimension, regis
     return isinstance(dimension.step, int)
 
 
-def _with_value(value: Any, path: str, dimension: Dimension, faults: str) -> str:
-    """Say of each fault which choice has it, and how to choose among plugins whose settings differ."""
+def _with_value(value: Any, path: str, dimension: Dimension, errors: str) -> str:
+    """Say of each error which choice has it, and how to choose among plugins whose settings differ."""
     if dimension.choices is None:
-        return faults
+        return errors
     section, _, last = path.rpartition(".")
     hint = f"; to change other settings with it, search {section}: {{choices: [{{kind: ...}}, ...]}}"
-    lines = faults.splitlines()
+    lines = errors.splitlines()
     others = [last == "kind" and line.startswith(f"{section}.") for line in lines]
     return "\n".join(f"{value}: {line}{hint if other else ''}" for line, other in zip(lines, others, strict=True))
 
 
-def _own_value(experiment: Experiment, path: str, dimension: Dimension, registry: Registry) -> Label:
+def _baseline(experiment: Experiment, path: str, dimension: Dimension, registry: Registry) -> ParamValue:
     """Return the experiment's own value, which the first trial has.
 
     Raises:
         ConfigurationError: it is not among those to be searched.
     """
-    own = get(experiment.dump(), path)
+    value = get(experiment.dump(), path)
     if dimension.choices is None:
-        if isinstance(own, int | float) and dimension.holds(own):
-            return own
+        if isinstance(value, int | float) and dimension.holds(value):
+            return value
     else:
         for choice in dimension.choices:
-            if get(vary(experiment, {path: choice}, registry).dump(), path) == own:
-                return label_of(choice)
+            if get(vary(experiment, {path: choice}, registry).dump(), path) == value:
+                return to_param_value(choice)
     raise ConfigurationError(
-        f"the experiment's own value, {own}, is not among {dimension.describe()}, but the first trial has it; "
+        f"the experiment's own value, {value}, is not among {dimension.describe()}, but the first trial has it; "
         "widen the search, or change the setting"
     )

@@ -35,8 +35,11 @@ def an_objective(raw: object) -> str | list[str]:
 
 Number = Annotated[int | float, PlainValidator(a_number)]
 
-#: What a study may not search: it would judge trials on different rows, or has no bearing on their results.
+#: What a study may not search: trials would be evaluated on different rows, or it has no bearing on their results.
 FIXED = r"(name|study|data|tracking)(\..*)?|training\.seed|tasks(\.[^.]*(\.(label|source))?)?"
+
+#: How many values of one setting a grid may have; what enumerates them keeps them all in memory.
+MOST_VALUES = 100_000
 
 
 class Dimension(Section):
@@ -87,6 +90,16 @@ class Dimension(Section):
         """Both bounds, or all choices."""
         return [self.low, self.high] if self.choices is None else self.choices
 
+    @property
+    def count(self) -> int | None:
+        """How many values there are to choose from; None for a range without steps."""
+        if self.choices is not None:
+            return len(self.choices)
+        if self.step is None:
+            return None
+        assert self.low is not None and self.high is not None
+        return round((self.high - self.low) / self.step) + 1
+
     def describe(self) -> str:
         """Return the range or the choices in words."""
         if self.choices is not None:
@@ -109,8 +122,8 @@ class Study(Section):
         pruner: what ends trials early that do worse than others did: than their ``median`` at the same epoch, or
             by successive halving, ``hyperband``.
         timeout: seconds, from the command's beginning, after which no new trial begins; there is always one.
-        seeds: every trial is trained once with each and judged by the mean; without them, with ``training.seed``.
-        epoch: judge a training by its ``best`` epoch, which needs ``training.patience``, or by its ``last``, which
+        seeds: every trial is trained once with each and evaluated by the mean; without them, with ``training.seed``.
+        epoch: evaluate a training by its ``best`` epoch, which needs ``training.patience``, or by its ``last``, which
             sets that aside. Without it by the epoch that ``topwork train`` would keep.
         storage: an RDB URL of Optuna's, such as ``postgresql://...``; without it a file in the study's folder.
         name: what the study continues under; without it the experiment's name.
@@ -160,9 +173,16 @@ class Study(Section):
                 f"pruner {self.pruner} compares trials by one objective; remove it, or combine the objectives"
             )
         if self.sampler == "grid":
-            open_ended = [path for path, one in self.search.items() if one.choices is None and one.step is None]
+            counts = {path: one.count for path, one in self.search.items()}
+            open_ended = [path for path, count in counts.items() if count is None]
             if open_ended:
                 raise ValueError(f"a grid needs choices or a step, but {', '.join(open_ended)} has neither")
+            too_many = [f"{path} has {count:,}" for path, count in counts.items() if count and count > MOST_VALUES]
+            if too_many:
+                raise ValueError(
+                    f"a grid has at most {MOST_VALUES:,} values of one setting, but {', '.join(too_many)}; "
+                    "set a larger step, or another sampler"
+                )
         return self
 
     @property
@@ -178,4 +198,5 @@ def _is_finite(value: object) -> bool:
 
 
 def _is_multiple(distance: float, step: float) -> bool:
-    return math.isclose(distance / step, round(distance / step), abs_tol=1e-9)
+    steps = distance / step
+    return math.isfinite(steps) and math.isclose(steps, round(steps), abs_tol=1e-9)

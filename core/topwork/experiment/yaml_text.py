@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from io import StringIO
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
@@ -12,6 +13,17 @@ from ruamel.yaml.reader import ReaderError
 #: Line and column, from 1.
 Place = tuple[int, int]
 Path_ = tuple[str | int, ...]
+
+
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")}
+
+
+class _Constructor(SafeConstructor):
+    """Leaves a date the text that it is in YAML 1.2."""
+
+
+_Constructor.add_constructor(f"{_TAG}timestamp", SafeConstructor.construct_yaml_str)
 
 
 class NotYamlError(Exception):
@@ -37,20 +49,21 @@ def read_yaml(text: str) -> YamlText:
         NotYamlError: a key occurs twice, a tag is used, or the text is not YAML.
     """
     reader = YAML(typ="safe", pure=True)  # the C reader speaks YAML 1.1, where 1e-3 is text
+    reader.Constructor = _Constructor
     reader.allow_duplicate_keys = True  # looked for below, where both places are known
     try:
         tree = reader.compose(StringIO(text))
         places = dict(_walk(tree, ())) if tree is not None else {}
         return YamlText(reader.load(StringIO(text)), {(): (1, 1)} | places)
-    except ReaderError as fault:
-        before = text[: fault.position]
+    except ReaderError as error:
+        before = text[: error.position]
         place = before.count("\n") + 1, len(before) - before.rfind("\n")
-        raise NotYamlError(place, f"not valid YAML: {fault.reason}") from None
-    except MarkedYAMLError as fault:
-        mark = fault.problem_mark or fault.context_mark
-        raise NotYamlError((mark.line + 1, mark.column + 1), f"not valid YAML: {fault.problem}") from None
-    except YAMLError as fault:
-        raise NotYamlError((1, 1), f"not valid YAML: {fault}") from None
+        raise NotYamlError(place, f"not valid YAML: {error.reason}") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise NotYamlError((mark.line + 1, mark.column + 1), f"not valid YAML: {error.problem}") from None
+    except YAMLError as error:
+        raise NotYamlError((1, 1), f"not valid YAML: {error}") from None
 
 
 def _walk(node: Node, at: Path_, inside: tuple[Node, ...] = ()) -> Iterator[tuple[Path_, Place]]:
@@ -59,7 +72,8 @@ def _walk(node: Node, at: Path_, inside: tuple[Node, ...] = ()) -> Iterator[tupl
         raise NotYamlError(_place(node), "not valid YAML: an anchor contains itself")
     inside = (*inside, node)
     tag = str(node.ctag)
-    if tag and (tag.startswith("!") or "python" in tag):
+    if tag and tag not in _PLAIN:
+        tag = tag.replace(_TAG, "!!")
         raise NotYamlError(_place(node), f"not valid YAML: the tag {tag} is not allowed; write plain values")
     if isinstance(node, SequenceNode):
         for index, item in enumerate(node.value):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxtyping import Bool, Float, Int, Shaped
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -30,10 +31,10 @@ class Stage:
 
     name: str
     modules: tuple[nn.Module, ...]
-    run: Callable[[Tensor, Tensor], Tensor]
+    run: Callable[[Shaped[Tensor, "B T *D"], Bool[Tensor, "B T"]], Float[Tensor, "B T D"]]
     mixes_tokens: bool
     layer: int | None = None
-    run_first_token: Callable[[Tensor, Tensor], Tensor] | None = None
+    run_first_token: Callable[[Float[Tensor, "B T D"], Bool[Tensor, "B T"]], Float[Tensor, "B 1 D"]] | None = None
 
 
 class Backbone(nn.Module, ABC):
@@ -69,9 +70,9 @@ class Backbone(nn.Module, ABC):
     def save(self, folder: Path) -> None:
         """Write to ``folder`` what ``BackboneConfig.restore`` needs: architecture and tokenizer, no weights."""
 
-    def forward(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Fold the stages over ``token_ids`` (B, T) with ``mask`` (B, T); return hidden states (B, T, D)."""
-        hidden = token_ids
+        hidden: Tensor = token_ids
         for stage in self.stages():
             hidden = stage.run(hidden, mask)
         return hidden

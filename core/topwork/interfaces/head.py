@@ -1,12 +1,17 @@
-"""A head: one task's output layer, with its loss, its reading of the outputs, and its metrics."""
+"""A head: one task's output layer, with its loss, its decoding, and its metrics."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from topwork.interfaces.plugin import PluginConfig
+
+if TYPE_CHECKING:  # matplotlib is imported where something is drawn
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,13 @@ class Metric:
 
     Attributes:
         name: how it is logged: ``accuracy`` becomes ``validation/<task>/accuracy``.
-        of: maps outputs (N, C) and targets (N,) either to one number, shape (), or to a score per text,
+        compute: maps outputs (N, C) and targets (N,) either to one number, shape (), or to a score per text,
             shape (N,), whose mean is the metric. Scores per text allow sharper intervals.
         greater_is_better: the direction in which early stopping and studies look.
     """
 
     name: str
-    of: Callable[[Tensor, Tensor], Tensor]
+    compute: Callable[[Float[Tensor, "N C"], Shaped[Tensor, " N"]], Float[Tensor, "..."]]
     greater_is_better: bool = True
 
 
@@ -45,7 +50,20 @@ class Decoded:
     """
 
     labels: list[str]
-    probabilities: Tensor
+    probabilities: Float[Tensor, "N classes"]
+
+
+@dataclass(frozen=True)
+class HeadFigure:
+    """A picture of what a head gave for N texts.
+
+    Attributes:
+        name: letters, digits, ``_`` and ``-``; ``confusion`` is logged as ``figures/confusion_<task>.png``.
+        draw: maps outputs (N, C), targets (N,) and the label space to a matplotlib figure.
+    """
+
+    name: str
+    draw: Callable[[Float[Tensor, "N C"], Shaped[Tensor, " N"], Classes], "Figure"]
 
 
 @dataclass(frozen=True)
@@ -57,12 +75,14 @@ class Head:
         loss: outputs (B, C) and targets (B,) to the mean loss over the batch, shape ().
         decode: outputs (N, C) to labels and probabilities.
         metrics: what is measured after each epoch and at the end; the loss always is.
+        figures: what is drawn of a run's final outputs; may be empty.
     """
 
     module: nn.Module
-    loss: Callable[[Tensor, Tensor], Tensor]
-    decode: Callable[[Tensor], Decoded]
+    loss: Callable[[Float[Tensor, "B C"], Shaped[Tensor, " B"]], Float[Tensor, ""]]
+    decode: Callable[[Float[Tensor, "N C"]], Decoded]
     metrics: Sequence[Metric]
+    figures: Sequence[HeadFigure] = ()
 
 
 class HeadConfig(PluginConfig, ABC):

@@ -4,7 +4,7 @@ A plugin package names a module in the entry-point group ``topwork``. The module
 these hooks, each called once, when topwork starts, with a function to register config classes with.
 """
 
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import pluggy
 
@@ -27,6 +27,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 ConfigT_contra = TypeVar("ConfigT_contra", bound=PluginConfig, contravariant=True)
 
 
+@runtime_checkable
 class Register(Protocol[ConfigT_contra]):
     """What a hook is handed: call it with each config class that the plugin offers."""
 

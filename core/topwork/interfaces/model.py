@@ -1,7 +1,7 @@
 """What freeze strategies and optimizer groupings may read of the model."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -9,6 +9,7 @@ from topwork.interfaces.backbone import Backbone
 from topwork.interfaces.pooling import Pooling
 
 
+@runtime_checkable
 class Model(Protocol):
     """A backbone, a pooling, and one head per task.
 

@@ -1,6 +1,6 @@
 """The base of every plugin's settings."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -24,6 +24,6 @@ class PluginConfig(BaseModel):
     kind: Any
 
     @model_validator(mode="after")
-    def _name_itself(self) -> Self:
+    def _name_itself(self) -> "PluginConfig":
         self.__pydantic_fields_set__.add("kind")  # what is written without defaults must still say what it is
         return self

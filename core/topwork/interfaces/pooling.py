@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from topwork.interfaces.plugin import PluginConfig
@@ -20,7 +21,7 @@ class Pooling(nn.Module, ABC):
     reads_first_token_only: bool = False
 
     @abstractmethod
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B W"]:
         """Pool ``hidden`` (B, T, D) with ``mask`` (B, T), True at real tokens, into (B, W).
 
         What stands at masked positions must not change the result.

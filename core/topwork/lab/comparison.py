@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from topwork.engine.comparison import Difference, difference, differing, metrics_of, why_not_comparable
-from topwork.engine.evaluation import Estimate, estimate
+from topwork.engine.evaluation.comparison import Difference, difference, differing, metrics_of, why_not_comparable
+from topwork.engine.evaluation.estimates import Estimate, estimate
 from topwork.errors import ConfigurationError, PluginError
 from topwork.interfaces.head import Metric
 from topwork.lab.tracking.finished_run import FinishedRun, find_runs
@@ -13,11 +13,11 @@ from topwork.registry import discover
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several runs beside each other, each against the first.
+    """Several runs, each compared with the first.
 
     Attributes:
         names: of the runs.
-        split: the rows that all were judged on.
+        split: the rows that all were evaluated on.
         settings: what differs, by parameter, a value for each run; None where a run has no such parameter.
         estimates: for each metric that all runs have, ``<task>/<metric>``, an estimate for each run.
         differences: for the same metrics, a difference from the first run for each other run.
@@ -31,7 +31,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[str], *, uri: str | None = None) -> Comparison:
-    """Compare finished runs on the rows that they were judged on.
+    """Compare finished runs on the rows that they were evaluated on.
 
     Args:
         runs: two or more, by MLflow's run id or by name; the first is what the others are compared with.
@@ -45,18 +45,18 @@ def compare(runs: Sequence[str], *, uri: str | None = None) -> Comparison:
     if len(set(runs)) < max(2, len(runs)):
         raise ConfigurationError(f"name two or more different runs to compare, got {', '.join(runs) or 'none'}")
     finished = find_runs(runs, uri)
-    first, *others = [run.judged for run in finished]
+    first, *others = [run.outputs for run in finished]
     for run, other in zip(finished[1:], others, strict=True):
         if why := why_not_comparable(first, other):
             raise ConfigurationError(f"runs {finished[0].name} and {run.name} cannot be compared: {why}")
     estimates, differences = {}, {}
     for task in (task for task in first.classes if all(task in other.classes for other in others)):
         targets, metrics = first.targets[task], [_metrics(run, task) for run in finished]  # heads may differ
-        for metric in (metric for metric in metrics[0] if all(metric in others_have for others_have in metrics)):
-            by_run = [(having[metric], run.judged.outputs[task]) for having, run in zip(metrics, finished, strict=True)]
-            name = f"{task}/{metric}"
-            estimates[name] = [estimate(of, outputs, targets) for of, outputs in by_run]
-            differences[name] = [difference(by_run[0], one, targets) for one in by_run[1:]]
+        outputs = [run.outputs.by_seed(task) for run in finished]
+        for name in (name for name in metrics[0] if all(name in having for having in metrics)):
+            by_run = [(having[name], of_seeds) for having, of_seeds in zip(metrics, outputs, strict=True)]
+            estimates[f"{task}/{name}"] = [estimate(metric, of_seeds, targets) for metric, of_seeds in by_run]
+            differences[f"{task}/{name}"] = [difference(by_run[0], one, targets) for one in by_run[1:]]
     if not estimates:
         raise ConfigurationError(f"runs {', '.join(runs)} cannot be compared: their heads have no metric in common")
     return Comparison(
@@ -73,6 +73,6 @@ def _metrics(run: FinishedRun, task: str) -> dict[str, Metric]:
     registry = discover()
     try:
         head = registry.heads.parse(run.heads[task], problems=registry.problems)
-    except ValueError as fault:  # pydantic's is one too
-        raise PluginError(f"run {run.name} needs the head of its task {task}: {fault}") from None
-    return metrics_of(head, run.judged, task)
+    except ValueError as error:  # pydantic's is one too
+        raise PluginError(f"run {run.name} needs the head of its task {task}: {error}") from None
+    return metrics_of(head, run.outputs, task)

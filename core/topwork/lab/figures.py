@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from topwork.engine.observer import Epoch
 
 
-def learning_curves(epochs: Sequence[Epoch], best: int) -> Figure:
+def learning_curves(epochs: Sequence[Epoch], best_epoch: int) -> Figure:
     """Draw every metric over the epochs, a panel each: training dashed, validation solid."""
     names = list(epochs[0].metrics)
     panels = list(dict.fromkeys(name.rpartition("/")[2] for name in names))
@@ -21,31 +21,11 @@ def learning_curves(epochs: Sequence[Epoch], best: int) -> Figure:
             values = [epoch.metrics[name] for epoch in epochs]
             label = name.removesuffix(f"/{panel}")
             axes.plot(numbers, values, style, color=color, marker="o", markersize=3, label=label)
-        axes.axvline(best, color="grey", linewidth=0.8, linestyle=":")
-        axes.set(title=panel.replace("_", " "), xlabel=f"epoch (best: {best})")
+        axes.axvline(best_epoch, color="grey", linewidth=0.8, linestyle=":")
+        axes.set(title=panel.replace("_", " "), xlabel=f"epoch (best: {best_epoch})")
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    return figure
-
-
-def confusion_matrix(task: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
-    """Draw counts of true (rows) against predicted (columns) classes."""
-    size = max(3.2, 0.55 * len(names) + 1.6)
-    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(counts, cmap="Blues", vmin=0)
-    largest = max(max(row) for row in counts)
-    for row, line in enumerate(counts):
-        for column, count in enumerate(line):
-            color = "white" if count > largest / 2 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
-    ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=45, ha="right", parse_math=False)  # a $ in a class name is a dollar
-    axes.set_yticks(ticks, names, parse_math=False)
-    axes.set_title(task, parse_math=False)
-    axes.set(xlabel="predicted", ylabel="true")
-    figure.colorbar(image, shrink=0.8)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Name processes so that it can be told later, and by others, whether they live; and let them finish a step."""
+"""Signals, and names of processes by which other processes can see whether they still run."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import psutil
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def exit_on_sigterm() -> Iterator[None]:
     """Turn SIGTERM and SIGHUP into SystemExit, so that what is open gets closed; afterwards all is as it was.
 
     A SIGHUP that is ignored, as under nohup, stays so.
@@ -33,7 +33,7 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Put off Ctrl-C, SIGTERM and SIGHUP until the block ends: a database must not be left in the middle of a step."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals reach the main thread only
@@ -59,7 +59,7 @@ def this_process() -> str:
 
 
 def is_dead_here(name: str) -> bool:
-    """Whether a process of this host is gone; of other hosts' processes that cannot be told."""
+    """Whether a process of this host is gone; of other hosts' processes that is not known."""
     host, _, rest = name.partition(":")
     number, _, started = rest.partition(":")
     if host != socket.gethostname():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from topwork.engine.evaluation import Estimate
+from topwork.engine.evaluation.estimates import Estimate
 from topwork.engine.observer import Epoch
 
 
@@ -18,9 +18,8 @@ class Result:
         tracking_uri: the MLflow store, None without tracking.
         split: the rows that the estimates are from: ``test``, else ``validation``, else ``training``.
         estimates: every metric with its interval, by ``<task>/<metric>``.
-        confusion: for each task its class names and the counts, rows true and columns predicted.
         epochs: what each epoch gave.
-        best: the epoch whose weights the model has.
+        best_epoch: the one whose weights the model has.
         warnings: what the researcher should know, with counts.
     """
 
@@ -30,7 +29,6 @@ class Result:
     tracking_uri: str | None
     split: str
     estimates: dict[str, Estimate]
-    confusion: dict[str, tuple[tuple[str, ...], list[list[int]]]]
     epochs: list[Epoch]
-    best: int
+    best_epoch: int
     warnings: list[str]

@@ -6,24 +6,21 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-import torch
-from sklearn.metrics import confusion_matrix
-
-from topwork.engine.comparison import put_together
-from topwork.engine.evaluation import Rows, estimates, outputs_of
-from topwork.engine.observer import Epoch, Observer, Reading
-from topwork.engine.plan import Phase
-from topwork.engine.preparation import Prepared, prepare
-from topwork.engine.reading import read_rows
-from topwork.engine.trained_model import TrainedModel, save_model
-from topwork.engine.training import fit, make_accelerator
+from topwork.engine.encoding.examples import Examples
+from topwork.engine.evaluation.estimates import estimates, outputs_of
+from topwork.engine.model.plan import Phase
+from topwork.engine.model_folder import save_model
+from topwork.engine.observer import EncodingReport, Epoch, Observer
+from topwork.engine.preparation import Preparation, prepare
+from topwork.engine.trained_model import TrainedModel
+from topwork.engine.training.accelerator import make_accelerator
 from topwork.errors import TrainingError
 from topwork.experiment.schema import Experiment, SplitName
 from topwork.files import check_new_folder
-from topwork.lab.processes import terminable
+from topwork.lab.processes import exit_on_sigterm
 from topwork.lab.result import Result
 from topwork.lab.tracking.run_log import RunLog, log_run
-from topwork.lab.tracking.store import open_store, without_password
+from topwork.lab.tracking.store import open_store, redact_uri
 from topwork.registry import Registry, discover
 
 logger = logging.getLogger(__name__)
@@ -34,7 +31,7 @@ def train(experiment: Experiment, *, output: str | Path | None = None, observer:
 
     Args:
         output: the model's folder, which must not exist; ``models/<run name>`` where it is not given.
-        observer: is told of progress.
+        observer: its methods are called as the run goes on.
 
     Raises:
         TopworkError: what is wrong, and what to do about it. The MLflow run, if it began, is closed.
@@ -43,59 +40,59 @@ def train(experiment: Experiment, *, output: str | Path | None = None, observer:
     folder = Path(output) if output else Path("models") / name
     check_new_folder(folder)
     registry = discover()
-    store = open_store(experiment) if experiment.tracking.enabled else None
+    store = open_store(experiment.tracking, experiment.name) if experiment.tracking.enabled else None
     prepared = prepare(experiment)
     for warning in prepared.warnings:
         logger.warning(warning)
-    with terminable(), log_run(store, name) if store else nullcontext() as log:
+    with exit_on_sigterm(), log_run(store, name) if store else nullcontext() as log:
         if log:
             log.start(prepared, registry)
-        return carry_out(prepared, name, folder, registry, observer or Observer(), log)
+        return _run(prepared, name, folder, registry, observer or Observer(), log)
 
 
-def carry_out(
-    prepared: Prepared, name: str, folder: Path, registry: Registry, observer: Observer, log: RunLog | None
+def _run(
+    prepared: Preparation, name: str, folder: Path, registry: Registry, observer: Observer, log: RunLog | None
 ) -> Result:
     """Encode, train, evaluate, save."""
-    experiment, model = prepared.experiment, prepared.model
-    accelerator = make_accelerator(experiment.training)
-    watching = Observers([observer, *([log] if log else [])])
+    model, settings = prepared.model, prepared.experiment.training
+    accelerator = make_accelerator(settings)
+    observers = Observers([observer, *([log] if log else [])])
 
-    def read(phase: Phase) -> dict[SplitName, Rows]:
-        rows, reading = read_rows(prepared, phase, device=accelerator.device, observer=watching)
-        watching.read(reading)
-        return rows
+    def load_examples(phase: Phase) -> dict[SplitName, Examples]:
+        examples, report = prepared.load_examples(phase, accelerator.device, observers)
+        observers.encoded(report)
+        return examples
 
     try:
-        outcome = fit(model, prepared.plan, read, experiment, accelerator=accelerator, observer=watching)
-    except TrainingError as fault:
-        if not fault.kept_epoch:
+        fitted = prepared.fit(load_examples, accelerator=accelerator, observer=observers)
+    except TrainingError as error:
+        if not error.kept_epoch:
             raise
-        save_model(folder, _finished(prepared), registry)
-        raise TrainingError(f"{fault}; they are in {folder}", kept_epoch=fault.kept_epoch) from None
-    splits: tuple[SplitName, ...] = ("test", "validation", "train")
-    split = next(name for name in splits if name in outcome.data)
-    rows = outcome.data[split]
-    outputs = outputs_of(model, rows, device=accelerator.device)
+        save_model(folder, _trained_model(prepared), registry)
+        raise TrainingError(f"{error}; they are in {folder}", kept_epoch=error.kept_epoch) from None
+    order: tuple[SplitName, ...] = ("test", "validation", "train")
+    split = next(one for one in order if one in fitted.data)
+    outputs = outputs_of(model, fitted.data[split], device=accelerator.device)
+    evaluated = prepared.split_outputs(split, outputs)
     result = Result(
         name=name,
         folder=folder,
         run_id=log.run_id if log else None,
-        tracking_uri=without_password(log.store.uri) if log else None,
-        split="training" if split == "train" else split,
-        estimates=estimates(model.tasks, outputs, rows.targets),
-        confusion=_confusion(prepared, outputs, rows),
-        epochs=outcome.epochs,
-        best=outcome.best,
+        tracking_uri=redact_uri(log.store.uri) if log else None,
+        split=evaluated.split,
+        estimates=estimates(model.tasks, outputs, evaluated.targets),
+        epochs=fitted.epochs,
+        best_epoch=fitted.best_epoch,
         warnings=prepared.warnings,
     )
-    save_model(folder, _finished(prepared), registry)
+    save_model(folder, _trained_model(prepared), registry)
     if log:
         log.finish(result)
-        log.judged(put_together(prepared, split, outputs, rows))
-        if experiment.tracking.log_model:
-            example = [text[:100] for text in prepared.dataset.parts["train"].texts[:2]]
-            log.model(folder, example, registry, experiment)
+        log.head_figures(model.tasks, evaluated)
+        log.outputs(evaluated)
+        if prepared.experiment.tracking.log_model:
+            example = [text[:100] for text in prepared.dataset.splits["train"].texts[:2]]
+            log.model(folder, example, registry, prepared.experiment)
     return result
 
 
@@ -113,27 +110,15 @@ class Observers(Observer):
         for observer in self.observers:
             observer.advance(done)
 
-    def read(self, reading: Reading) -> None:
+    def encoded(self, report: EncodingReport) -> None:
         for observer in self.observers:
-            observer.read(reading)
+            observer.encoded(report)
 
     def epoch(self, epoch: Epoch) -> None:
         for observer in self.observers:
             observer.epoch(epoch)
 
 
-def _finished(prepared: Prepared) -> TrainedModel:
+def _trained_model(prepared: Preparation) -> TrainedModel:
     digests = {str(path): digest for path, digest in prepared.dataset.digests.items()}
     return TrainedModel(prepared.model.cpu(), prepared.dataset.labels, prepared.experiment.dump(), digests)
-
-
-def _confusion(
-    prepared: Prepared, outputs: dict[str, torch.Tensor], rows: Rows
-) -> dict[str, tuple[tuple[str, ...], list[list[int]]]]:
-    """Count true against predicted classes, task by task."""
-    counts = {}
-    for task, head in prepared.model.tasks.items():
-        names = prepared.dataset.labels[task].names
-        true = [names[number] for number in rows.targets[task]]
-        counts[task] = (names, confusion_matrix(true, head.decode(outputs[task]).labels, labels=names).tolist())
-    return counts

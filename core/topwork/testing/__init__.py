@@ -8,10 +8,11 @@
 For readable failures put ``pytest.register_assert_rewrite("topwork.testing")`` into your conftest.py.
 """
 
-from topwork.testing.contracts import BackboneContract as BackboneContract
-from topwork.testing.contracts import FreezeStrategyContract as FreezeStrategyContract
-from topwork.testing.contracts import HeadContract as HeadContract
-from topwork.testing.contracts import OptimizerGroupingContract as OptimizerGroupingContract
-from topwork.testing.contracts import PoolingContract as PoolingContract
+from topwork.testing.backbone import BackboneContract as BackboneContract
+from topwork.testing.freeze_strategy import FreezeStrategyContract as FreezeStrategyContract
+from topwork.testing.head import HeadContract as HeadContract
+from topwork.testing.optimizer_grouping import OptimizerGroupingContract as OptimizerGroupingContract
+from topwork.testing.plugin import PluginContract as PluginContract
+from topwork.testing.pooling import PoolingContract as PoolingContract
 from topwork.testing.tiny import TinyBackboneConfig as TinyBackboneConfig
 from topwork.testing.tiny import tiny_model as tiny_model

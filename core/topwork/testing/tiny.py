@@ -13,11 +13,11 @@ from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
-from topwork.engine.model import MultiTaskModel
+from topwork.building_blocks import class_metrics, decode_logits, mlp
+from topwork.engine.model.multitask import MultiTaskModel
 from topwork.interfaces.backbone import Backbone, BackboneConfig, Stage
 from topwork.interfaces.head import Classes, Head
 from topwork.interfaces.pooling import Pooling
-from topwork.parts import class_metrics, decode_logits, mlp
 
 WIDTH = 16
 LAYERS = 2
@@ -120,6 +120,21 @@ class FirstToken(Pooling):
         return hidden[:, 0]
 
 
+class WeightedMean(Pooling):
+    """Weighs tokens by a linear score: a pooling that has something to learn."""
+
+    def __init__(self, width: int = WIDTH) -> None:
+        super().__init__()
+        self.width = width
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        hidden = hidden.masked_fill(~mask[:, :, None], 0.0)
+        scores = self.score(hidden).masked_fill(~mask[:, :, None], -torch.inf)  # (B, T, 1)
+        pooled: Tensor = (scores.softmax(dim=1) * hidden).sum(dim=1)
+        return pooled
+
+
 def tiny_model(pooling: Pooling | None = None) -> MultiTaskModel:
     """Build a tiny model with two linear heads, ``animal`` and ``mood``, of two classes each."""
     pooling = pooling or FirstToken()
@@ -131,3 +146,8 @@ def tiny_model(pooling: Pooling | None = None) -> MultiTaskModel:
 def _head(width: int) -> Head:
     labels = Classes(("no", "yes"))
     return Head(nn.Linear(width, 2), nn.functional.cross_entropy, decode_logits(labels), class_metrics(2))
+
+
+def snapshot(model: MultiTaskModel) -> tuple[bool, dict[str, tuple[bool, list[float]]]]:
+    """Return whether a model is in train mode, and for each parameter whether it trains, and its numbers."""
+    return model.training, {name: (p.requires_grad, p.flatten().tolist()) for name, p in model.named_parameters()}

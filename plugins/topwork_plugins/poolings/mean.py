@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 import topwork
@@ -14,7 +15,7 @@ class MeanPooling(topwork.Pooling):
         super().__init__()
         self.width = width
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
         total = hidden.masked_fill(~mask[:, :, None], 0.0).sum(dim=1)  # (B, D)
         return total / mask.sum(dim=1, keepdim=True)
 

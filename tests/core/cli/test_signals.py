@@ -3,13 +3,16 @@
 import gc
 import signal
 import sys
-import time
 import weakref
+from threading import Event
 
 import pytest
 
-from topwork.cli.signals import heeded
-from topwork.lab.processes import terminable
+from topwork.cli.signals import resend_dropped_signals
+from topwork.lab.processes import exit_on_sigterm
+from waiting import PATIENCE
+
+pytestmark = pytest.mark.usefixtures("heard")
 
 
 class Thing:
@@ -25,32 +28,32 @@ def send_when_it_goes(number: signal.Signals) -> None:
     assert kept() is None
 
 
-def test_ctrl_c_in_a_callback_is_heeded() -> None:
-    with pytest.raises(KeyboardInterrupt), heeded():
+def test_ctrl_c_in_a_callback_is_sent_again() -> None:
+    with pytest.raises(KeyboardInterrupt), resend_dropped_signals():
         send_when_it_goes(signal.SIGINT)
-        time.sleep(5)
+        Event().wait(PATIENCE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_sigterm_in_a_callback_is_heeded(number: signal.Signals) -> None:
-    with pytest.raises(SystemExit) as caught, terminable(), heeded():
+def test_sigterm_in_a_callback_is_sent_again(number: signal.Signals) -> None:
+    with pytest.raises(SystemExit) as caught, exit_on_sigterm(), resend_dropped_signals():
         send_when_it_goes(number)
-        time.sleep(5)
+        Event().wait(PATIENCE)
     assert caught.value.code == 128 + number
 
 
-def test_other_faults_in_callbacks_are_told_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[object] = []
+def test_other_errors_in_callbacks_are_reported_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[object] = []
 
-    def tell(dropped: "sys.UnraisableHookArgs") -> None:
-        told.append(dropped.exc_value)
+    def report(dropped: "sys.UnraisableHookArgs") -> None:
+        reported.append(dropped.exc_value)
 
-    monkeypatch.setattr(sys, "unraisablehook", tell)
+    monkeypatch.setattr(sys, "unraisablehook", report)
     thing = Thing()
     kept = weakref.ref(thing, lambda _: 1 / 0)
-    with heeded():
+    with resend_dropped_signals():
         del thing
         gc.collect()
     assert kept() is None
-    assert [type(fault) for fault in told] == [ZeroDivisionError]
-    assert sys.unraisablehook is tell
+    assert [type(error) for error in reported] == [ZeroDivisionError]
+    assert sys.unraisablehook is report

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from topwork.data.dataset import Dataset, load_dataset, read_part
+from topwork.data.dataset import Dataset, load_dataset, read_all_rows
 from topwork.errors import DataError
 from topwork.experiment.schema import Experiment, Source
 from topwork.interfaces.head import Classes
@@ -36,7 +36,8 @@ def load(registry: Registry) -> Callable[..., Dataset]:
             "data": {"rows": source},
             "tasks": {f"{column}_task": {"label": column} for column in columns},
         }
-        return load_dataset(Experiment.model_validate(raw, context={"registry": registry}))
+        experiment = Experiment.model_validate(raw, context={"registry": registry})
+        return load_dataset(experiment.source[1], experiment.label_columns)
 
     return load_source
 
@@ -44,7 +45,7 @@ def load(registry: Registry) -> Callable[..., Dataset]:
 Load = Callable[..., Dataset]
 
 
-def fault(call: Callable[[], object]) -> str:
+def error(call: Callable[[], object]) -> str:
     with pytest.raises(DataError) as caught:
         call()
     return str(caught.value)
@@ -56,25 +57,25 @@ def sha256(path: Path) -> str:
 
 def test_one_file_is_divided_as_the_split_says(write: Write, load: Load) -> None:
     dataset = load("mood", path=write("a.csv", TABLE), split={"validation": 0.1, "test": 0.2})
-    assert list(dataset.parts) == ["train", "validation", "test"]
-    assert dataset.parts["train"].texts == [f"text {number}" for number in range(14)]
-    assert dataset.parts["validation"].texts == ["text 14", "text 15"]
-    assert dataset.parts["test"].texts == [f"text {number}" for number in range(16, 20)]
+    assert list(dataset.splits) == ["train", "validation", "test"]
+    assert dataset.splits["train"].texts == [f"text {number}" for number in range(14)]
+    assert dataset.splits["validation"].texts == ["text 14", "text 15"]
+    assert dataset.splits["test"].texts == [f"text {number}" for number in range(16, 20)]
 
 
 def test_without_a_split_the_last_fifth_is_for_testing(write: Write, load: Load) -> None:
     dataset = load("mood", path=write("a.csv", TABLE))
-    assert {name: len(part.texts) for name, part in dataset.parts.items()} == {"train": 16, "test": 4}
+    assert {name: len(split.texts) for name, split in dataset.splits.items()} == {"train": 16, "test": 4}
 
 
 def test_a_split_without_rows_by_design_is_left_out(write: Write, load: Load) -> None:
-    assert list(load("mood", path=write("a.csv", TABLE), split={"test": 0}).parts) == ["train"]
+    assert list(load("mood", path=write("a.csv", TABLE), split={"test": 0}).splits) == ["train"]
 
 
 def test_targets_are_places_in_the_sorted_classes(write: Write, load: Load) -> None:
     dataset = load("mood", "topic", path=write("a.csv", TABLE))
     assert dataset.labels == {"mood_task": Classes(("bad", "good")), "topic_task": Classes(("a", "b", "c"))}
-    targets = dataset.parts["train"].targets
+    targets = dataset.splits["train"].targets
     assert targets["mood_task"].dtype == np.int64
     assert targets["mood_task"][:4].tolist() == [1, 0, 1, 0]
     assert targets["topic_task"][:4].tolist() == [0, 1, 2, 0]
@@ -86,21 +87,22 @@ def test_two_tasks_may_share_a_label_column(write: Write, registry: Registry) ->
         "data": {"rows": {"path": write("a.csv", TABLE)}},
         "tasks": {"one": {"label": "mood"}, "two": {"label": "mood", "head": {"kind": "binary"}}},
     }
-    targets = load_dataset(Experiment.model_validate(raw, context={"registry": registry})).parts["test"].targets
+    experiment = Experiment.model_validate(raw, context={"registry": registry})
+    targets = load_dataset(experiment.source[1], experiment.label_columns).splits["test"].targets
     assert targets["one"].tolist() == targets["two"].tolist()
 
 
 def test_targets_stay_with_their_texts_when_rows_are_shuffled(write: Write, load: Load) -> None:
     dataset = load("topic", path=write("a.csv", TABLE), split={"method": "random", "test": 0.3, "seed": 5})
-    for part in dataset.parts.values():
-        wanted = [int(text.removeprefix("text ")) % 3 for text in part.texts]
-        assert part.targets["topic_task"].tolist() == wanted
+    for split in dataset.splits.values():
+        wanted = [int(text.removeprefix("text ")) % 3 for text in split.texts]
+        assert split.targets["topic_task"].tolist() == wanted
 
 
 def test_a_stratified_split_may_keep_the_proportions_of_any_column(write: Write, load: Load) -> None:
     split = {"method": "stratified", "by": "mood", "test": 0.4}
     dataset = load("topic", path=write("a.csv", TABLE), split=split)
-    odd = [int(text.removeprefix("text ")) % 2 for text in dataset.parts["test"].texts]
+    odd = [int(text.removeprefix("text ")) % 2 for text in dataset.splits["test"].texts]
     assert (len(odd), sum(odd)) == (8, 4)
     assert list(dataset.labels) == ["topic_task"]
 
@@ -108,7 +110,7 @@ def test_a_stratified_split_may_keep_the_proportions_of_any_column(write: Write,
 def test_a_missing_column_to_stratify_by_is_a_data_error(write: Write, load: Load) -> None:
     path = write("a.csv", TABLE)
     split = {"method": "stratified", "by": "moood"}
-    message = fault(lambda: load("topic", path=path, split=split))
+    message = error(lambda: load("topic", path=path, split=split))
     assert message.startswith(f"{path}:2: moood: there is no such column")
     assert message.endswith("did you mean mood?")
 
@@ -120,12 +122,12 @@ def test_each_split_may_have_a_file_of_its_own(write: Write, load: Load) -> None
         "test": write("test.jsonl", '{"text": "d", "mood": "good"}\n'),
     }
     dataset = load("mood", **files)
-    assert {name: part.texts for name, part in dataset.parts.items()} == {
+    assert {name: split.texts for name, split in dataset.splits.items()} == {
         "train": ["a", "b"],
         "validation": ["c"],
         "test": ["d"],
     }
-    assert dataset.parts["test"].targets["mood_task"].tolist() == [1]
+    assert dataset.splits["test"].targets["mood_task"].tolist() == [1]
     assert dataset.digests == {path: sha256(path) for path in files.values()}
     assert dataset.warnings == []
 
@@ -139,7 +141,7 @@ def test_a_label_that_training_rows_lack_is_named_with_its_place(write: Write, l
     train = write("train.csv", "text,mood\na,good\nb,bad\n")
     test = write("test.csv", 'text,mood\nc,bad\n"d\ne",meh\nf,Good\n')
     known = "does not occur in the training rows, which have bad, good"
-    assert fault(lambda: load("mood", train=train, test=test)).splitlines() == [
+    assert error(lambda: load("mood", train=train, test=test)).splitlines() == [
         f"{test}:3: mood: label 'meh' of task mood_task {known}",
         f"{test}:5: mood: label 'Good' of task mood_task {known}",
     ]
@@ -148,14 +150,14 @@ def test_a_label_that_training_rows_lack_is_named_with_its_place(write: Write, l
 def test_of_many_unseen_labels_the_first_20_and_the_total_are_told(write: Write, load: Load) -> None:
     train = write("train.csv", "text,mood\na,good\nb,bad\n")
     test = write("test.csv", "text,mood\n" + "".join(f"t{number},meh\n" for number in range(30)))
-    found = fault(lambda: load("mood", train=train, test=test)).splitlines()
+    found = error(lambda: load("mood", train=train, test=test)).splitlines()
     assert len(found) == 21
     assert found[-1] == "... and 10 more; 30 problems in all"
 
 
 def test_a_task_with_one_class_is_refused(write: Write, load: Load) -> None:
     path = write("a.csv", "text,mood\n" + "".join(f"t{number},good\n" for number in range(9)) + "t9,bad\n")
-    assert fault(lambda: load("mood", path=path)) == (
+    assert error(lambda: load("mood", path=path)) == (
         "task mood_task has one class only in its 8 training rows, 'good'; "
         "there is nothing to learn; look at the split or the limit"
     )
@@ -191,26 +193,28 @@ def test_texts_that_repeat_within_the_test_rows_are_no_overlap(write: Write, loa
 
 def test_an_empty_split_is_a_data_error(write: Write, load: Load) -> None:
     path = write("a.csv", "text,mood\na,good\nb,bad\n")
-    message = fault(lambda: load("mood", path=path))
+    message = error(lambda: load("mood", path=path))
     assert message == "0.2 of 2 rows leaves the test split empty; raise the fraction or the limit"
 
 
-def test_faults_of_rows_are_data_errors(write: Write, load: Load) -> None:
+def test_errors_of_rows_are_data_errors(write: Write, load: Load) -> None:
     path = write("a.csv", "text,mood\na,good\n,bad\n")
-    assert fault(lambda: load("mood", path=path)) == f"{path}:3: text: the text is empty"
+    assert error(lambda: load("mood", path=path)) == f"{path}:3: text: the text is empty"
 
 
 def test_a_file_is_read_for_tasks_whose_classes_are_known(write: Write) -> None:
     path = write("new.csv", "text,mood,other\na,good,x\nb,good,y\n")
     labels = {"first": Classes(("bad", "good")), "second": Classes(("x", "y"))}
-    part = read_part(path, Source(path=path), {"first": "mood", "second": "other"}, labels)
-    assert part.texts == ["a", "b"]
-    assert {task: targets.tolist() for task, targets in part.targets.items()} == {"first": [1, 1], "second": [0, 1]}
+    rows = read_all_rows(path, Source(path=path), {"first": "mood", "second": "other"}, labels)
+    assert rows.texts == ["a", "b"]
+    assert {task: targets.tolist() for task, targets in rows.targets.items()} == {"first": [1, 1], "second": [0, 1]}
 
 
 def test_a_file_with_an_unknown_label_is_refused(write: Write) -> None:
     path = write("new.csv", "text,mood\na,good\nb,meh\n")
-    message = fault(lambda: read_part(path, Source(path=path), {"task": "mood"}, {"task": Classes(("bad", "good"))}))
+    message = error(
+        lambda: read_all_rows(path, Source(path=path), {"task": "mood"}, {"task": Classes(("bad", "good"))})
+    )
     assert message == (
         f"{path}:3: mood: label 'meh' of task task does not occur in the training rows, which have bad, good"
     )
@@ -219,7 +223,7 @@ def test_a_file_with_an_unknown_label_is_refused(write: Write) -> None:
 def test_the_first_500_real_reviews_are_400_to_train_on_and_100_to_test_on(reviews: Path, load: Load) -> None:
     pattern = r"(?P<category>\S+) (?P<sentiment>\S+) (?P<id>\S+) (?P<text>.*)"
     dataset = load("sentiment", "category", path=reviews, pattern=pattern, limit=500)
-    assert {name: len(part.texts) for name, part in dataset.parts.items()} == {"train": 400, "test": 100}
+    assert {name: len(split.texts) for name, split in dataset.splits.items()} == {"train": 400, "test": 100}
     assert dataset.labels["sentiment_task"].names == ("neg", "pos")
     assert len(dataset.labels["category_task"].names) == 6
     assert dataset.digests == {reviews: sha256(reviews)}

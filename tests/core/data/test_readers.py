@@ -32,7 +32,7 @@ def rows(
     return list(read(Path(name), raw, pattern=pattern, encoding=encoding))
 
 
-def fault(name: str, content: Content, pattern: str | None = None, encoding: str = "utf-8") -> str:
+def error(name: str, content: Content, pattern: str | None = None, encoding: str = "utf-8") -> str:
     """Why a whole file is refused."""
     raw = content.encode() if isinstance(content, str) else content
     with pytest.raises(DataError) as caught:
@@ -82,7 +82,7 @@ def test_text_after_a_closing_quote_is_refused() -> None:
 
 @pytest.mark.parametrize("content", ['"text,label\nfirst,a\n', '"text"s,label\nfirst,a\n'], ids=["open", "text after"])
 def test_a_broken_quote_in_the_header_is_a_data_error(content: str) -> None:
-    assert fault("a.csv", content).startswith("a.csv:1: not valid CSV: ")
+    assert error("a.csv", content).startswith("a.csv:1: not valid CSV: ")
 
 
 def test_a_quote_inside_an_unquoted_csv_field_is_plain() -> None:
@@ -99,17 +99,17 @@ def test_quotes_in_tsv_are_plain() -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".CSV", ".tsv"])
 def test_an_empty_table_has_no_header(suffix: str) -> None:
-    assert fault(f"a{suffix}", "") == f"a{suffix}:1: the first line must name the columns, but the file is empty"
+    assert error(f"a{suffix}", "") == f"a{suffix}:1: the first line must name the columns, but the file is empty"
 
 
 def test_an_empty_first_line_is_not_called_an_empty_file() -> None:
-    message = fault("a.csv", "\ntext,label\nfirst,a\n")
+    message = error("a.csv", "\ntext,label\nfirst,a\n")
     assert message.startswith("a.csv:1: the first line must name the columns")
     assert "the file is empty" not in message
 
 
 def test_columns_of_one_name_are_refused() -> None:
-    assert fault("a.csv", "text,label,text\n") == "a.csv:1: column names must differ, but they are text, label, text"
+    assert error("a.csv", "text,label,text\n") == "a.csv:1: column names must differ, but they are text, label, text"
 
 
 def test_a_text_may_be_longer_than_the_csv_default() -> None:
@@ -183,7 +183,18 @@ def test_parquet_rows_are_numbered_from_1() -> None:
 @pytest.mark.parametrize("damage", [lambda c: c[:-20], lambda c: c[:40], lambda c: b"", lambda c: b"text\nhello\n"])
 def test_a_damaged_parquet_file_is_refused(damage: Callable[[bytes], bytes]) -> None:
     content = as_parquet({"text": ["a", "b"], "label": ["x", "y"]})
-    assert fault("a.parquet", damage(content)).startswith("a.parquet: not a readable Parquet file: ")
+    assert error("a.parquet", damage(content)).startswith("a.parquet: not a readable Parquet file: ")
+
+
+@pytest.mark.parametrize("raised", [pyarrow.ArrowException, pyarrow.ArrowInvalid, OSError])
+def test_a_parquet_library_that_fails_without_a_word_is_quoted_by_its_type(
+    monkeypatch: pytest.MonkeyPatch, raised: type[Exception]
+) -> None:
+    def fail(source: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(pyarrow.parquet, "read_table", fail)
+    assert error("a.parquet", b"") == f"a.parquet: not a readable Parquet file: {raised.__name__}"
 
 
 PATTERN = r"(?P<label>\S+) (?P<text>.*)"
@@ -210,18 +221,18 @@ def test_a_pattern_must_match_the_whole_line() -> None:
 @pytest.mark.parametrize("pattern", [".*", r"(\S+) (.*)", r"(?:a)"])
 def test_a_pattern_must_name_its_columns(pattern: str) -> None:
     wanted = f"a.txt: pattern {pattern!r} must name its columns, such as (?P<label>\\S+) (?P<text>.*)"
-    assert fault("a.txt", "x", pattern=pattern) == wanted
+    assert error("a.txt", "x", pattern=pattern) == wanted
 
 
 @pytest.mark.parametrize("pattern", ["(?P<text>.*", "*", "(?P<text>a)(?P<text>b)"])
 def test_a_pattern_that_is_no_regular_expression_is_quoted(pattern: str) -> None:
-    message = fault("a.txt", "x", pattern=pattern)
+    message = error("a.txt", "x", pattern=pattern)
     assert message.startswith(f"a.txt: pattern {pattern!r} is not a regular expression: ")
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("a.txt", ".txt"), ("a.xlsx", ".xlsx"), ("a", "suffixless")])
 def test_a_file_of_unknown_kind_says_what_is_read(name: str, suffix: str) -> None:
-    assert fault(name, "x") == (
+    assert error(name, "x") == (
         f"{name}: files ending in .csv, .tsv, .jsonl or .parquet are read as they are; "
         f"set `pattern` to read the lines of a {suffix} file"
     )
@@ -248,14 +259,14 @@ def test_byte_0x85_does_not_split_a_line_of_latin_1() -> None:
 
 
 def test_latin_1_read_as_utf8_gives_line_and_byte_and_the_option() -> None:
-    assert fault("a.csv", "text\nplain\ncafé\n".encode("latin-1")) == (
+    assert error("a.csv", "text\nplain\ncafé\n".encode("latin-1")) == (
         "a.csv:3: byte 14 (0xe9) is not utf-8; set `encoding` of the source, for example `encoding: latin-1`"
     )
 
 
 def test_the_byte_is_counted_from_the_start_of_the_file_with_a_mark_too() -> None:
     raw = b"\xef\xbb\xbf" + "text\nplain\ncafé\n".encode("latin-1")
-    assert fault("a.csv", raw).startswith("a.csv:3: byte 17 (0xe9) is not utf-8; ")
+    assert error("a.csv", raw).startswith("a.csv:3: byte 17 (0xe9) is not utf-8; ")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf_8"])

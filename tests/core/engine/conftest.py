@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from topwork.engine.encoding import Ragged, offsets_of
-from topwork.engine.evaluation import Estimate, Rows, estimates, outputs_of
-from topwork.engine.model import MultiTaskModel
-from topwork.engine.observer import Observer, Reading
-from topwork.engine.plan import Phase
-from topwork.engine.preparation import Prepared, prepare
-from topwork.engine.reading import read_rows
-from topwork.engine.trained_model import TrainedModel, save_model
-from topwork.engine.training import Fit, fit, make_accelerator
+from topwork.engine.encoding.examples import Examples
+from topwork.engine.encoding.ragged import Ragged, offsets_of
+from topwork.engine.evaluation.estimates import Estimate, estimates, outputs_of
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.plan import Phase
+from topwork.engine.model_folder import save_model
+from topwork.engine.observer import EncodingReport, Observer
+from topwork.engine.preparation import Preparation, prepare
+from topwork.engine.trained_model import TrainedModel
+from topwork.engine.training.accelerator import make_accelerator
+from topwork.engine.training.loop import Fit
 from topwork.experiment.schema import Experiment, Source, Split, SplitName, Task, Training
 from topwork.interfaces.backbone import Backbone
 from topwork.interfaces.pooling import Pooling
@@ -39,16 +41,16 @@ THINGS = {"books": ["novel", "story"], "music": ["song", "album"], "tools": ["sa
 class Trained:
     """All that a training run leaves."""
 
-    prepared: Prepared
+    prepared: Preparation
     fit: Fit
-    readings: list[Reading]
+    reports: list[EncodingReport]
 
     @property
     def model(self) -> MultiTaskModel:
         return self.prepared.model
 
     @property
-    def data(self) -> Mapping[SplitName, Rows]:
+    def data(self) -> Mapping[SplitName, Examples]:
         return self.fit.data
 
 
@@ -111,17 +113,17 @@ def run(experiment: Experiment, observer: Observer | None = None, *, reader: Obs
     """Prepare, encode and train; ``reader`` watches the encoding."""
     prepared = prepare(experiment)
     accelerator = make_accelerator(experiment.training)
-    watched, readings = observer or Observer(), []
+    watched, reports = observer or Observer(), []
     if hasattr(watched, "model"):
         watched.model = prepared.model
 
-    def read(phase: Phase) -> dict[SplitName, Rows]:
-        rows, reading = read_rows(prepared, phase, device=accelerator.device, observer=reader or Observer())
-        readings.append(reading)
-        return rows
+    def load_examples(phase: Phase) -> dict[SplitName, Examples]:
+        examples, report = prepared.load_examples(phase, accelerator.device, reader or Observer())
+        reports.append(report)
+        return examples
 
-    outcome = fit(prepared.model, prepared.plan, read, experiment, accelerator=accelerator, observer=watched)
-    return Trained(prepared, outcome, readings)
+    outcome = prepared.fit(load_examples, accelerator=accelerator, observer=watched)
+    return Trained(prepared, outcome, reports)
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +145,7 @@ def cut_minilm(minilm: Backbone) -> Callable[[Pooling, tuple[str, ...]], MultiTa
     def cut(pooling: Pooling, patterns: tuple[str, ...]) -> MultiTaskModel:
         model = MultiTaskModel(minilm, pooling, {})
         names = [f"backbone.{name}" for name, _ in minilm.named_parameters()]
-        model.train_only([name for name in names if any(pattern in name for pattern in patterns)])
+        model.set_trainable([name for name in names if any(pattern in name for pattern in patterns)])
         return model.eval()
 
     return cut
@@ -179,7 +181,7 @@ def finished(make: Callable[..., Experiment], tmp_path_factory: pytest.TempPathF
     whole = TrainedModel(model, trained.prepared.dataset.labels, experiment, digests)
     folder = tmp_path_factory.mktemp("models") / "small"
     save_model(folder, whole, discover())
-    return Finished(whole, folder, figures, trained.prepared.dataset.parts["test"].texts)
+    return Finished(whole, folder, figures, trained.prepared.dataset.splits["test"].texts)
 
 
 @pytest.fixture

@@ -3,11 +3,14 @@
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from pydantic import field_validator
+from pydantic_core import PydanticCustomError
 
 import topwork
-from topwork.registry import Registry, discover
+from topwork.registry import Plugin, Registry, discover
 
 Write = Callable[..., Path]
 
@@ -50,18 +53,18 @@ Load = Callable[..., topwork.Experiment]
 
 
 @pytest.fixture
-def faults(load: Load) -> Callable[..., list[str]]:
+def errors(load: Load) -> Callable[..., list[str]]:
     """The lines of the error that loading an experiment ends with."""
 
-    def load_faults(text: str, *overrides: str) -> list[str]:
+    def load_errors(text: str, *overrides: str) -> list[str]:
         with pytest.raises(topwork.ConfigurationError) as caught:
             load(text, *overrides)
         return str(caught.value).splitlines()
 
-    return load_faults
+    return load_errors
 
 
-Faults = Callable[..., list[str]]
+Errors = Callable[..., list[str]]
 
 
 def test_a_minimal_file_is_an_experiment(load: Load) -> None:
@@ -77,7 +80,7 @@ def test_the_shipped_experiments_load(name: str, pytestconfig: pytest.Config) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "error"),
     [
         ("trainig: {}", "e.yaml:6:1: trainig: unknown key; did you mean training?"),
         ("training:\n  epochs: 1\n  pateince: 2", "e.yaml:8:3: training.pateince: unknown key; did you mean patience?"),
@@ -86,16 +89,20 @@ def test_the_shipped_experiments_load(name: str, pytestconfig: pytest.Config) ->
             "e.yaml:6:28: optimizer.weigth_decay: unknown key; did you mean weight_decay?",
         ),
         ("tracking: {url: x}", "e.yaml:6:12: tracking.url: unknown key; did you mean uri?"),
+        (
+            "study: {objective: loss, search: {a.b: {lwo: 1, high: 2}}}",
+            "e.yaml:6:41: study.search.a.b.lwo: unknown key; did you mean low?",
+        ),
         ("training: {qqqqqq: 1}", "e.yaml:6:12: training.qqqqqq: unknown key"),
     ],
-    ids=["section", "setting", "plugin setting", "flow style", "nothing near"],
+    ids=["section", "setting", "plugin setting", "flow style", "study", "nothing near"],
 )
-def test_an_unknown_key_is_placed_and_the_nearest_known_one_named(faults: Faults, text: str, fault: str) -> None:
-    assert faults(MINIMAL + text) == [fault]
+def test_an_unknown_key_is_placed_and_the_nearest_known_one_named(errors: Errors, text: str, error: str) -> None:
+    assert errors(MINIMAL + text) == [error]
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "fault"),
+    ("old", "new", "error"),
     [
         ("path: reviews.csv", "path: reviews.csv, txet: a", "3:32: data.reviews.txet: unknown key; did you mean text?"),
         (
@@ -116,17 +123,17 @@ def test_an_unknown_key_is_placed_and_the_nearest_known_one_named(faults: Faults
     ],
     ids=["source", "split", "task", "head"],
 )
-def test_an_unknown_key_deep_down_is_placed(faults: Faults, old: str, new: str, fault: str) -> None:
-    assert faults(MINIMAL.replace(old, new)) == [f"e.yaml:{fault}"]
+def test_an_unknown_key_deep_down_is_placed(errors: Errors, old: str, new: str, error: str) -> None:
+    assert errors(MINIMAL.replace(old, new)) == [f"e.yaml:{error}"]
 
 
 @pytest.mark.parametrize("name", ["head", "backbone"])
-def test_keys_of_a_task_that_is_called_like_a_plugin_field_get_a_suggestion(faults: Faults, name: str) -> None:
+def test_keys_of_a_task_that_is_called_like_a_plugin_field_get_a_suggestion(errors: Errors, name: str) -> None:
     text = MINIMAL.replace("mood: {label: mood}", f"{name}: {{label: mood, sorce: reviews}}")
-    assert faults(text) == [f"e.yaml:5:{len(name) + 19}: tasks.{name}.sorce: unknown key; did you mean source?"]
+    assert errors(text) == [f"e.yaml:5:{len(name) + 19}: tasks.{name}.sorce: unknown key; did you mean source?"]
 
 
-def test_all_faults_are_reported_at_once(faults: Faults) -> None:
+def test_all_errors_are_reported_at_once(errors: Errors) -> None:
     text = """\
 name: small
 data:
@@ -139,7 +146,7 @@ training:
   epochs: 0
   batch_sise: 3
 """
-    assert sorted(faults(text)) == sorted(
+    assert sorted(errors(text)) == sorted(
         [
             "e.yaml:4:5: data.reviews.pth: unknown key; did you mean path?",
             "e.yaml:7:44: tasks.mood.head.activation: input should be 'relu', 'gelu' or 'tanh', got 'sine'",
@@ -149,44 +156,65 @@ training:
     )
 
 
-def test_missing_keys_are_named_where_they_belong(faults: Faults) -> None:
-    assert faults("name: small\ndata:\n  reviews: {path: a.csv}\ntasks:\n  mood: {source: reviews}\n") == [
+def test_missing_keys_are_named_where_they_belong(errors: Errors) -> None:
+    assert errors("name: small\ndata:\n  reviews: {path: a.csv}\ntasks:\n  mood: {source: reviews}\n") == [
         "e.yaml:5:3: tasks.mood.label: this key is required"
     ]
-    assert faults("{}") == [f"e.yaml:1:1: {key}: this key is required" for key in ("name", "data", "tasks")]
+    assert errors("{}") == [f"e.yaml:1:1: {key}: this key is required" for key in ("name", "data", "tasks")]
 
 
-def test_a_list_item_is_placed(faults: Faults) -> None:
+class OddConfig(topwork.HeadConfig):
+    """A head that refuses its setting without a word."""
+
+    kind: Literal["odd"] = "odd"
+    error: str = ""
+
+    @field_validator("error")
+    @classmethod
+    def _refuse(cls, error: str) -> str:
+        raise PydanticCustomError("too_odd", "") if error == "of pydantic" else ValueError
+
+    def build(self, width: int, labels: topwork.Classes) -> topwork.Head:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [("of Python", "ValueError"), ("of pydantic", "too_odd, got 'of pydantic'")]
+)
+def test_a_plugin_that_refuses_a_setting_without_a_word_is_quoted_by_what_it_raises(
+    write: Write, error: str, words: str
+) -> None:
+    registry = discover()
+    registry.heads.add(Plugin("head", "odd", OddConfig, "odd-heads", "0.1"))
+    path = write("e.yaml", MINIMAL.replace("label: mood", f"label: mood, head: {{kind: odd, error: {error}}}"))
+    with pytest.raises(topwork.ConfigurationError) as caught:
+        topwork.load_experiment(path, registry=registry)
+    assert str(caught.value) == f"{path}:5:41: tasks.mood.head.error: {words}"
+
+
+def test_a_list_item_is_placed(errors: Errors) -> None:
     text = MINIMAL + "freeze:\n  kind: all_except\n  patterns:\n    - layer.5\n    - [layer.4]\n"
-    assert faults(text) == ["e.yaml:10:7: freeze.patterns.1: input should be a valid string, got ['layer.4']"]
+    assert errors(text) == ["e.yaml:10:7: freeze.patterns.1: input should be a valid string, got ['layer.4']"]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "just text\n", "3\n"], ids=repr)
-def test_a_file_that_is_no_mapping_says_how_to_start(faults: Faults, text: str) -> None:
-    assert faults(text) == ["e.yaml: an experiment is a mapping of sections; start with `name: my-experiment`"]
+def test_a_file_that_is_no_mapping_says_how_to_start(errors: Errors, text: str) -> None:
+    assert errors(text) == ["e.yaml: an experiment is a mapping of sections; start with `name: my-experiment`"]
 
 
-def test_a_duplicate_key_is_placed(faults: Faults) -> None:
+def test_a_duplicate_key_is_placed(errors: Errors) -> None:
     text = MINIMAL + "training:\n  epochs: 3\n  seed: 1\n  epochs: 4\n"
-    assert faults(text) == ["e.yaml:9:3: key epochs occurs twice, first in line 7; keep one"]
+    assert errors(text) == ["e.yaml:9:3: key epochs occurs twice, first in line 7; keep one"]
 
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [
-        ("name: [small\ndata: 3\n", "e.yaml:2:5: not valid YAML: "),
-        ("name: small\n\tdata: 3\n", "e.yaml:2:1: not valid YAML: "),
-        ("name: *nobody\n", "e.yaml:1:7: not valid YAML: "),
-        ("name: &a [*a]\n", "e.yaml:1:7: not valid YAML: an anchor contains itself"),
-        ("name: a\n---\nname: b\n", "e.yaml:2:1: not valid YAML: "),
-        ("name: a\nnote: \x01\n", "e.yaml:2:7: not valid YAML: "),
-    ],
-    ids=["open bracket", "tab", "unknown anchor", "recursive anchor", "two documents", "control character"],
+    [("name: [small\ndata: 3\n", "2:5"), ("name: *nobody\n", "1:7"), ("name: !env HOME\n", "1:7")],
+    ids=["open bracket", "unknown anchor", "tag"],
 )
-def test_invalid_yaml_is_placed(faults: Faults, text: str, place: str) -> None:
-    (fault,) = faults(text)
-    assert fault.startswith(place)
-    assert "<file>" not in fault
+def test_what_is_not_plain_yaml_is_placed(errors: Errors, text: str, place: str) -> None:
+    (error,) = errors(text)
+    assert error.startswith(f"e.yaml:{place}: not valid YAML: ")
 
 
 def test_a_missing_file_is_named(registry: Registry) -> None:
@@ -213,14 +241,14 @@ def test_a_byte_order_mark_does_no_harm(load: Load) -> None:
     ],
     ids=["near", "a number", "a list"],
 )
-def test_a_kind_that_is_not_installed_is_placed(faults: Faults, section: str, place: str, words: list[str]) -> None:
-    (fault,) = faults(MINIMAL + section)
-    assert fault.startswith(f"e.yaml:{place}: ")
-    assert [word for word in words if word not in fault] == []
+def test_a_kind_that_is_not_installed_is_placed(errors: Errors, section: str, place: str, words: list[str]) -> None:
+    (error,) = errors(MINIMAL + section)
+    assert error.startswith(f"e.yaml:{place}: ")
+    assert [word for word in words if word not in error] == []
 
 
-def test_a_plugin_written_as_a_word_is_explained(faults: Faults) -> None:
-    assert faults(MINIMAL + "pooling: mean") == [
+def test_a_plugin_written_as_a_word_is_explained(errors: Errors) -> None:
+    assert errors(MINIMAL + "pooling: mean") == [
         "e.yaml:6:1: pooling: a pooling is a mapping with a kind, such as {kind: cls}"
     ]
 
@@ -246,52 +274,6 @@ def test_a_broken_plugin_is_named_only_where_its_kind_is_asked_for(
         "plugin 'acme.heads' of package acme-heads 0.1 is broken: "
         "ModuleNotFoundError: No module named 'no_such_module'" in message
     )
-
-
-@pytest.mark.parametrize(
-    ("line", "value"), [("heads_lr: 1e-3", 0.001), ("heads_lr: 1.0e-3", 0.001), ("heads_lr: 2E-5", 2e-5)]
-)
-def test_a_number_in_scientific_notation_is_a_number(load: Load, line: str, value: float) -> None:
-    dumped = load(MINIMAL + f"optimizer: {{kind: heads_and_backbone, {line}}}").dump()
-    assert dumped["optimizer"]["heads_lr"] == value
-
-
-@pytest.mark.parametrize("word", ["no", "yes", "on", "off", "y"])
-def test_a_word_that_older_yaml_took_for_a_truth_value_stays_text(load: Load, word: str) -> None:
-    assert load(MINIMAL.replace("name: small", f"name: {word}")).name == word
-    assert load(MINIMAL, f"name={word}").name == word
-
-
-@pytest.mark.parametrize("truth", [True, False])
-def test_a_truth_value_may_be_shared_by_an_anchor(load: Load, truth: bool) -> None:
-    word = str(truth).lower()
-    experiment = load(MINIMAL + f"training: {{shuffle: &it {word}}}\ntracking: {{enabled: *it}}\n")
-    assert experiment.training.shuffle is truth
-    assert experiment.tracking.enabled is truth
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "!!python/object/apply:os.mkdir [created]",
-        "!!python/object/apply:os.mkdir ['created']",
-        "!!python/name:os.mkdir x",
-        "!!python/object/new:os.mkdir {args: [created]}",
-        "!env HOME",
-    ],
-)
-def test_tags_are_refused_and_never_run(faults: Faults, tmp_path: Path, value: str) -> None:
-    (fault,) = faults(MINIMAL.replace("name: small", f"name: {value}"))
-    assert fault.startswith("e.yaml:1:")
-    assert value.split()[0].lstrip("!") in fault
-    assert "TaggedScalar" not in fault
-    assert not (tmp_path / "created").exists()
-
-
-def test_a_tag_on_a_section_is_refused(faults: Faults) -> None:
-    (fault,) = faults(MINIMAL + "training: !defaults {epochs: 3}\n")
-    assert fault.startswith("e.yaml:6:")
-    assert "!defaults" in fault
 
 
 def test_files_are_found_from_the_experiment_files_folder(tmp_path: Path, registry: Registry) -> None:
@@ -325,9 +307,9 @@ def test_a_home_folder_is_expanded(load: Load) -> None:
 
 
 @pytest.mark.parametrize("path", ["~no-such-user/reviews.csv", '"a\\0b.csv"'])
-def test_a_path_that_cannot_be_is_placed(faults: Faults, path: str) -> None:
-    (fault,) = faults(MINIMAL.replace("path: reviews.csv", f"path: {path}"))
-    assert fault.startswith("e.yaml:3:13: data.reviews.path: ")
+def test_a_path_that_cannot_be_is_placed(errors: Errors, path: str) -> None:
+    (error,) = errors(MINIMAL.replace("path: reviews.csv", f"path: {path}"))
+    assert error.startswith("e.yaml:3:13: data.reviews.path: ")
 
 
 @pytest.mark.parametrize(
@@ -357,7 +339,7 @@ def test_the_last_of_two_overrides_wins(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "fault"),
+    ("override", "error"),
     [
         ("training.epohcs=5", "training.epohcs: unknown key; did you mean epochs?"),
         ("trainign.epochs=5", "trainign: unknown key; did you mean training?"),
@@ -374,21 +356,30 @@ def test_the_last_of_two_overrides_wins(load: Load) -> None:
         ("freeze.patterns.last=x", "'last' must be a position in a list of 2, from 0"),
     ],
 )
-def test_a_wrong_override_is_quoted(faults: Faults, override: str, fault: str) -> None:
-    assert faults(FULL, override) == [f"--set {override}: {fault}"]
+def test_a_wrong_override_is_quoted(errors: Errors, override: str, error: str) -> None:
+    assert errors(FULL, override) == [f"--set {override}: {error}"]
 
 
 @pytest.mark.parametrize("value", ["[1", "{a: 1, a: 2}", "*nobody", "!!python/name:os.mkdir", "\x01"])
-def test_an_override_that_is_not_yaml_is_quoted(faults: Faults, value: str) -> None:
-    (fault,) = faults(FULL, f"training.epochs={value}")
-    assert fault.startswith(f"--set training.epochs={value}: the value is not valid YAML: ")
+def test_an_override_that_is_not_yaml_is_quoted(errors: Errors, value: str) -> None:
+    (error,) = errors(FULL, f"training.epochs={value}")
+    assert error.startswith(f"--set training.epochs={value}: the value is not valid YAML: ")
 
 
-def test_a_fault_in_the_file_is_not_blamed_on_an_override_beside_it(faults: Faults) -> None:
+def test_an_error_in_the_file_is_not_blamed_on_an_override_beside_it(errors: Errors) -> None:
     text = MINIMAL + "training: {epochs: 0}\n"
-    assert faults(text, "training.seed=3") == [
+    assert errors(text, "training.seed=3") == [
         "e.yaml:6:12: training.epochs: input should be greater than or equal to 1, got 0"
     ]
+
+
+def test_one_bound_of_a_study_can_be_overridden(load: Load) -> None:
+    study = "study:\n  objective: loss\n  search:\n    optimizer.heads_lr: {low: 1e-4, high: 1e-2}\n"
+    experiment = load(FULL + study, "study.search.optimizer.heads_lr.low=0.0005", "study.trials=3")
+    assert experiment.study is not None
+    assert experiment.study.trials == 3
+    assert experiment.study.search["optimizer.heads_lr"].low == 0.0005
+    assert experiment.study.search["optimizer.heads_lr"].high == 1e-2
 
 
 def test_the_experiment_knows_where_it_was_written(load: Load) -> None:

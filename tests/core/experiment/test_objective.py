@@ -28,7 +28,7 @@ RISING = {"a/accuracy": True, "b/macro_f1": True, "c/recall": True, "loss": Fals
     ],
 )
 def test_an_objective_is_worth_what_it_says(text: str, value: float) -> None:
-    assert parse_objective(text).of(METRICS) == pytest.approx(value)
+    assert parse_objective(text).evaluate(METRICS) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -36,7 +36,7 @@ def test_an_objective_is_worth_what_it_says(text: str, value: float) -> None:
 def test_an_objective_of_something_that_is_not_a_number_is_none_itself(function: str, place: int) -> None:
     values = [0.1, 0.2, 0.3]
     values[place] = math.nan
-    assert math.isnan(parse_objective(f"{function}(x, y, z)").of(dict(zip("xyz", values, strict=True))))
+    assert math.isnan(parse_objective(f"{function}(x, y, z)").evaluate(dict(zip("xyz", values, strict=True))))
 
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_.-]{0,8}/[a-z0-9_]{1,8}( [a-z]{1,4})?", fullmatch=True)
@@ -58,8 +58,8 @@ def test_an_objective_is_read_as_it_is_written(objective: Objective) -> None:
 def test_whatever_is_written_is_read_or_refused_with_a_reason(text: str) -> None:
     try:
         objective = parse_objective(text)
-    except ValueError as fault:
-        assert str(fault).startswith(f"{text!r} is not an objective: ")
+    except ValueError as error:
+        assert str(error).startswith(f"{text!r} is not an objective: ")
     else:
         assert parse_objective(str(objective)) == objective
 
@@ -119,4 +119,4 @@ def test_all_metrics_that_do_not_exist_are_named_at_once() -> None:
 
 def test_the_mean_is_the_mean() -> None:
     values = {"x": 0.1, "y": 0.2, "z": 0.6}
-    assert parse_objective("mean(x, y, z)").of(values) == statistics.fmean(values.values())
+    assert parse_objective("mean(x, y, z)").evaluate(values) == statistics.fmean(values.values())

@@ -32,7 +32,7 @@ def make(registry: Registry, **sections: Any) -> Experiment:
     return Experiment.model_validate(raw, context={"registry": registry})
 
 
-def faults(registry: Registry, **sections: Any) -> dict[str, str]:
+def errors(registry: Registry, **sections: Any) -> dict[str, str]:
     """What is wrong with an experiment, by dotted path."""
     with pytest.raises(ValidationError) as caught:
         make(registry, **sections)
@@ -99,6 +99,14 @@ def test_a_dump_says_what_was_asked_for(registry: Registry) -> None:
     assert dumped["data"]["reviews"]["path"] == "reviews.csv"
 
 
+def test_the_study_section_has_no_part_in_a_training(registry: Registry) -> None:
+    study = {"search": {"pooling.kind": {"choices": ["cls", "mean"]}}, "objective": "loss"}
+    with_study, without = make(registry, study=study), make(registry)
+    assert with_study.study is not None
+    assert with_study.dump() == without.dump()
+    assert with_study.written() == without.written()
+
+
 def test_an_experiment_is_made_in_python_from_plugin_configs() -> None:
     experiment = topwork.Experiment.model_validate(
         {
@@ -116,7 +124,7 @@ def test_an_experiment_is_made_in_python_from_plugin_configs() -> None:
 
 
 def test_a_config_of_another_interface_is_refused(registry: Registry) -> None:
-    assert set(faults(registry, pooling=NoneConfig())) == {"pooling"}
+    assert set(errors(registry, pooling=NoneConfig())) == {"pooling"}
 
 
 def test_validation_without_a_registry_says_what_to_pass() -> None:
@@ -131,7 +139,7 @@ def test_an_experiment_cannot_be_changed(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "fault"),
+    ("source", "error"),
     [
         ({}, "give path, or train and, where there are such rows, validation and test"),
         ({"test": "t.csv"}, "give path, or train and, where there are such rows, validation and test"),
@@ -146,8 +154,8 @@ def test_an_experiment_cannot_be_changed(registry: Registry) -> None:
     ],
     ids=["no file", "test alone", "path and files", "files and split"],
 )
-def test_a_source_has_one_file_or_one_for_each_split(registry: Registry, source: dict[str, Any], fault: str) -> None:
-    assert faults(registry, data={"reviews": source}) == {"data.reviews": fault}
+def test_a_source_has_one_file_or_one_for_each_split(registry: Registry, source: dict[str, Any], error: str) -> None:
+    assert errors(registry, data={"reviews": source}) == {"data.reviews": error}
 
 
 def test_a_source_lists_its_files_by_split() -> None:
@@ -156,7 +164,7 @@ def test_a_source_lists_its_files_by_split() -> None:
 
 
 @pytest.mark.parametrize(
-    ("split", "fault"),
+    ("split", "error"),
     [
         ({"validation": 0.5, "test": 0.5}, "validation + test must leave rows to train on, but is 1"),
         ({"validation": 0.9}, "validation + test must leave rows to train on, but is 1.1"),
@@ -165,20 +173,20 @@ def test_a_source_lists_its_files_by_split() -> None:
         ({"method": "random", "by": "mood"}, "`by: COLUMN` goes together with `method: stratified`"),
     ],
 )
-def test_a_split_that_cannot_be_is_refused(registry: Registry, split: dict[str, Any], fault: str) -> None:
-    assert faults(registry, data={"reviews": {"path": "a.csv", "split": split}}) == {"data.reviews.split": fault}
+def test_a_split_that_cannot_be_is_refused(registry: Registry, split: dict[str, Any], error: str) -> None:
+    assert errors(registry, data={"reviews": {"path": "a.csv", "split": split}}) == {"data.reviews.split": error}
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, True, "0.2", float("nan"), float("inf")], ids=repr)
 def test_a_fraction_is_a_number_from_0_to_below_1(registry: Registry, fraction: object) -> None:
     source = {"path": "a.csv", "split": {"test": fraction}}
-    assert set(faults(registry, data={"reviews": source})) == {"data.reviews.split.test"}
+    assert set(errors(registry, data={"reviews": source})) == {"data.reviews.split.test"}
 
 
 @pytest.mark.parametrize("value", [True, 3.0, "3", 0, -1, None], ids=repr)
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "accumulation"])
 def test_a_count_is_a_whole_number_from_1(registry: Registry, name: str, value: object) -> None:
-    assert set(faults(registry, training={name: value})) == {f"training.{name}"}
+    assert set(errors(registry, training={name: value})) == {f"training.{name}"}
 
 
 @pytest.mark.parametrize(
@@ -202,13 +210,13 @@ def test_a_count_is_a_whole_number_from_1(registry: Registry, name: str, value: 
     ],
 )
 def test_a_training_setting_of_the_wrong_kind_is_refused(registry: Registry, name: str, value: object) -> None:
-    assert set(faults(registry, training={name: value})) == {f"training.{name}"}
+    assert set(errors(registry, training={name: value})) == {f"training.{name}"}
 
 
 @pytest.mark.parametrize("value", [True, 0, -1.0, "2", float("inf"), float("nan")], ids=repr)
 def test_a_loss_weight_is_a_finite_number_above_0(registry: Registry, value: object) -> None:
     tasks = {"mood": {"label": "mood", "loss_weight": value}}
-    assert set(faults(registry, tasks=tasks)) == {"tasks.mood.loss_weight"}
+    assert set(errors(registry, tasks=tasks)) == {"tasks.mood.loss_weight"}
 
 
 @pytest.mark.parametrize(
@@ -229,17 +237,17 @@ def test_a_loss_weight_is_a_finite_number_above_0(registry: Registry, value: obj
 def test_a_plugin_setting_of_the_wrong_kind_is_refused(
     registry: Registry, section: str, settings: dict[str, Any], path: str
 ) -> None:
-    assert set(faults(registry, **{section: settings})) == {path}
+    assert set(errors(registry, **{section: settings})) == {path}
 
 
 @pytest.mark.parametrize("value", [[True], ["7"], [7.5], [0]], ids=repr)
 def test_hidden_layers_are_whole_numbers_from_1(registry: Registry, value: object) -> None:
     tasks = {"mood": {"label": "mood", "head": {"kind": "binary", "hidden": value}}}
-    assert set(faults(registry, tasks=tasks)) == {"tasks.mood.head.hidden.0"}
+    assert set(errors(registry, tasks=tasks)) == {"tasks.mood.head.hidden.0"}
 
 
 def test_accumulation_must_not_exceed_the_batch(registry: Registry) -> None:
-    assert faults(registry, training={"batch_size": 4, "accumulation": 5}) == {
+    assert errors(registry, training={"batch_size": 4, "accumulation": 5}) == {
         "training": "accumulation (5) must not exceed batch_size (4)"
     }
     assert make(registry, training={"batch_size": 4, "accumulation": 4}).training.accumulation == 4
@@ -247,9 +255,9 @@ def test_accumulation_must_not_exceed_the_batch(registry: Registry) -> None:
 
 @pytest.mark.parametrize("name", ["", "1st", "a b", "a.b", "a/b", "../a", "größe", "a\n", "x" * 61], ids=repr)
 def test_a_name_that_would_not_do_in_a_path_is_refused(registry: Registry, name: str) -> None:
-    assert set(faults(registry, name=name)) == {"name"}
-    assert len(faults(registry, tasks={name: MOOD["mood"]})) == 1
-    assert len(faults(registry, data={name: REVIEWS["reviews"]})) == 1
+    assert set(errors(registry, name=name)) == {"name"}
+    assert len(errors(registry, tasks={name: MOOD["mood"]})) == 1
+    assert len(errors(registry, data={name: REVIEWS["reviews"]})) == 1
 
 
 @pytest.mark.parametrize("name", ["a", "A-b_1", "type", "head", "x" * 60])
@@ -260,7 +268,7 @@ def test_other_names_are_fine(registry: Registry, name: str) -> None:
 
 @pytest.mark.parametrize("section", ["data", "tasks"])
 def test_there_is_at_least_one_source_and_one_task(registry: Registry, section: str) -> None:
-    assert set(faults(registry, **{section: {}})) == {section}
+    assert set(errors(registry, **{section: {}})) == {section}
 
 
 def test_a_task_reads_the_only_source_where_it_names_none(registry: Registry) -> None:
@@ -270,7 +278,7 @@ def test_a_task_reads_the_only_source_where_it_names_none(registry: Registry) ->
 
 
 def test_a_source_that_no_task_reads_is_refused(registry: Registry) -> None:
-    said = faults(registry, data=TWO_SOURCES, tasks={"mood": {"label": "mood", "source": "tweets"}})
+    said = errors(registry, data=TWO_SOURCES, tasks={"mood": {"label": "mood", "source": "tweets"}})
     assert list(said.values()) == ["no task reads source reviews; remove it, or name it as a task's source"]
 
 
@@ -287,4 +295,4 @@ def test_a_source_that_no_task_reads_is_refused(registry: Registry) -> None:
     ids=["unnamed", "unknown", "several"],
 )
 def test_all_tasks_read_one_known_source(registry: Registry, tasks: dict[str, Any], words: str) -> None:
-    assert list(faults(registry, data=TWO_SOURCES, tasks=tasks).values()) == [words]
+    assert list(errors(registry, data=TWO_SOURCES, tasks=tasks).values()) == [words]

@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture(scope="module", autouse=True)
 def _tiny(installed: Path) -> None:
-    """Install it for all tests of this room."""
+    """Install it for all tests of this folder."""

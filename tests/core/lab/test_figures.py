@@ -1,13 +1,12 @@
-"""Pictures show every metric and every count."""
+"""Learning curves show every metric over all epochs."""
 
 import io
 
 import pytest
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from topwork.engine.observer import Epoch
-from topwork.lab.figures import confusion_matrix, learning_curves
+from topwork.lab.figures import learning_curves
 
 
 def epochs(count: int) -> list[Epoch]:
@@ -35,7 +34,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def test_each_kind_of_metric_has_a_panel() -> None:
-    figure = learning_curves(epochs(4), best=3)
+    figure = learning_curves(epochs(4), best_epoch=3)
     assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy", "macro f1"]
 
 
@@ -43,7 +42,7 @@ def test_each_metric_has_a_curve_over_all_epochs() -> None:
     run = epochs(4)
     curves = {
         (axes.get_title(), line.get_label()): (list(line.get_xdata()), list(line.get_ydata()))
-        for axes in learning_curves(run, best=3).axes
+        for axes in learning_curves(run, best_epoch=3).axes
         for line in axes.get_lines()
         if not str(line.get_label()).startswith("_")
     }
@@ -60,13 +59,15 @@ def test_each_metric_has_a_curve_over_all_epochs() -> None:
 
 
 def test_training_is_told_from_validation_by_its_line() -> None:
-    styles = {line.get_label(): line.get_linestyle() for line in learning_curves(epochs(2), best=1).axes[0].get_lines()}
+    styles = {
+        line.get_label(): line.get_linestyle() for line in learning_curves(epochs(2), best_epoch=1).axes[0].get_lines()
+    }
     assert styles["training/mood"] == "--"
     assert styles["validation/mood"] == "-"
 
 
 def test_the_best_epoch_is_marked_in_every_panel() -> None:
-    for axes in learning_curves(epochs(5), best=3).axes:
+    for axes in learning_curves(epochs(5), best_epoch=3).axes:
         marks = [list(line.get_xdata()) for line in axes.get_lines() if str(line.get_label()).startswith("_")]
         assert marks == [[3, 3]]
         assert axes.get_xlabel() == "epoch (best: 3)"
@@ -74,48 +75,11 @@ def test_the_best_epoch_is_marked_in_every_panel() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 40])
 def test_curves_become_a_png(count: int) -> None:
-    assert as_png(learning_curves(epochs(count), best=1)).startswith(b"\x89PNG")
+    assert as_png(learning_curves(epochs(count), best_epoch=1)).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
 def test_epochs_are_counted_in_whole_numbers(count: int) -> None:
-    figure = learning_curves(epochs(count), best=1)
+    figure = learning_curves(epochs(count), best_epoch=1)
     as_png(figure)
     assert all(float(tick).is_integer() for axes in figure.axes for tick in axes.get_xticks())
-
-
-COUNTS = [[50, 3, 0], [1, 7, 2], [0, 0, 30]]
-
-
-def test_each_count_is_written_into_its_cell() -> None:
-    axes = confusion_matrix("mood", ["bad", "fair", "good"], COUNTS).axes[0]
-    written = {(round(text.get_position()[1]), round(text.get_position()[0])): text.get_text() for text in axes.texts}
-    assert written == {(row, column): str(COUNTS[row][column]) for row in range(3) for column in range(3)}
-
-
-def test_true_classes_are_rows_and_predicted_ones_columns() -> None:
-    axes = confusion_matrix("mood", ["bad", "fair", "good"], COUNTS).axes[0]
-    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("mood", "predicted", "true")
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["bad", "fair", "good"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["bad", "fair", "good"]
-
-
-def test_counts_on_dark_cells_are_white() -> None:
-    axes = confusion_matrix("mood", ["bad", "fair", "good"], COUNTS).axes[0]
-    colors = {text.get_text(): to_hex(text.get_color()) for text in axes.texts}
-    assert colors["50"] == colors["30"] == "#ffffff"
-    assert colors["7"] == colors["0"] == "#000000"
-
-
-@pytest.mark.parametrize(
-    ("names", "counts"),
-    [
-        (["no", "yes"], [[0, 0], [0, 0]]),
-        (["no", "yes"], [[1, 0], [0, 1]]),
-        ([f"a class with a rather long name {number}" for number in range(20)], [[1] * 20] * 20),
-        (["$\\frac$", "50 $ or more"], [[2, 1], [0, 3]]),
-    ],
-    ids=["nothing", "two", "twenty", "dollars"],
-)
-def test_any_confusion_becomes_a_png(names: list[str], counts: list[list[int]]) -> None:
-    assert as_png(confusion_matrix("mood", names, counts)).startswith(b"\x89PNG")

@@ -13,12 +13,12 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, DistilBertModel
+from transformers import AutoTokenizer, BertConfig, DistilBertModel
 from transformers import DistilBertConfig as Architecture
 
-from topwork.engine.model import build_model
+from topwork.engine.model.building import build_backbone
+from topwork.engine.model_folder import load_model
 from topwork.engine.preparation import prepare
-from topwork.engine.trained_model import load_model
 from topwork.errors import ConfigurationError
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment
@@ -93,7 +93,7 @@ def test_the_reference_experiment_trains_what_the_recipe_says(real_size: Path, r
     assert {group.name: group.learning_rate for group in phase.groups} == {"heads": 1e-3, "backbone": 5e-5}
     assert phase.cut.keeps == "first token"
     assert phase.suffix == ("layer.5.ffn",)
-    assert {name: len(part.texts) for name, part in prepared.dataset.parts.items()} == {"train": 32, "test": 8}
+    assert {name: len(split.texts) for name, split in prepared.dataset.splits.items()} == {"train": 32, "test": 8}
 
 
 @pytest.mark.slow
@@ -150,28 +150,28 @@ def test_a_relative_folder_is_found(small: Path, monkeypatch: pytest.MonkeyPatch
     assert DistilBertConfig(model="small", max_length=40).build().width == 32
 
 
-def fault_of(model: object, **settings: Any) -> str:
+def error_of(model: object, **settings: Any) -> str:
     with pytest.raises(ValueError) as caught:
         DistilBertConfig(model=str(model), **{"max_length": 40} | settings).build()
     return str(caught.value)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert fault_of(tmp_path / "nowhere") == f"there is no folder '{tmp_path / 'nowhere'}'"
+    assert error_of(tmp_path / "nowhere") == f"there is no folder '{tmp_path / 'nowhere'}'"
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "~/nowhere", "some/relative/folder"])
 def test_what_can_only_be_a_folder_is_not_looked_up_on_the_hub(model: str) -> None:
-    assert fault_of(model) == f"there is no folder '{model}'"
+    assert error_of(model) == f"there is no folder '{model}'"
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    message = fault_of(tmp_path)
+    message = error_of(tmp_path)
     assert message == f"folder '{tmp_path}' holds no config.json; give a folder in the Hub's layout"
 
 
 def test_a_model_that_is_neither_a_folder_nor_cached_is_refused_offline() -> None:
-    assert fault_of("distilbert-base-uncased") == (
+    assert error_of("distilbert-base-uncased") == (
         "model 'distilbert-base-uncased' is neither a folder nor in the Hub's local cache, and HF_HUB_OFFLINE is set; "
         "download it where there is a network, give a folder, or use {kind: minilm}"
     )
@@ -179,12 +179,12 @@ def test_a_model_that_is_neither_a_folder_nor_cached_is_refused_offline() -> Non
 
 def test_a_model_of_another_type_is_refused(tmp_path: Path) -> None:
     BertConfig(hidden_size=32, num_attention_heads=2).save_pretrained(tmp_path)
-    message = fault_of(tmp_path)
+    message = error_of(tmp_path)
     assert message == f"model '{tmp_path}' is of type bert; kind distilbert reads distilbert only"
 
 
 def test_more_tokens_than_the_model_has_positions_are_refused(small: Path) -> None:
-    message = fault_of(small, max_length=41)
+    message = error_of(small, max_length=41)
     assert message == f"max_length must be at most 40, the positions of '{small}', but is 41"
 
 
@@ -193,7 +193,7 @@ def test_missing_weights_are_named_and_counted(small: Path) -> None:
     weights = safetensors.torch.load_file(path)
     kept = {name: weight for name, weight in weights.items() if "layer.1.ffn" not in name}
     safetensors.torch.save_file(kept, path, metadata={"format": "pt"})
-    message = fault_of(small)
+    message = error_of(small)
     assert message.startswith(f"model '{small}' lacks 4 weights: ")
     assert "transformer.layer.1.ffn.lin1.bias" in message
 
@@ -201,7 +201,7 @@ def test_missing_weights_are_named_and_counted(small: Path) -> None:
 @pytest.mark.parametrize("missing", ["model.safetensors", "tokenizer.json"])
 def test_a_missing_file_is_reported_as_a_setting_that_does_not_fit(small: Path, missing: str) -> None:
     (small / missing).unlink()
-    message = fault_of(small)
+    message = error_of(small)
     assert str(small) in message
     assert "Traceback" not in message
 
@@ -209,27 +209,45 @@ def test_a_missing_file_is_reported_as_a_setting_that_does_not_fit(small: Path, 
 def test_weights_of_another_shape_are_reported_as_a_setting_that_does_not_fit(small: Path) -> None:
     config = json.loads((small / "config.json").read_text())
     (small / "config.json").write_text(json.dumps(config | {"hidden_dim": 128}))
-    assert str(small) in fault_of(small)
+    assert str(small) in error_of(small)
 
 
 def test_a_damaged_file_is_reported_as_a_setting_that_does_not_fit(small: Path) -> None:
     path = small / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    assert str(small) in fault_of(small)
+    assert str(small) in error_of(small)
+
+
+@pytest.mark.parametrize(
+    ("reader", "message"),
+    [
+        (DistilBertModel, "model '{}' cannot be read: OSError"),
+        (AutoTokenizer, "the tokenizer of model '{}' cannot be read: OSError"),
+    ],
+    ids=["weights", "tokenizer"],
+)
+def test_a_library_that_fails_without_a_word_is_quoted_by_its_type(
+    small: Path, monkeypatch: pytest.MonkeyPatch, reader: Any, message: str
+) -> None:
+    def fail(*args: object, **settings: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(reader, "from_pretrained", fail)
+    assert error_of(small) == message.format(small)
 
 
 def test_a_tokenizer_without_special_tokens_is_refused(small: Path) -> None:
     write_tokenizer(small, special_tokens=False)
-    message = fault_of(small)
+    message = error_of(small)
     assert message == "the tokenizer must add [CLS] and [SEP]; its tokenizer.json has no post-processor that does"
 
 
-def test_a_fault_is_reported_at_the_backbone_of_the_experiment_file(
+def test_an_error_is_reported_at_the_backbone_of_the_experiment_file(
     small: Path, reviews_file: Path, write: Callable[..., Path]
 ) -> None:
     experiment = reference(small, reviews_file, "backbone.max_length=41")
     with pytest.raises(ConfigurationError, match=r"backbone: max_length must be at most 40"):
-        build_model(experiment, {})
+        build_backbone(experiment.backbone, seed=0, origin=experiment.origin)
 
 
 def test_a_saved_backbone_is_restored_without_the_folder_it_came_from(small: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import topwork
-from topwork.engine.model import MultiTaskModel
+from topwork.engine.model.multitask import MultiTaskModel
 from topwork.testing import tiny_model
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig, matches
 from topwork_plugins.poolings.cls import ClsPooling
@@ -44,7 +44,7 @@ def tower() -> MultiTaskModel:
     return MultiTaskModel(Tower(), ClsPooling(2), {})
 
 
-def fault(*patterns: str) -> str:
+def error(*patterns: str) -> str:
     with pytest.raises(ValueError) as caught:
         trainable(*patterns)
     return str(caught.value)
@@ -126,7 +126,7 @@ def test_several_patterns_add_up_and_may_overlap() -> None:
 
 def test_heads_are_not_named() -> None:
     assert all(name.startswith("backbone.") for name in trainable("*"))
-    assert fault("heads").startswith("pattern 'heads' matches no parameter of the backbone")
+    assert error("heads").startswith("pattern 'heads' matches no parameter of the backbone")
 
 
 @pytest.mark.parametrize(
@@ -139,11 +139,11 @@ def test_heads_are_not_named() -> None:
     ],
 )
 def test_a_pattern_that_matches_nothing_is_named_with_the_nearest(pattern: str, near: str) -> None:
-    assert fault(pattern) == f"pattern {pattern!r} matches no parameter of the backbone{near}"
+    assert error(pattern) == f"pattern {pattern!r} matches no parameter of the backbone{near}"
 
 
 def test_all_patterns_that_match_nothing_are_named_together() -> None:
-    assert fault("qqqq", "layer.1", "zzzz").splitlines() == [
+    assert error("qqqq", "layer.1", "zzzz").splitlines() == [
         "pattern 'qqqq' matches no parameter of the backbone",
         "pattern 'zzzz' matches no parameter of the backbone",
     ]
@@ -159,7 +159,7 @@ def test_the_core_freezes_all_else() -> None:
     torch.manual_seed(0)
     model = tiny_model()
     names = trainable("layer.1.ffn", model=model)
-    model.train_only(names)
+    model.set_trainable(names)
     assert {name for name, parameter in model.backbone.named_parameters() if parameter.requires_grad} == {
         name.removeprefix("backbone.") for name in names
     }

@@ -63,7 +63,7 @@ def test_at_first_the_heads_train_alone_by_default() -> None:
         ({"start": 4, "most": 3}, "most must be at most 2, the layers of the backbone, but is 3"),
     ],
 )
-def test_more_layers_than_there_are_is_a_fault_in_the_first_epoch(settings: dict[str, Any], message: str) -> None:
+def test_more_layers_than_there_are_is_an_error_in_the_first_epoch(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as caught:
         trainable(1, **settings)
     assert str(caught.value) == message

@@ -29,7 +29,7 @@ def test_one_layer_is_the_default() -> None:
     assert LastLayersConfig().count == 1
 
 
-def test_more_layers_than_there_are_is_a_fault() -> None:
+def test_more_layers_than_there_are_is_an_error() -> None:
     with pytest.raises(ValueError) as caught:
         trainable(3)
     assert str(caught.value) == "count must be at most 2, the layers of the backbone, but is 3"

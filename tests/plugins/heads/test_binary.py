@@ -44,7 +44,7 @@ def test_a_tie_goes_to_the_first_class_as_the_probabilities_do() -> None:
 
 def test_the_metrics_are_accuracy_and_macro_f1() -> None:
     head = BinaryConfig().build(8, CLASSES)
-    found = {metric.name: metric.of(LOGITS, TARGETS).mean().item() for metric in head.metrics}
+    found = {metric.name: metric.compute(LOGITS, TARGETS).mean().item() for metric in head.metrics}
     assert found == pytest.approx({"accuracy": 0.5, "macro_f1": 0.5})
 
 

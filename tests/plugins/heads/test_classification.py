@@ -31,7 +31,7 @@ def test_labels_are_those_of_the_largest_logit() -> None:
 
 def test_the_metrics_are_accuracy_and_macro_f1() -> None:
     head = ClassificationConfig().build(8, CLASSES)
-    found = {metric.name: metric.of(LOGITS, TARGETS).mean().item() for metric in head.metrics}
+    found = {metric.name: metric.compute(LOGITS, TARGETS).mean().item() for metric in head.metrics}
     assert found == pytest.approx({"accuracy": 0.5, "macro_f1": (0.5 + 0.0 + 1.0) / 3})
 
 

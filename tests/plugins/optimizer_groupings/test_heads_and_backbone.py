@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 import topwork
-from topwork.engine.model import MultiTaskModel
+from topwork.engine.model.multitask import MultiTaskModel
 from topwork.testing import tiny_model
 from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
 
@@ -32,7 +32,7 @@ def groups(model: MultiTaskModel, **rates: float) -> dict[str, topwork.Parameter
 
 def training(*names: str, pooling: topwork.Pooling | None = None) -> MultiTaskModel:
     model = tiny_model(pooling)
-    model.train_only(names)
+    model.set_trainable(names)
     return model
 
 

@@ -1,1 +1,1 @@
-"""Studies: many trainings of one experiment, searched by Optuna. Only this room imports optuna."""
+"""Studies: many trainings of one experiment, searched by Optuna. Only this package imports optuna."""

@@ -5,28 +5,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
+import optuna
+from optuna.trial import FrozenTrial, create_trial
 from ruamel.yaml import YAML
 from torch import Tensor
 
-from topwork.engine.comparison import Judged, difference, digest_of_texts, metrics_of
-from topwork.engine.evaluation import estimate
+from topwork.engine.evaluation.comparison import SplitOutputs, difference, digest_of_texts, metrics_of
+from topwork.engine.evaluation.estimates import estimate
 from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import FILE_FIELDS, Experiment
-from topwork.experiment.search import Searched, get
+from topwork.experiment.search import SearchedSetting, get
 from topwork.files import write_file
 from topwork.interfaces.head import Metric
-from topwork.lab.study.checking import Checked
-from topwork.lab.study.ledger import REASON, RUN, STATES, Ledger, values_of
-from topwork.lab.study.result import Judgement, Trial
-from topwork.lab.study.trial import seeds_of, vary_trial
-from topwork.lab.study.worker_job import judged_file
+from topwork.lab.study.resolved_study import ResolvedStudy
+from topwork.lab.study.result import Trial, TrialEvaluation
+from topwork.lab.study.search_space import values_of
+from topwork.lab.study.trial_queue import TrialQueue
+from topwork.lab.study.trial_states import REASON, RUN, STATES
+from topwork.lab.study.worker_job import outputs_file
 from topwork.lab.tracking.store import Store
-from topwork.lab.tracking.study_log import fetch_judged
+from topwork.lab.tracking.study_log import fetch_outputs
+
+#: A metric, the outputs (N, C) of each seed's model, and the targets (N,).
+Measured = tuple[Metric, Sequence[Tensor]]
 
 
 def summarize(trials: Sequence[FrozenTrial]) -> list[Trial]:
-    """Turn Optuna's trials that count into the study's."""
+    """Turn Optuna's finished trials into the study's."""
     return [
         Trial(
             number=trial.number,
@@ -40,148 +45,141 @@ def summarize(trials: Sequence[FrozenTrial]) -> list[Trial]:
     ]
 
 
-def find_own(trials: Sequence[Trial], searched: Sequence[Searched]) -> int | None:
+def find_baseline(trials: Sequence[Trial], search: Sequence[SearchedSetting]) -> int | None:
     """Return the number of the complete trial with the experiment's own values."""
-    own = {one.name: one.own for one in searched}
-    return next((trial.number for trial in trials if trial.state == "complete" and trial.parameters == own), None)
+    values = {searched.name: searched.baseline for searched in search}
+    return next((trial.number for trial in trials if trial.state == "complete" and trial.parameters == values), None)
 
 
-def find_best(trials: Sequence[Trial], rising: Sequence[bool]) -> list[int]:
+def find_best(trials: Sequence[Trial], maximize: Sequence[bool]) -> list[int]:
     """Return the number of the best complete trial, the first of equals; of several objectives the Pareto front.
 
-    Values are equal that agree in six digits: the rest is the dust of float32.
+    Values are equal that agree in six digits: what is left is rounding in float32.
     """
     complete = [trial for trial in trials if trial.state == "complete"]
-    scores = {
-        trial.number: [_score(value, rising=up) for value, up in zip(trial.values, rising, strict=True)]
-        for trial in complete
-    }
-    if len(rising) == 1:
-        return sorted(scores, key=lambda number: (-scores[number][0], number))[:1]
-    return [
-        number
-        for number, score in scores.items()
-        if not any(
-            all(theirs >= ours for theirs, ours in zip(other, score, strict=True)) and other != score
-            for other in scores.values()
-        )
-    ]
+    if len(maximize) == 1:
+        ranked = sorted(complete, key=lambda trial: (-_score(trial.values[0], maximize=maximize[0]), trial.number))
+        return [trial.number for trial in ranked[:1]]
+    study = optuna.create_study(directions=["maximize" for _ in maximize])
+    for trial in complete:
+        scores = [_score(value, maximize=up) for value, up in zip(trial.values, maximize, strict=True)]
+        study.add_trial(create_trial(values=scores))
+    return [complete[trial.number].number for trial in study.best_trials]
 
 
-def rank(trials: Sequence[Trial], rising: Sequence[bool]) -> list[Trial]:
+def rank(trials: Sequence[Trial], maximize: Sequence[bool]) -> list[Trial]:
     """Return the trials with the best first; those that are not complete come last."""
-    front = find_best(trials, rising)
+    front = find_best(trials, maximize)
 
-    def place(trial: Trial) -> tuple[bool, bool, float, int]:
-        score = _score(trial.values[0], rising=rising[0]) if trial.values else 0.0
-        return trial.state != "complete", len(rising) > 1 and trial.number not in front, -score, trial.number
+    def key(trial: Trial) -> tuple[bool, bool, float, int]:
+        score = _score(trial.values[0], maximize=maximize[0]) if trial.values else 0.0
+        return trial.state != "complete", len(maximize) > 1 and trial.number not in front, -score, trial.number
 
-    return sorted(trials, key=place)
+    return sorted(trials, key=key)
 
 
-def changes_of(trial: Trial, checked: Checked) -> dict[str, tuple[Any, Any]]:
-    """Return the settings in which a trial differs from the experiment, own and new value by path."""
-    before, after = checked.experiment.dump(), _varied(trial, checked).dump()
-    paths = [one.path for one in checked.searched]
-    paths += [] if "training" in paths else ["training.seed", "training.patience"]  # see vary_trial
+def changes_of(trial: Trial, study: ResolvedStudy) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which a trial differs from the experiment, its own and the new value by path."""
+    before, after = study.experiment.dump(), _experiment_of(trial, study).dump()
+    paths = [searched.path for searched in study.search]
+    paths += [] if "training" in paths else ["training.seed", "training.patience"]  # see trial_experiment
     pairs = {path: (get(before, path), get(after, path)) for path in paths}
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def write_experiment(path: Path, trial: Trial, checked: Checked) -> None:
+def write_experiment(path: Path, trial: Trial, study: ResolvedStudy) -> None:
     """Write the experiment with a trial's values, for ``topwork train``.
 
     Raises:
         StorageError: it could not be written.
     """
-    written = _varied(trial, checked).written()
+    written = _experiment_of(trial, study).written()
     for source in written["data"].values():
         for field in FILE_FIELDS:
             if source.get(field):  # that of an experiment made in Python may be relative to this folder
                 source[field] = str(Path(source[field]).absolute())
     buffer = io.StringIO()
     YAML().dump(written, buffer)
-    seeds = seeds_of(checked.experiment)
-    which = f", judged by its mean over seeds {', '.join(map(str, seeds))}; this is the first" if seeds[1:] else ""
-    head = f"# topwork train {path}\n#\n# Trial {trial.number} of study {checked.name}{which}.\n"
+    seeds = ", ".join(map(str, study.seeds))
+    which = f", evaluated by its mean over seeds {seeds}; this is the first" if len(study.seeds) > 1 else ""
+    head = f"# topwork train {path}\n#\n# Trial {trial.number} of study {study.name}{which}.\n"
     write_file(path, (head + buffer.getvalue()).encode())
 
 
-def judge(
-    trials: Sequence[Trial], own: int | None, checked: Checked, ledger: Ledger, store: Store | None
-) -> tuple[dict[int, Judgement], list[str]]:
-    """Measure trials on the test rows, each against ``own``; and say of which the outputs cannot be had."""
-    texts = digest_of_texts(checked.prepared.dataset.parts["test"].texts)
-    runs = {trial.number: trial.user_attrs.get(RUN) for trial in ledger.finished()}
-    judged: dict[int, Judged] = {}
+def evaluate_trials(
+    trials: Sequence[Trial],
+    baseline: int | None,
+    study: ResolvedStudy,
+    queue: TrialQueue,
+    test_texts: Sequence[str],
+    store: Store | None,
+) -> tuple[dict[int, TrialEvaluation], list[str]]:
+    """Measure trials on the test rows, each against the baseline; and say of which the outputs cannot be had."""
+    texts = digest_of_texts(test_texts)
+    runs = {trial.number: trial.user_attrs.get(RUN) for trial in queue.finished()}
+    outputs: dict[int, SplitOutputs] = {}
     warnings = []
     for trial in trials:
-        path, run_id = judged_file(checked.folder, ledger.id, trial.number), runs.get(trial.number)
-        one, why = _outputs(path, store, run_id)
+        path = outputs_file(study.folder, queue.id, trial.number)
+        found, why = _find_outputs(path, store, runs.get(trial.number))
         if why:
             warnings.append(f"the outputs of trial {trial.number} on the test rows {why}")
-        if one is None:
+        if found is None:
             continue
-        if one.texts != texts:
+        if found.texts != texts:
             warnings.append(f"the outputs of trial {trial.number} are of other test rows and are left out")
         else:
-            judged[trial.number] = one
-    measures = {one.number: _measures(one, judged[one.number], checked) for one in trials if one.number in judged}
-    reference = measures.get(own) if own is not None else None
+            outputs[trial.number] = found
+    measured = {one.number: _measured(one, outputs[one.number], study) for one in trials if one.number in outputs}
+    reference = measured.get(baseline, {}) if baseline is not None else {}
     return {
-        number: _judgement(one, None if number == own else reference, judged[number])
-        for number, one in measures.items()
+        number: _evaluate(one, {} if number == baseline else reference, outputs[number])
+        for number, one in measured.items()
     }, warnings
 
 
-def _outputs(path: Path, store: Store | None, run_id: str | None) -> tuple[Judged | None, str]:
-    """Return what a trial's models said of the test rows, from this machine or else from MLflow, and what is amiss."""
+def _find_outputs(path: Path, store: Store | None, run_id: str | None) -> tuple[SplitOutputs | None, str]:
+    """Return a trial's outputs for the test rows, from this machine or else from MLflow, and what is amiss."""
     why = ""
     try:
         if path.exists():
-            return Judged.from_bytes(path.read_bytes(), name=str(path)), ""
-    except (StorageError, OSError) as fault:
-        why = f"cannot be read: {first_line(fault)}"
-    content = fetch_judged(store, run_id) if store and run_id else None
+            return SplitOutputs.from_bytes(path.read_bytes(), name=str(path)), ""
+    except (StorageError, OSError) as error:
+        why = f"cannot be read: {first_line(error)}"
+    content = fetch_outputs(store, run_id) if store and run_id else None
     if content is None:
         return None, why or f"are neither in {path.parent} nor in MLflow; another machine may have trained it"
     try:
-        return Judged.from_bytes(content, name="what MLflow has"), why and f"{why}; MLflow's copy is used"
-    except StorageError as fault:
-        return None, f"cannot be read: {first_line(fault)}"
+        return SplitOutputs.from_bytes(content, name="what MLflow has"), why and f"{why}; MLflow's copy is used"
+    except StorageError as error:
+        return None, f"cannot be read: {first_line(error)}"
 
 
-def _measures(trial: Trial, judged: Judged, checked: Checked) -> dict[str, tuple[Metric, Tensor]]:
-    """Return the metrics of a trial's own heads, by ``<task>/<metric>``, with the outputs that they judge."""
-    heads = {name: task.head for name, task in _varied(trial, checked).tasks.items()}
+def _measured(trial: Trial, outputs: SplitOutputs, study: ResolvedStudy) -> dict[str, Measured]:
+    """Return the metrics of a trial's own heads, by ``<task>/<metric>``, with the outputs that they measure."""
     return {
-        f"{task}/{name}": (metric, judged.outputs[task])
-        for task, head in heads.items()
-        for name, metric in metrics_of(head, judged, task).items()
+        f"{name}/{metric}": (measure, outputs.by_seed(name))
+        for name, task in _experiment_of(trial, study).tasks.items()
+        for metric, measure in metrics_of(task.head, outputs, name).items()
     }
 
 
-def _judgement(
-    measures: Mapping[str, tuple[Metric, Tensor]],
-    reference: Mapping[str, tuple[Metric, Tensor]] | None,
-    judged: Judged,
-) -> Judgement:
-    targets = {name: judged.targets[name.rpartition("/")[0]] for name in measures}
-    return Judgement(
-        estimates={name: estimate(*measure, targets[name]) for name, measure in measures.items()},
+def _evaluate(
+    measured: Mapping[str, Measured], reference: Mapping[str, Measured], outputs: SplitOutputs
+) -> TrialEvaluation:
+    targets = {name: outputs.targets[name.rpartition("/")[0]] for name in measured}
+    return TrialEvaluation(
+        estimates={name: estimate(*one, targets[name]) for name, one in measured.items()},
         gains={
-            name: difference(reference[name], measure, targets[name])
-            for name, measure in measures.items()
-            if reference and name in reference
+            name: difference(reference[name], one, targets[name]) for name, one in measured.items() if name in reference
         },
     )
 
 
-def _score(value: float, *, rising: bool) -> float:
+def _score(value: float, *, maximize: bool) -> float:
     rounded = float(f"{value:.6g}")
-    return rounded if rising else -rounded
+    return rounded if maximize else -rounded
 
 
-def _varied(trial: Trial, checked: Checked) -> Experiment:
-    values = values_of(trial.parameters, checked.searched)
-    return vary_trial(checked.experiment, values, seeds_of(checked.experiment)[0], checked.registry)
+def _experiment_of(trial: Trial, study: ResolvedStudy) -> Experiment:
+    return study.trial_experiment(values_of(trial.parameters, study.search))

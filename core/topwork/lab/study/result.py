@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from topwork.engine.comparison import Difference
-from topwork.engine.evaluation import Estimate
+from topwork.engine.evaluation.comparison import Difference
+from topwork.engine.evaluation.estimates import Estimate
 from topwork.engine.observer import Observer
 from topwork.errors import StudyError
+
+if TYPE_CHECKING:
+    from topwork.lab.study.resolved_study import ResolvedStudy
 
 State = Literal["complete", "pruned", "failed"]
 
@@ -34,12 +37,12 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class TrialEvaluation:
     """A trial on the test rows, which had no part in choosing it.
 
     Attributes:
         estimates: every metric with its interval, by ``<task>/<metric>``.
-        gains: what it has gained on the trial with the experiment's own values, drawn from the same rows.
+        gains: the difference from the baseline trial on the same rows.
     """
 
     estimates: dict[str, Estimate]
@@ -55,13 +58,13 @@ class StudyResult:
         folder: where its files are.
         storage: the URL of Optuna's database, without a password.
         objectives: as they were written.
-        rising: for each objective, whether greater is better.
+        maximize: for each objective, whether greater is better.
         trials: those that count, by number.
-        own: the number of the trial with the experiment's own values; None where it failed.
+        baseline: the number of the trial with the experiment's own values; None where it failed.
         best: the number of the best trial; of several objectives, those of the Pareto front.
-        changes: for each best trial, the settings that differ from the experiment: own and best value by path.
+        changes: for each best trial, the settings that differ from the experiment: its own and the best value by path.
         files: for each best trial, an experiment that ``topwork train`` takes.
-        judgements: of the best trials and ``own``, by number; empty where there are no test rows.
+        evaluations: of the best trials and the baseline, by number; empty where there are no test rows.
         run_id: of the study's run in MLflow, None without tracking.
         tracking_uri: the MLflow store, None without tracking.
         seconds: how long this took from beginning to end, in this process.
@@ -73,13 +76,13 @@ class StudyResult:
     folder: Path
     storage: str
     objectives: tuple[str, ...]
-    rising: tuple[bool, ...]
+    maximize: tuple[bool, ...]
     trials: list[Trial]
-    own: int | None
+    baseline: int | None
     best: list[int]
     changes: dict[int, dict[str, tuple[Any, Any]]]
     files: dict[int, Path]
-    judgements: dict[int, Judgement]
+    evaluations: dict[int, TrialEvaluation]
     run_id: str | None
     tracking_uri: str | None
     seconds: float
@@ -96,7 +99,10 @@ class FailedStudyError(StudyError):
 
 
 class StudyObserver(Observer):
-    """Watches a study; what it does not override is ignored. ``begin`` and ``advance`` tell of encoding."""
+    """Callbacks of a study; what is not overridden is ignored. ``begin`` and ``advance`` are called for encoding."""
 
-    def trials(self, finished: list[Trial], running: int, wanted: int) -> None:
-        """A look at the trials, some times a second; those that are finished come with the best first."""
+    def resolved(self, study: "ResolvedStudy") -> None:
+        """The study's settings fit the schema and the installed plugins."""
+
+    def trials(self, finished: list[Trial], running: int, n_trials: int) -> None:
+        """Called some times a second; the finished trials come with the best first."""

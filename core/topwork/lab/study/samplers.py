@@ -1,10 +1,24 @@
 """Optuna's samplers and pruners, as a study names them."""
 
+import warnings
+from collections.abc import Sequence
+
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, BruteForceSampler
+from optuna.trial import FrozenTrial, TrialState
 
 from topwork.experiment.study import Study
+
+
+class GridSampler(BruteForceSampler):
+    """Optuna's exhaustive search, for trials that are asked for one by one."""
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Let the caller stop when all points are tried; Optuna would stop a loop that there is none of."""
 
 
 def make_sampler(settings: Study, seed: int) -> BaseSampler:
@@ -14,7 +28,11 @@ def make_sampler(settings: Study, seed: int) -> BaseSampler:
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     if settings.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed)
-    return optuna.samplers.RandomSampler(seed=seed)  # a grid's points are given to it
+    if settings.sampler == "grid":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return GridSampler(seed=seed)
+    return optuna.samplers.RandomSampler(seed=seed)
 
 
 def make_pruner(settings: Study, epochs: int) -> BasePruner:

@@ -16,12 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.errors import StorageError, first_line
 
-#: Seconds between two signs of life of a trial, and after which a trial without one counts as dead. They are for
+#: Seconds between two heartbeats of a trial, and after which a trial without one counts as dead. They are for
 #: processes of other machines; those of this one are looked at directly.
-HEARTBEAT, GRACE = 20, 90
+HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 90
 
 #: How often to try where another process is creating the same tables.
-TRIES = 5
+ATTEMPTS = 5
 
 
 def check_url(url: str) -> None:
@@ -32,8 +32,8 @@ def check_url(url: str) -> None:
     """
     try:
         make_url(url).get_dialect()
-    except SQLAlchemyError as fault:
-        raise _unusable(url, fault) from None
+    except SQLAlchemyError as error:
+        raise _unusable(url, error) from None
     if is_local(url) and sqlite_path(url) is None:
         raise StorageError(f"study.storage {url} is kept in memory, where workers cannot share it; give a file")
 
@@ -47,7 +47,7 @@ def open_storage(url: str) -> RDBStorage:
     check_url(url)
     local = is_local(url)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for attempt in range(TRIES):
+    for attempt in range(ATTEMPTS):
         try:
             if file := sqlite_path(url):
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,17 +56,17 @@ def open_storage(url: str) -> RDBStorage:
                 return RDBStorage(
                     url,
                     engine_kwargs={"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True},
-                    heartbeat_interval=HEARTBEAT,
-                    grace_period=GRACE,
+                    heartbeat_interval=HEARTBEAT_SECONDS,
+                    grace_period=GRACE_SECONDS,
                 )
-        except ImportError as fault:
-            hint = "; pip install 'topwork[postgresql]'" if "psycopg" in str(fault) else ""
+        except ImportError as error:
+            hint = "; pip install 'topwork[postgresql]'" if "psycopg" in str(error) else ""
             raise StorageError(
-                f"study.storage {shown(url)} needs a driver that is not installed: {fault}{hint}"
+                f"study.storage {redacted(url)} needs a driver that is not installed: {error}{hint}"
             ) from None
-        except (SQLAlchemyError, OptunaError, OSError, ValueError) as fault:
-            if attempt == TRIES - 1 or isinstance(fault, OSError | ValueError):
-                raise _unusable(url, fault) from fault
+        except (SQLAlchemyError, OptunaError, OSError, ValueError) as error:
+            if attempt == ATTEMPTS - 1 or isinstance(error, OSError | ValueError):
+                raise _unusable(url, error) from error
             time.sleep(0.2 * (attempt + 1))
     raise AssertionError("the last attempt returns or raises")
 
@@ -78,7 +78,7 @@ def close(storage: RDBStorage) -> None:
 
 
 @contextmanager
-def reported(url: str) -> Iterator[None]:
+def report_errors(url: str) -> Iterator[None]:
     """Say what is wrong with the database where something is, while it is used.
 
     Raises:
@@ -86,15 +86,15 @@ def reported(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, OptunaError) as fault:
+    except (SQLAlchemyError, OptunaError) as error:
         raise StorageError(
-            f"study.storage {shown(url)} failed: {_reason(fault)}; mend that, then run the same command to go on"
-        ) from fault
+            f"study.storage {redacted(url)} failed: {_reason(error)}; fix that, then run the same command to go on"
+        ) from error
 
 
 @contextmanager
 def locked(storage: RDBStorage) -> Iterator[None]:
-    """Let one process at a time, of any machine, hand out trials. The lock ends with the process that holds it."""
+    """Let one process at a time, of any machine, change the queue. The lock ends with the process that holds it."""
     storage.remove_session()  # what an interrupted step left open would stand in the way
     if file := sqlite_path(storage.url):
         with FileLock(f"{file}.lock"):
@@ -110,7 +110,7 @@ def is_local(url: str) -> bool:
     try:
         return make_url(url).get_backend_name() == "sqlite"
     except SQLAlchemyError:
-        return False  # what is wrong with it is told when it is opened
+        return False  # opening it says what is wrong with it
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -119,7 +119,7 @@ def sqlite_path(url: str) -> Path | None:
     return Path(name) if name and name != ":memory:" else None
 
 
-def shown(url: str) -> str:
+def redacted(url: str) -> str:
     """Return a URL that may be shown and logged, without its password."""
     try:
         return make_url(url).render_as_string(hide_password=True)
@@ -127,14 +127,14 @@ def shown(url: str) -> str:
         return "<not a URL>"
 
 
-def _unusable(url: str, fault: Exception) -> StorageError:
+def _unusable(url: str, error: Exception) -> StorageError:
     return StorageError(
-        f"study.storage {shown(url)} cannot be used: {_reason(fault)}; give a URL such as "
+        f"study.storage {redacted(url)} cannot be used: {_reason(error)}; give a URL such as "
         "sqlite:///study.db or postgresql://user@host/database"
     )
 
 
-def _reason(fault: Exception) -> str:
+def _reason(error: Exception) -> str:
     """The first line of what a database driver says."""
-    cause = fault.__cause__ if isinstance(fault, OptunaError) and fault.__cause__ else fault
+    cause = error.__cause__ if isinstance(error, OptunaError) and error.__cause__ else error
     return first_line(getattr(cause, "orig", None) or cause)

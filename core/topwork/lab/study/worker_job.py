@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 
-class Tracked(BaseModel):
+class TrackedRun(BaseModel):
     """Where a study's runs go: the MLflow store, the experiment in it, and the study's run."""
 
     uri: str
@@ -14,14 +14,13 @@ class Tracked(BaseModel):
     run_id: str
 
 
-class Job(BaseModel):
+class WorkerJob(BaseModel):
     """What a worker needs to know.
 
     Attributes:
         experiment: with its study section; file names are absolute.
-        name: of the study.
-        storage: its database.
         folder: where trials' outputs are kept.
+        storage: the study's database.
         tracked: None where nothing is tracked.
         digest: of the data, which must not have changed since.
         since: when the study began or went on, in seconds since 1970.
@@ -29,15 +28,14 @@ class Job(BaseModel):
     """
 
     experiment: dict[str, Any]
-    name: str
-    storage: str
     folder: Path
-    tracked: Tracked | None
+    storage: str
+    tracked: TrackedRun | None
     digest: str
     since: float
     deadline: float | None
 
 
-def judged_file(folder: Path, study_id: str, number: int) -> Path:
-    """Where a trial's outputs on the test rows are kept; studies of one name but different databases differ in id."""
+def outputs_file(folder: Path, study_id: str, number: int) -> Path:
+    """Where a trial's outputs for the test rows are kept; studies of one name but different databases differ in id."""
     return folder / "trials" / study_id / f"{number}.safetensors"

@@ -1,4 +1,4 @@
-"""Runs in MLflow; nothing outside this room imports mlflow."""
+"""Runs in MLflow; nothing outside this package imports mlflow."""
 
 import os
 

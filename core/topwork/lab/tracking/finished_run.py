@@ -11,12 +11,12 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML
 
-from topwork.engine.comparison import Judged
+from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.errors import ConfigurationError, StorageError, did_you_mean, first_line
-from topwork.lab.tracking.store import PARENT_TAG, STUDY_TAG, find_store, flatten, without_password
+from topwork.lab.tracking.store import PARENT_TAG, STUDY_TAG, find_store, flatten, redact_uri
 
-#: The artifact with what a run's model said of the rows that it was judged on.
-JUDGED = "judged.safetensors"
+#: The artifact with the outputs of a run's model for the rows that it was evaluated on.
+OUTPUTS_FILE = "outputs.safetensors"
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class FinishedRun:
         name: the run's name.
         settings: every setting of its experiment, by path.
         heads: the settings of each task's head.
-        judged: what its model said of the rows that it was judged on.
+        outputs: of its model, for the rows that it was evaluated on.
     """
 
     name: str
     settings: dict[str, str]
     heads: dict[str, Any]
-    judged: Judged
+    outputs: SplitOutputs
 
 
 def find_runs(wanted: Sequence[str], uri: str | None) -> list[FinishedRun]:
@@ -50,14 +50,23 @@ def find_runs(wanted: Sequence[str], uri: str | None) -> list[FinishedRun]:
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         known = _all_runs(client, experiments)
         found = [_choose(name, known, uri) for name in wanted]
-        faults = [run for run in found if isinstance(run, str)]
-        if faults:
-            raise ConfigurationError("\n".join(faults))
+        errors = [run for run in found if isinstance(run, str)]
+        if errors:
+            raise ConfigurationError("\n".join(errors))
         if len({run.info.run_id for run in found if isinstance(run, Run)}) < len(found):
             raise ConfigurationError(f"name different runs to compare: some of {', '.join(wanted)} are the same run")
         return [_read(client, run) for run in found if isinstance(run, Run)]
-    except (MlflowException, OSError) as fault:
-        raise StorageError(f"the MLflow store {without_password(uri)} cannot be read: {first_line(fault)}") from fault
+    except (MlflowException, OSError) as error:
+        raise StorageError(f"the MLflow store {redact_uri(uri)} cannot be read: {first_line(error)}") from error
+
+
+def find_outputs(client: MlflowClient, run_id: str) -> str | None:
+    """Return the path of the artifact with a run's outputs; None where it has none.
+
+    It is the only safetensors file at the top. Its name was another one before 0.2.
+    """
+    paths = (artifact.path for artifact in client.list_artifacts(run_id))
+    return next((path for path in paths if path.endswith(".safetensors")), None)
 
 
 def _all_runs(client: MlflowClient, experiments: list[str]) -> list[Run]:
@@ -80,24 +89,25 @@ def _choose(wanted: str, runs: Sequence[Run], uri: str) -> Run | str:
     if named:
         return f"{len(named)} runs are named {wanted!r}; give an id: {', '.join(run.info.run_id for run in named)}"
     hint = did_you_mean(wanted, [str(run.info.run_name) for run in runs])
-    return f"there is no run {wanted!r} in {without_password(uri)}, by name or id{hint}"
+    return f"there is no run {wanted!r} in {redact_uri(uri)}, by name or id{hint}"
 
 
 def _read(client: MlflowClient, run: Run) -> FinishedRun:
     name = str(run.info.run_name)
     if STUDY_TAG in run.data.tags and PARENT_TAG not in run.data.tags:
         raise ConfigurationError(f"run {name} is a study; compare its trials, {name}-0 and so on")
-    if JUDGED not in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}:
+    artifact = find_outputs(client, run.info.run_id)
+    if artifact is None:
         raise ConfigurationError(
-            f"run {name} ({run.info.status}) did not keep what its model said of each row, so it cannot be compared; "
+            f"run {name} ({run.info.status}) did not keep its model's outputs for each row, so it cannot be compared; "
             "compare finished runs of this version of topwork"
         )
     with tempfile.TemporaryDirectory() as folder:
-        content = Path(client.download_artifacts(run.info.run_id, JUDGED, folder)).read_bytes()
+        content = Path(client.download_artifacts(run.info.run_id, artifact, folder)).read_bytes()
         settings = Path(client.download_artifacts(run.info.run_id, "experiment.resolved.yaml", folder)).read_text(
             "utf-8"
         )
     experiment = YAML(typ="safe", pure=True).load(settings)
     heads = {task: described["head"] for task, described in experiment["tasks"].items()}
     flat = {path: str(value) for path, value in flatten(experiment).items() if path != "name"}
-    return FinishedRun(name, flat, heads, Judged.from_bytes(content, name=f"{JUDGED} of run {name}"))
+    return FinishedRun(name, flat, heads, SplitOutputs.from_bytes(content, name=f"{artifact} of run {name}"))

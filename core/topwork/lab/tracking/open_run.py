@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from mlflow.entities import Metric
 from ruamel.yaml import YAML
 
-from topwork.engine.comparison import Judged
-from topwork.errors import first_line
+from topwork.engine.evaluation.comparison import SplitOutputs
+from topwork.errors import describe
 from topwork.experiment.schema import Experiment
-from topwork.lab.tracking.finished_run import JUDGED
-from topwork.lab.tracking.store import Store, without_password, without_passwords
+from topwork.lab.tracking.finished_run import OUTPUTS_FILE
+from topwork.lab.tracking.store import Store, redact_text, redact_uri
 
 #: MLflow's limit for the value of a parameter; longer ones are in the artifact experiment.yaml.
 LONGEST_PARAMETER = 6000
@@ -27,8 +27,8 @@ MOST_METRICS = 1000
 logger = logging.getLogger(__name__)
 
 
-class OpenRun:
-    """Writes to an MLflow run, and never lets MLflow's troubles stop what it tells of.
+class RunWriter:
+    """Writes to an MLflow run, and never lets an error of MLflow's end what it writes of.
 
     Metrics that could not be written are kept and sent with the next ones.
     """
@@ -36,64 +36,62 @@ class OpenRun:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store
         self.run_id = run_id
-        self.waiting: list[Metric] = []
+        self.unsent: list[Metric] = []
 
-    def judged(self, judged: Judged) -> None:
-        """Keep what the model said of each row, so that runs can be compared row by row."""
+    def outputs(self, outputs: SplitOutputs) -> None:
+        """Keep the model's outputs for each row, so that runs can be compared row by row."""
 
         def store_outputs() -> None:
             with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / JUDGED
-                path.write_bytes(judged.to_bytes())
+                path = Path(folder) / OUTPUTS_FILE
+                path.write_bytes(outputs.to_bytes())
                 self.store.client.log_artifact(self.run_id, str(path))
 
-        self._attempt(JUDGED, store_outputs)
+        self._attempt(OUTPUTS_FILE, store_outputs)
 
     def close(self, status: str, reason: str | None = None) -> None:
         """End the run as FINISHED, FAILED or KILLED."""
         if reason:
             self._attempt("the reason", lambda: self.store.client.set_tag(self.run_id, "topwork.reason", reason[:4000]))
         self._send()
-        if self.waiting:
-            logger.warning(
-                "%d metric values could not be written to %s", len(self.waiting), without_password(self.store.uri)
-            )
+        if self.unsent:
+            logger.warning("%d metric values could not be written to %s", len(self.unsent), redact_uri(self.store.uri))
         self._attempt("the end of the run", lambda: self.store.client.set_terminated(self.run_id, status=status))
 
     def _experiment(self, experiment: Experiment) -> None:
-        self._text("experiment.yaml", without_passwords(experiment.origin.text or as_yaml(experiment)))
+        self._text("experiment.yaml", redact_text(experiment.origin.text or as_yaml(experiment)))
         self._resolved(experiment)
 
     def _resolved(self, experiment: Experiment) -> None:
-        self._text("experiment.resolved.yaml", without_passwords(as_yaml(experiment)))
+        self._text("experiment.resolved.yaml", redact_text(as_yaml(experiment)))
 
     def _metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        self._note(metrics, step)
+        self._buffer(metrics, step)
         self._send()
 
-    def _note(self, metrics: Mapping[str, float], step: int) -> None:
+    def _buffer(self, metrics: Mapping[str, float], step: int) -> None:
         now = int(time.time() * 1000)
-        self.waiting += [Metric(name, value, now, step) for name, value in metrics.items()]
+        self.unsent += [Metric(name, value, now, step) for name, value in metrics.items()]
 
     def _send(self) -> None:
-        while batch := self.waiting[:MOST_METRICS]:
+        while batch := self.unsent[:MOST_METRICS]:
             if not self._attempt("metrics", partial(self.store.client.log_batch, self.run_id, metrics=batch)):
                 return
-            del self.waiting[: len(batch)]
+            del self.unsent[: len(batch)]
 
-    def _figure(self, name: str, figure: Figure) -> None:
+    def _figure(self, name: str, draw: Callable[[], Figure]) -> None:
         path = f"figures/{name}.png"
-        self._attempt(path, lambda: self.store.client.log_figure(self.run_id, figure, path))
+        self._attempt(path, lambda: self.store.client.log_figure(self.run_id, draw(), path))
 
     def _text(self, name: str, text: str) -> None:
         self._attempt(name, lambda: self.store.client.log_text(self.run_id, text, name))
 
     def _attempt(self, what: str, call: Callable[[], object]) -> bool:
         try:
-            with self.store.undisturbed():
+            with self.store.defer_signals():
                 call()
-        except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
-            logger.warning("MLflow could not take %s: %s: %s", what, type(fault).__name__, first_line(fault))
+        except Exception as error:  # mlflow raises whatever its store, its server or its disk raises
+            logger.warning("%s could not be logged to MLflow: %s", what, describe(error))
             return False
         return True
 

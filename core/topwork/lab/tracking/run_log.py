@@ -5,63 +5,66 @@ import logging
 import math
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.pyfunc import log_model
 
-from topwork.engine.observer import Epoch, Observer, Reading
-from topwork.engine.preparation import Prepared
-from topwork.engine.trained_model import needed_plugins
+from topwork.engine.evaluation.comparison import SplitOutputs
+from topwork.engine.model_folder import needed_plugins
+from topwork.engine.observer import EncodingReport, Epoch, Observer
+from topwork.engine.preparation import Preparation
 from topwork.experiment.schema import Experiment
-from topwork.lab.figures import confusion_matrix, learning_curves
+from topwork.interfaces.head import Head, HeadFigure
+from topwork.lab.figures import learning_curves
 from topwork.lab.processes import this_process
 from topwork.lab.result import Result
-from topwork.lab.tracking.open_run import OpenRun, short
-from topwork.lab.tracking.store import PROCESS_TAG, Store, active, flatten, without_password
+from topwork.lab.tracking.open_run import RunWriter, short
+from topwork.lab.tracking.store import PROCESS_TAG, Store, active, flatten, redact_uri
 from topwork.registry import Registry
 
 logger = logging.getLogger(__name__)
 
 
-class RunLog(OpenRun, Observer):
+class RunLog(RunWriter, Observer):
     """Writes what happens in a training run to MLflow."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         super().__init__(store, run_id)
         self.last_epoch = 0
-        self.readings: list[Reading] = []
+        self.reports: list[EncodingReport] = []
 
     def epoch(self, epoch: Epoch) -> None:
         self.last_epoch = epoch.number
-        rates = {f"learning_rate/{group}": rate for group, rate in epoch.rates.items()}
+        rates = {f"learning_rate/{group}": rate for group, rate in epoch.learning_rates.items()}
         self._metrics(epoch.metrics | rates | {"texts_per_second/training": epoch.texts_per_second}, epoch.number)
 
-    def read(self, reading: Reading) -> None:
-        figures = {"activations/texts": reading.texts, "activations/found": reading.found}
-        rate = reading.texts_per_second
+    def encoded(self, report: EncodingReport) -> None:
+        figures = {"activations/texts": report.texts, "activations/found": report.found}
+        rate = report.texts_per_second
         self._metrics(figures | ({"texts_per_second/encoding": rate} if rate else {}), self.last_epoch)
-        self.readings.append(reading)
+        self.reports.append(report)
         where, note = (
-            "; ".join(dict.fromkeys(getattr(one, name) for one in self.readings)) for name in ("where", "note")
+            "; ".join(dict.fromkeys(getattr(one, name) for one in self.reports)) for name in ("where", "note")
         )
         tags = [RunTag("activations.where", where), RunTag("activations.note", short(note))]
         self._attempt("tags", lambda: self.store.client.log_batch(self.run_id, tags=tags))
 
-    def start(self, prepared: Prepared, registry: Registry) -> None:
+    def start(self, prepared: Preparation, registry: Registry) -> None:
         """Log everything that is known before training."""
         experiment, plan = prepared.experiment, prepared.plan
         # of a group that changes during the run, the size in its last phase
         sizes = {f"plan.trainable.{group.name}": plan.size(group) for phase in plan.phases for group in phase.groups}
-        counts = {"plan.trainable": plan.trainable, "plan.frozen": plan.frozen, **sizes}
-        counts |= {f"rows.{name}": len(part.texts) for name, part in prepared.dataset.parts.items()}
+        counts = {"plan.trainable": plan.trainable_numbers, "plan.frozen": plan.frozen, **sizes}
+        counts |= {f"rows.{name}": len(split.texts) for name, split in prepared.dataset.splits.items()}
         settings = {name: value for name, value in flatten(experiment.dump()).items() if name != "name"}
         if experiment.tracking.uri:
-            settings["tracking.uri"] = without_password(experiment.tracking.uri)
+            settings["tracking.uri"] = redact_uri(experiment.tracking.uri)
         parameters = [Param(name, short(value)) for name, value in (settings | counts).items()]
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=parameters))
         self._experiment(experiment)
@@ -74,15 +77,22 @@ class RunLog(OpenRun, Observer):
     def finish(self, result: Result) -> None:
         """Log the final figures."""
         # Names of their own: under those of the epochs, MLflow would show the last epoch's figures, not the best's.
-        best = next((epoch.metrics for epoch in result.epochs if epoch.number == result.best), {})
-        final: dict[str, float] = {"best_epoch": result.best, **{f"best/{name}": value for name, value in best.items()}}
+        best = next((epoch.metrics for epoch in result.epochs if epoch.number == result.best_epoch), {})
+        final: dict[str, float] = {
+            "best_epoch": result.best_epoch,
+            **{f"best/{name}": value for name, value in best.items()},
+        }
         for name, estimate in result.estimates.items():
             prefix = f"test/{name}" if result.split == "test" else f"best/{result.split}/{name}"
             final |= {prefix: estimate.value, f"{prefix}/low": estimate.low, f"{prefix}/high": estimate.high}
-        self._metrics({name: value for name, value in final.items() if not math.isnan(value)}, result.best)
-        self._figure("learning_curves", learning_curves(result.epochs, result.best))
-        for task, (names, counts) in result.confusion.items():
-            self._figure(f"confusion_{task}", confusion_matrix(task, names, counts))
+        self._metrics({name: value for name, value in final.items() if not math.isnan(value)}, result.best_epoch)
+        self._figure("learning_curves", lambda: learning_curves(result.epochs, result.best_epoch))
+
+    def head_figures(self, heads: Mapping[str, Head], outputs: SplitOutputs) -> None:
+        """Log what the head of each task draws of its outputs."""
+        for task, head in heads.items():
+            for figure in head.figures:
+                self._figure(f"{figure.name}_{task}", partial(_draw, figure, task, outputs))
 
     def model(self, folder: Path, example: list[str], registry: Registry, experiment: Experiment) -> None:
         """Store the trained model as an MLflow model that ``mlflow.pyfunc`` loads and serves."""
@@ -101,7 +111,7 @@ class RunLog(OpenRun, Observer):
 
         self._attempt("the model", store_model)
 
-    def _log_sources(self, prepared: Prepared) -> None:
+    def _log_sources(self, prepared: Preparation) -> None:
         name, source = prepared.experiment.source
         splits = {path: split for split, path in source.files().items()}
         inputs = [
@@ -114,7 +124,7 @@ class RunLog(OpenRun, Observer):
         ]
         self.store.client.log_inputs(self.run_id, datasets=inputs)
 
-    def _log_tags(self, prepared: Prepared, registry: Registry) -> None:
+    def _log_tags(self, prepared: Preparation, registry: Registry) -> None:
         experiment = prepared.experiment
         packages = ["topwork", "torch", "transformers", "accelerate", "pydantic", "mlflow"]
         tags = {f"version.{name}": version(name) for name in packages} | {"version.python": platform.python_version()}
@@ -129,25 +139,31 @@ class RunLog(OpenRun, Observer):
         self.store.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
+def _draw(figure: HeadFigure, task: str, outputs: SplitOutputs) -> Figure:
+    drawn = figure.draw(outputs.outputs[task], outputs.targets[task], outputs.classes[task])
+    drawn.suptitle(task, parse_math=False)  # a $ in a name is a dollar
+    return drawn
+
+
 @contextmanager
 def log_run(store: Store, name: str) -> Iterator[RunLog]:
     """Open an MLflow run and see to it that it is closed, however the block ends."""
     with ExitStack() as at_the_end:
-        with store.undisturbed():
+        with store.defer_signals():
             run = store.client.create_run(store.experiment_id, run_name=name, tags={PROCESS_TAG: this_process()})
             log = RunLog(store, run.info.run_id)
             at_the_end.push(partial(_close, log))
         yield log
 
 
-def _close(log: RunLog, kind: type[BaseException] | None, fault: BaseException | None, trace: object) -> None:
+def _close(log: RunLog, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
     """End a run as what ended the block says."""
-    if fault is None:
+    if error is None:
         log.close("FINISHED")
-    elif isinstance(fault, KeyboardInterrupt | SystemExit):
-        log.close("KILLED", f"interrupted: {type(fault).__name__}")
+    elif isinstance(error, KeyboardInterrupt | SystemExit):
+        log.close("KILLED", f"interrupted: {type(error).__name__}")
     else:
-        log.close("FAILED", f"{type(fault).__name__}: {fault}")
+        log.close("FAILED", f"{type(error).__name__}: {error}")
 
 
 def kinds_of(experiment: Experiment) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""A trained model as MLflow stores it: this code, and the model's folder beside it.
+"""A trained model as MLflow stores it: this code, and the model's folder.
 
 MLflow runs this file to load the model, so that nothing has to be pickled.
 """
@@ -28,7 +28,7 @@ class ServedModel(PythonModel):
         self, model_input: list[str]
     ) -> list[dict[str, TaskPrediction]]:
         return [
-            {task: TaskPrediction(label=said.label, probabilities=said.probabilities) for task, said in by_task.items()}
+            {task: TaskPrediction(label=one.label, probabilities=one.probabilities) for task, one in by_task.items()}
             for by_task in self.trained.predict(model_input)
         ]
 

@@ -14,17 +14,17 @@ from urllib.parse import quote
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from topwork.errors import ConfigurationError, StorageError, first_line
-from topwork.lab.tracking.store import PARENT_TAG, STUDY_TAG, reach, without_password
+from topwork.errors import ConfigurationError, StorageError, first_line, reason_of
+from topwork.lab.tracking.store import PARENT_TAG, STUDY_TAG, check_reachable, redact_uri
 
 #: Seconds that the server may take to start.
-PATIENCE = 60
+START_TIMEOUT = 60
 
 #: How many runs a link compares: more make no readable page.
 MOST_RUNS = 100
 
 
-def newest(uri: str) -> tuple[str, str]:
+def find_newest(uri: str) -> tuple[str, str]:
     """Say what the newest study or run is, and return the part of a link that shows it.
 
     Of a study that is the comparison of its trials, of a run the list that it stands in.
@@ -49,8 +49,8 @@ def newest(uri: str) -> tuple[str, str]:
         )
         if not trials:
             return f"study {study}, which has no trials yet", f"#/experiments/{experiment_id}/runs"
-    except MlflowException as fault:
-        raise StorageError(f"the MLflow store {without_password(uri)} cannot be read: {first_line(fault)}") from fault
+    except MlflowException as error:
+        raise StorageError(f"the MLflow store {redact_uri(uri)} cannot be read: {first_line(error)}") from error
     ids = quote(json.dumps([trial.info.run_id for trial in trials], separators=(",", ":")))
     return f"the trials of study {study}", f"#/compare-runs?runs={ids}&experiments={quote(json.dumps([experiment_id]))}"
 
@@ -67,9 +67,9 @@ def serving(uri: str, port: int) -> Iterator["subprocess.Popen[bytes]"]:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError as fault:
+        except OSError as error:
             raise ConfigurationError(
-                f"port {port} cannot be used: {fault.strerror}; choose another with --port"
+                f"port {port} cannot be used: {reason_of(error)}; choose another with --port"
             ) from None
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     process = subprocess.Popen(
@@ -88,15 +88,15 @@ def serving(uri: str, port: int) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + START_TIMEOUT
     while True:
         if process.poll() is not None:
-            raise StorageError(f"mlflow server ended with exit code {process.returncode}; what it said is above")
+            raise StorageError(f"mlflow server ended with exit code {process.returncode}; its output is above")
         try:
-            reach(f"http://127.0.0.1:{port}")
+            check_reachable(f"http://127.0.0.1:{port}")
         except OSError:
             if time.monotonic() > until:
-                raise StorageError(f"mlflow server did not answer within {PATIENCE} seconds") from None
+                raise StorageError(f"mlflow server did not answer within {START_TIMEOUT} seconds") from None
             time.sleep(0.3)
         else:
             return

@@ -23,13 +23,13 @@ from sqlalchemy import NullPool, create_engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.errors import StorageError, first_line
-from topwork.experiment.schema import Experiment
-from topwork.lab.processes import is_dead_here, undisturbed
+from topwork.experiment.schema import Tracking
+from topwork.lab.processes import defer_signals, is_dead_here
 
 #: Seconds to wait for a tracking server to answer before a run begins.
-PATIENCE = 5
+REACH_TIMEOUT = 5
 
-#: Names of what tells whose a run is, and below which study it stands.
+#: Tags of a run: the process that writes it, its study, and the study's run.
 PROCESS_TAG, STUDY_TAG, PARENT_TAG = "topwork.process", "topwork.study", "mlflow.parentRunId"
 
 
@@ -41,44 +41,42 @@ class Store:
     experiment_id: str
     client: MlflowClient
 
-    def undisturbed(self) -> AbstractContextManager[None]:
+    def defer_signals(self) -> AbstractContextManager[None]:
         """Let signals wait while a database is written, lest its lock stays; a server may keep one waiting too long."""
-        return nullcontext() if is_server(self.uri) else undisturbed()
+        return nullcontext() if is_server(self.uri) else defer_signals()
 
 
-def open_store(experiment: Experiment) -> Store:
+def open_store(settings: Tracking, name: str) -> Store:
     """Reach the tracking store, create what is missing in it, and close runs that dead processes left open.
+
+    Args:
+        name: of the MLflow experiment, where ``settings`` name none.
 
     Raises:
         StorageError: the store cannot be reached; names the option to go on without it.
     """
-    uri = tracking_uri(experiment)
+    uri = uri_of(settings.uri)
     try:
-        reach(uri)
+        check_reachable(uri)
         if file := sqlite_file(uri):
-            _touch(file)
+            _check_writable(file)
         with _lock(uri):
             client = MlflowClient(tracking_uri=uri)
-            experiment_id = _experiment_id(client, uri, experiment.tracking.experiment or experiment.name)
+            experiment_id = _experiment_id(client, uri, settings.experiment or name)
         store = Store(uri, experiment_id, client)
         _close_orphans(store)
-    except Exception as fault:  # whatever mlflow, sqlalchemy or a database driver raises
+    except Exception as error:  # whatever mlflow, sqlalchemy or a database driver raises
         done = "reached" if is_server(uri) else "used"
         raise StorageError(
-            f"the MLflow store {without_password(uri)} cannot be {done}: {first_line(fault)}; "
-            "mend that, or train without it: --set tracking.enabled=false"
-        ) from fault
+            f"the MLflow store {redact_uri(uri)} cannot be {done}: {first_line(error)}; "
+            "fix that, or train without it: --set tracking.enabled=false"
+        ) from error
     return store
 
 
 def store_of(uri: str, experiment_id: str) -> Store:
     """Return a store that another process has opened."""
     return Store(uri, experiment_id, MlflowClient(tracking_uri=uri))
-
-
-def tracking_uri(experiment: Experiment) -> str:
-    """The experiment's URI, or MLFLOW_TRACKING_URI, or mlflow.db in the working directory."""
-    return uri_of(experiment.tracking.uri)
 
 
 def uri_of(given: str | None) -> str:
@@ -98,9 +96,9 @@ def find_store(given: str | None) -> str:
     if (file := sqlite_file(uri)) and not file.exists():  # mlflow would create it
         raise StorageError(f"there is no MLflow store {file}; name one with --uri, or set MLFLOW_TRACKING_URI")
     try:
-        reach(uri)
-    except OSError as fault:
-        raise StorageError(f"the MLflow store {without_password(uri)} cannot be read: {fault}") from fault
+        check_reachable(uri)
+    except OSError as error:
+        raise StorageError(f"the MLflow store {redact_uri(uri)} cannot be read: {error}") from error
     return uri
 
 
@@ -131,12 +129,12 @@ def active(store: Store, run_id: str) -> Iterator[None]:
         store.client.update_run(run_id, status="RUNNING")
 
 
-def without_password(uri: str) -> str:
+def redact_uri(uri: str) -> str:
     """Return a URI that may be shown and logged."""
     return re.sub(r"//[^/@]*@", "//***@", uri)
 
 
-def without_passwords(text: str) -> str:
+def redact_text(text: str) -> str:
     """Return an experiment file's text without the passwords in its URIs, for all to see."""
     return re.sub(r"(://[\w.%+-]*):[^/@\s]+@", r"\1:***@", text)
 
@@ -151,27 +149,27 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-def reach(uri: str) -> None:
+def check_reachable(uri: str) -> None:
     """Ask a server or a database for a sign of life: mlflow itself would retry for minutes.
 
     Raises:
         OSError: it gives none.
     """
     if not is_server(uri):
-        _reach_database(uri)
+        _check_database(uri)
         return
     try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=PATIENCE):
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=REACH_TIMEOUT):
             pass
-    except HTTPError as fault:
-        fault.close()  # it holds the connection
-        if fault.code >= 500:
-            raise OSError(str(fault)) from None
-    except URLError as fault:
-        raise OSError(str(fault.reason)) from fault
+    except HTTPError as error:
+        error.close()  # it holds the connection
+        if error.code >= 500:
+            raise OSError(str(error)) from None
+    except URLError as error:
+        raise OSError(str(error.reason)) from error
 
 
-def _reach_database(uri: str) -> None:
+def _check_database(uri: str) -> None:
     """See whether a database can be read; files, which need no database, are left alone.
 
     Raises:
@@ -180,17 +178,17 @@ def _reach_database(uri: str) -> None:
     kind = uri.partition(":")[0].partition("+")[0]
     if kind not in DATABASE_ENGINES:
         return
-    patience = {"connect_timeout": PATIENCE} if kind in ("postgresql", "mysql") else {}
+    arguments = {"connect_timeout": REACH_TIMEOUT} if kind in ("postgresql", "mysql") else {}
     try:
-        engine = create_engine(uri, poolclass=NullPool, connect_args=patience)
+        engine = create_engine(uri, poolclass=NullPool, connect_args=arguments)
         inspect(engine).get_table_names()
-    except (SQLAlchemyError, ImportError) as fault:
-        raise OSError(first_line(getattr(fault, "orig", None) or fault)) from fault
+    except (SQLAlchemyError, ImportError) as error:
+        raise OSError(first_line(getattr(error, "orig", None) or error)) from error
 
 
-def _touch(file: Path) -> None:
+def _check_writable(file: Path) -> None:
     """See whether a sqlite store can be written: mlflow itself would retry for minutes."""
-    connection = sqlite3.connect(file, timeout=PATIENCE)
+    connection = sqlite3.connect(file, timeout=REACH_TIMEOUT)
     try:
         connection.execute("BEGIN IMMEDIATE")
         connection.rollback()
@@ -224,9 +222,9 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     kind = {"mlflow.experimentKind": "custom_model_development"}  # the page for training, not for chat agents
     try:
         return str(client.create_experiment(name, artifact_location=location, tags=kind))
-    except MlflowException as fault:
+    except MlflowException as error:
         created = client.get_experiment_by_name(name)
-        if fault.error_code != "RESOURCE_ALREADY_EXISTS" or created is None:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or created is None:
             raise
         return str(created.experiment_id)  # another machine was quicker
 

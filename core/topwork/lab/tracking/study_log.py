@@ -4,6 +4,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -11,17 +12,17 @@ from matplotlib.figure import Figure
 from mlflow.entities import Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from topwork.engine.comparison import Judged
-from topwork.engine.evaluation import Estimate
-from topwork.errors import ConfigurationError, StorageError, first_line
+from topwork.engine.evaluation.comparison import SplitOutputs
+from topwork.engine.evaluation.estimates import Estimate
+from topwork.errors import ConfigurationError, StorageError, describe, first_line
 from topwork.experiment.schema import Experiment
 from topwork.lab.processes import this_process
-from topwork.lab.tracking.finished_run import JUDGED
-from topwork.lab.tracking.open_run import OpenRun, short
-from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, Store, without_password
+from topwork.lab.tracking.finished_run import find_outputs
+from topwork.lab.tracking.open_run import RunWriter, short
+from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, Store, redact_uri
 
 #: Seconds between two writes of a trial's metrics: writing them one by one would cost more than short trainings.
-EVERY = 10.0
+WRITE_INTERVAL = 10.0
 
 TRIAL_TAG, STATE_TAG = "topwork.trial", "topwork.state"
 
@@ -31,7 +32,7 @@ STATUSES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "l
 logger = logging.getLogger(__name__)
 
 
-class TrialLog(OpenRun):
+class TrialLog(RunWriter):
     """Writes a trial to MLflow, in few pieces.
 
     The objective comes first of all metrics, because MLflow's page to compare runs begins with the first.
@@ -43,27 +44,27 @@ class TrialLog(OpenRun):
         self.written = monotonic()
 
     def epoch(self, step: int, metrics: Mapping[str, float], objectives: Sequence[float]) -> None:
-        """Note what an epoch gave."""
+        """Buffer what an epoch gave, and write it now and then."""
         self.step = step
         named = dict(zip(objective_names(objectives), objectives, strict=True))
-        self._note({f"epoch/{name}": value for name, value in named.items()} | dict(metrics), step)
-        if monotonic() - self.written > EVERY:
-            self._note_first(named)
+        self._buffer({f"epoch/{name}": value for name, value in named.items()} | dict(metrics), step)
+        if monotonic() - self.written > WRITE_INTERVAL:
+            self._buffer_first(named)
             self._send()
             self.written = monotonic()
 
-    def finish(self, objectives: Sequence[float], judged: Judged | None, experiment: Experiment) -> None:
+    def finish(self, objectives: Sequence[float], outputs: SplitOutputs | None, experiment: Experiment) -> None:
         """Write the rest, the outcome and what is needed to compare the trial with others, and end it as complete."""
-        self._note_first(dict(zip(objective_names(objectives), objectives, strict=True)))
-        if judged:
+        self._buffer_first(dict(zip(objective_names(objectives), objectives, strict=True)))
+        if outputs:
             self._resolved(experiment)
-            self.judged(judged)
+            self.outputs(outputs)
         self.end("complete")
 
-    def _note_first(self, metrics: Mapping[str, float]) -> None:
-        others, self.waiting = self.waiting, []
-        self._note(metrics, self.step)
-        self.waiting += others
+    def _buffer_first(self, metrics: Mapping[str, float]) -> None:
+        others, self.unsent = self.unsent, []
+        self._buffer(metrics, self.step)
+        self.unsent += others
 
     def end(self, state: str, reason: str | None = None) -> None:
         """End the run with the trial's state and, where it failed, the reason."""
@@ -71,7 +72,7 @@ class TrialLog(OpenRun):
         self.close(STATUSES[state], reason)
 
 
-class StudyLog(OpenRun):
+class StudyLog(RunWriter):
     """Writes a study to MLflow."""
 
     def start(self, experiment: Experiment, parameters: Mapping[str, str]) -> None:
@@ -96,14 +97,14 @@ class StudyLog(OpenRun):
     def files(self, figures: Mapping[str, Figure], texts: Mapping[str, str]) -> None:
         """Store pictures, pages and files."""
         for name, figure in figures.items():
-            self._figure(name, figure)
+            self._figure(name, partial(_drawn, figure))
         for name, text in texts.items():
             self._text(name, text)
 
-    def settle(self, states: Mapping[int, str]) -> None:
-        """Bring the trials' runs in line with their states, also those whose process died before it could."""
+    def sync_states(self, states: Mapping[int, str]) -> None:
+        """Give each trial's run the state of its trial, also where a process died before it could."""
 
-        def mend() -> None:
+        def sync() -> None:
             token: str | None = None
             while token is None or token:
                 query = f"tags.`{PARENT_TAG}` = '{self.run_id}'"
@@ -117,7 +118,7 @@ class StudyLog(OpenRun):
                         TrialLog(self.store, run.info.run_id).end(state)
                 token = page.token or ""
 
-        self._attempt("the states of trials", mend)
+        self._attempt("the states of trials", sync)
 
 
 def open_study_log(store: Store, run_id: str | None, name: str, digest: str) -> StudyLog:
@@ -134,11 +135,11 @@ def open_study_log(store: Store, run_id: str | None, name: str, digest: str) -> 
         return StudyLog(store, store.client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
     except ConfigurationError:
         raise
-    except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
+    except Exception as error:  # mlflow raises whatever its store, its server or its disk raises
         raise StorageError(
-            f"the MLflow store {without_password(store.uri)} does not take the study: {first_line(fault)}; "
-            "mend that, or go without it: --set tracking.enabled=false"
-        ) from fault
+            f"the MLflow store {redact_uri(store.uri)} does not take the study: {first_line(error)}; "
+            "fix that, or go without it: --set tracking.enabled=false"
+        ) from error
 
 
 def open_trial_log(
@@ -157,20 +158,25 @@ def open_trial_log(
         run = store.client.create_run(store.experiment_id, run_name=f"{study}-{number}", tags=tags)
         parameters = [Param(name, short(value)) for name, value in values.items()]
         store.client.log_batch(run.info.run_id, params=parameters, tags=[RunTag("mlflow.source.type", "LOCAL")])
-    except Exception as fault:  # mlflow raises whatever its store, its server or its disk raises
-        logger.warning("MLflow could not take trial %d: %s: %s", number, type(fault).__name__, first_line(fault))
+    except Exception as error:  # mlflow raises whatever its store, its server or its disk raises
+        logger.warning("trial %d could not be logged to MLflow: %s", number, describe(error))
         return None
     return TrialLog(store, run.info.run_id)
 
 
-def fetch_judged(store: Store, run_id: str) -> bytes | None:
-    """Return what a trial's models said of the test rows; None, with a warning, where it cannot be had."""
+def fetch_outputs(store: Store, run_id: str) -> bytes | None:
+    """Return the outputs of a trial's models for the test rows; None, with a warning, where they cannot be had."""
     try:
-        with store.undisturbed(), tempfile.TemporaryDirectory() as folder:
-            return Path(store.client.download_artifacts(run_id, JUDGED, folder)).read_bytes()
-    except Exception as fault:  # as above
-        logger.warning("MLflow has no %s of run %s: %s", JUDGED, run_id, first_line(fault))
+        with store.defer_signals(), tempfile.TemporaryDirectory() as folder:
+            artifact = find_outputs(store.client, run_id)
+            return Path(store.client.download_artifacts(run_id, artifact, folder)).read_bytes() if artifact else None
+    except Exception as error:  # as above
+        logger.warning("MLflow has no outputs of run %s: %s", run_id, first_line(error))
         return None
+
+
+def _drawn(figure: Figure) -> Figure:
+    return figure
 
 
 def objective_names(values: Sequence[object]) -> list[str]:

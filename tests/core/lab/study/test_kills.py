@@ -9,55 +9,53 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from study_helpers import Command, assert_whole, kill, running_after, runs_of, settings, trials_of, wait_for
-from topwork.lab.study.ledger import DIED, PROCESS, RETRY_OF
+from study_helpers import Command, assert_whole, kill, running_after, runs_of, settings, trials_of
+from topwork.lab.study.trial_states import CRASHES, PROCESS, RETRY_OF
+from waiting import PATIENCE, wait_for
 
-pytestmark = pytest.mark.slow
-
-TRIALS = 5
-
-#: Trials take about a second, so that they can be hit.
-OPTIONS = settings(epochs=100, trials=TRIALS)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("heard")]
 
 
 class Scene:
-    """A study in a folder, with its database and its MLflow store."""
+    """A study in a folder, with its database and its MLflow store; trials take some seconds, to be hit."""
 
-    def __init__(self, folder: Path, store_uri: str) -> None:
+    def __init__(self, folder: Path, store_uri: str, trials: int) -> None:
         self.folder = folder / "study"
         self.store_uri = store_uri
+        self.n_trials = trials
         self.url = f"sqlite:///{self.folder / 'studies' / 'quickstart' / 'study.db'}"
 
     def begin(self) -> Command:
-        return Command(self.folder, [*OPTIONS, f"tracking.uri={self.store_uri}"])
+        return Command(self.folder, settings(f"tracking.uri={self.store_uri}", epochs=250, trials=self.n_trials))
 
     @contextmanager
-    def begun(self) -> Iterator[Command]:
-        """A study in the middle: a trial is finished, others are being trained."""
+    def begun(self, *, finished: int) -> Iterator[Command]:
+        """A study in the middle: some trials are finished, others are being trained."""
         command = self.begin()
         try:
-            wait_for(lambda: running_after(self.url, finished=1))
+            wait_for(lambda: running_after(self.url, finished) or command.process.poll() is not None)
+            assert command.process.poll() is None, command.out.read_text()
             yield command
         finally:
-            command.process.kill()
+            kill([*command.workers(), psutil.Process(command.process.pid)] if command.process.poll() is None else [])
             command.process.wait()
 
+    def complete(self) -> list[dict[str, object]]:
+        return [trial.params for trial in trials_of(self.url) if trial.state == TrialState.COMPLETE]
+
     def assert_whole(self) -> None:
-        assert_whole(trials_of(self.url), self.store_uri, TRIALS)
+        assert_whole(trials_of(self.url), self.store_uri, self.n_trials)
 
     def assert_nothing_runs(self) -> None:
         assert TrialState.RUNNING not in {trial.state for trial in trials_of(self.url)}
         parents, children = runs_of(self.store_uri)
         assert "RUNNING" not in {run.info.status for run in [*parents, *children]}
+        assert [parent.info.status for parent in parents] == ["KILLED"]
 
 
-@pytest.fixture
-def scene(tmp_path: Path, store_uri: str) -> Scene:
-    return Scene(tmp_path, store_uri)
-
-
-def test_a_worker_that_is_killed_is_replaced_and_its_trial_taken_up(scene: Scene) -> None:
-    with scene.begun() as command:
+def test_a_worker_that_is_killed_is_replaced_and_its_trial_queued_again(tmp_path: Path, store_uri: str) -> None:
+    scene = Scene(tmp_path, store_uri, trials=4)
+    with scene.begun(finished=1) as command:
         victim = running_after(scene.url, finished=1)[0]
         kill([psutil.Process(int(victim.user_attrs[PROCESS].split(":")[1]))])
         command.finish()
@@ -66,50 +64,44 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_taken_up(scene: Scene
     if trials[victim.number].state == TrialState.FAIL:  # unless it was just finished
         (retry,) = [trial for trial in trials.values() if trial.user_attrs.get(RETRY_OF) == victim.number]
         assert retry.params == victim.params
-        assert retry.user_attrs[DIED] == 1
+        assert retry.user_attrs[CRASHES] == 1
 
 
-def test_a_study_whose_parent_is_killed_leaves_no_worker_and_goes_on(scene: Scene) -> None:
-    with scene.begun() as command:
-        workers = command.workers()
-        kill([psutil.Process(command.process.pid)])
-        psutil.wait_procs(workers, timeout=30)
-        assert not any(worker.is_running() for worker in workers)
-        assert TrialState.RUNNING not in {trial.state for trial in trials_of(scene.url)}
-    printed = scene.begin().finish()
-    assert "going on with " in printed
-    scene.assert_whole()
+def kill_the_parent(scene: Scene, command: Command) -> None:
+    """Its workers notice, and record that their trials were interrupted."""
+    workers = command.workers()
+    kill([psutil.Process(command.process.pid)])
+    _, alive = psutil.wait_procs(workers, PATIENCE)
+    assert alive == []
+    assert TrialState.RUNNING not in {trial.state for trial in trials_of(scene.url)}
 
 
-def test_a_study_that_is_killed_whole_goes_on(scene: Scene) -> None:
-    with scene.begun() as command:
-        kill([*command.workers(), psutil.Process(command.process.pid)])
-    before = [trial.params for trial in trials_of(scene.url) if trial.state == TrialState.COMPLETE]
-    scene.begin().finish()
-    scene.assert_whole()
-    after = [trial.params for trial in trials_of(scene.url) if trial.state == TrialState.COMPLETE]
-    assert after[: len(before)] == before
+def kill_everything(scene: Scene, command: Command) -> None:
+    """Nobody records anything."""
+    kill([*command.workers(), psutil.Process(command.process.pid)])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_study_that_is_stopped_ends_in_good_order_and_goes_on(scene: Scene, number: int, code: int) -> None:
-    with scene.begun() as command:
-        workers = command.workers()
-        command.process.send_signal(number)
-        command.finish(code=code)
+def press_ctrl_c(scene: Scene, command: Command) -> None:
+    """The study ends in good order, as it does at SIGTERM, which the tests of the command send."""
+    workers = command.workers()
+    command.process.send_signal(signal.SIGINT)
+    command.finish(code=130)
     assert not any(worker.is_running() for worker in workers)
     scene.assert_nothing_runs()
-    parents, _ = runs_of(scene.store_uri)
-    assert [parent.info.status for parent in parents] == ["KILLED"]
-    scene.begin().finish()
-    scene.assert_whole()
-    assert all(trial.user_attrs.get(DIED, 0) == 0 for trial in trials_of(scene.url))
 
 
-def test_a_finished_study_is_told_again_without_any_training(scene: Scene) -> None:
-    first = scene.begin().finish()
-    again = scene.begin().finish()[len(first) :]
-    assert f"going on with {TRIALS} of {TRIALS} trials finished" in again
-    table = first[first.index("best trials") :]
-    assert again[again.index("best trials") :] == table
+def test_however_often_a_study_is_interrupted_the_same_command_ends_it(tmp_path: Path, store_uri: str) -> None:
+    scene = Scene(tmp_path, store_uri, trials=8)
+    before: list[dict[str, object]] = []
+    interruptions = [press_ctrl_c, kill_the_parent, kill_everything]
+    for count, interrupt in enumerate(interruptions, 1):
+        with scene.begun(finished=count) as command:
+            interrupt(scene, command)
+        assert scene.complete()[: len(before)] == before  # none is trained again
+        before = scene.complete()
+    printed = scene.begin().finish()
+    assert printed.count("going on with ") == len(interruptions)
+    assert scene.complete()[: len(before)] == before
     scene.assert_whole()
+    crashes = [trial.user_attrs.get(CRASHES, 0) for trial in trials_of(scene.url)]
+    assert max(crashes) <= 1  # of being killed only, not of being asked to end

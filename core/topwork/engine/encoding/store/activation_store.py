@@ -1,0 +1,287 @@
+"""One folder of the activation store: shards, and a manifest that says which of them count.
+
+A shard is a safetensors file with the activations of some texts: ``values`` (rows, D), ``offsets`` (texts + 1,) and
+``digests`` (texts, 32), the sha256 of each text's token ids. It is named by its own sha256 and never changed.
+The manifest is replaced in one step after the shards it names are on disk, so a process killed at any moment
+leaves either the old state or the new one, and files that the manifest does not name, which the next build removes.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from filelock import FileLock, Timeout
+from jaxtyping import Bool, Float, Int
+from pydantic import BaseModel, ConfigDict, StringConstraints
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from topwork.engine.encoding.ragged import Ragged, offsets_of
+from topwork.engine.encoding.store.key import Key
+from topwork.errors import StorageError, first_line, reason_of
+from topwork.files import sha256_of, write_file
+
+#: Bytes of values after which a shard is written; what a build has not written yet is lost when it is killed.
+SHARD_BYTES = 512 * 1024 * 1024
+
+MANIFEST = "manifest.json"
+
+logger = logging.getLogger(__name__)
+
+
+class Shard(BaseModel):
+    """A shard as the manifest names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]  # also the file's name, so no path gets in
+    bytes: int
+    texts: int
+
+    @property
+    def file(self) -> str:
+        """The shard's file name."""
+        return f"{self.sha256}.safetensors"
+
+
+class Manifest(BaseModel):
+    """What a folder holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    key: dict[str, object]
+    shards: tuple[Shard, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoredActivations:
+    """Activations of U texts, mapped from shards.
+
+    Attributes:
+        shards: the values of each shard; pages are read from disk when they are first used.
+        shard: (U,) int64, the number of a text's shard; -1 where the text is not stored.
+        entry: (U,) int64, the text's place in its shard.
+    """
+
+    shards: tuple[Ragged, ...]
+    shard: Int[Tensor, " U"]
+    entry: Int[Tensor, " U"]
+
+    @property
+    def missing(self) -> Int[Tensor, " missing"]:
+        """The numbers of the texts that are not stored."""
+        return (self.shard < 0).nonzero()[:, 0]
+
+    def batch(self, rows: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B T columns"], Bool[Tensor, "B T"]]:
+        """Return what the cut keeps for ``rows`` (B,), padded to (B, T, ...), and the mask (B, T)."""
+        shard, entry = self.shard[rows], self.entry[rows]
+        if len(self.shards) == 1:
+            return self.shards[0].batch(entry)
+        places = [(shard == number).nonzero()[:, 0] for number in range(len(self.shards))]
+        parts = [
+            (place, *ragged.batch(entry[place]))
+            for place, ragged in zip(places, self.shards, strict=True)
+            if len(place)
+        ]
+        longest = max(mask.shape[1] for _, _, mask in parts)
+        values = parts[0][1].new_zeros(len(rows), longest, *parts[0][1].shape[2:])
+        whole = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for place, part, mask in parts:
+            values[place, : part.shape[1]] = part
+            whole[place, : mask.shape[1]] = mask
+        return values, whole
+
+
+class ActivationStore:
+    """The activations that one prefix gave, under the cache folder ``root``."""
+
+    def __init__(self, root: Path, key: Key) -> None:
+        self.key = key
+        self.folder = root / "activations" / key.digest
+        self._lock = FileLock(root / "locks" / f"{key.digest}.lock")
+        self._sound: set[Shard] = set()  # checked against their sha256, once in this object's life
+        self._damaged: dict[Shard, str] = {}  # and what is wrong with them
+        self._warned: set[str] = set()
+
+    def find(self, digests: Sequence[bytes]) -> StoredActivations:
+        """Look U texts up by the sha256 of their token ids.
+
+        A damaged shard counts as absent, with a warning; what it held is missing and will be computed again.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        self._damaged.clear()
+        wanted = {digest: number for number, digest in enumerate(digests)}
+        shard, entry = torch.full((len(digests),), -1), torch.zeros(len(digests), dtype=torch.int64)
+        shards: list[Ragged] = []
+        named = self.shards()
+        for record in named:
+            opened = self._open(record)
+            if opened is None:
+                continue
+            held = [(wanted[digest], place) for place, digest in enumerate(opened[0]) if digest in wanted]
+            if held and self.is_sound(record):
+                numbers, places = torch.tensor(held).T
+                shard[numbers], entry[numbers] = len(shards), places
+                shards.append(opened[1])
+        if self._damaged and self._named() != named:  # another process has replaced shards while we looked
+            return self.find(digests)
+        for damaged, why in self._damaged.items():
+            self._warn(f"{self.folder / damaged.file} is damaged: {why}; its {damaged.texts} texts are encoded again")
+        if shards:
+            with suppress(OSError):  # it may belong to somebody else
+                os.utime(self.folder)  # when it was last of use
+        return StoredActivations(tuple(shards), shard, entry)
+
+    def shards(self) -> list[Shard]:
+        """Return the shards that the manifest names and that are not known to be damaged."""
+        return [shard for shard in self._named() if shard not in self._damaged]
+
+    def is_sound(self, shard: Shard) -> bool:
+        """Whether a shard's bytes are those that were written."""
+        if shard not in self._sound:
+            try:
+                found = sha256_of(self.folder / shard.file)
+            except StorageError as error:
+                self._damaged[shard] = str(error)
+                return False
+            if found != shard.sha256:
+                self._damaged[shard] = f"its sha256 is {found[:12]}..., not {shard.sha256[:12]}..."
+                return False
+            self._sound.add(shard)
+        return True
+
+    @contextmanager
+    def building(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Let one process at a time add shards; ``waiting`` is called once if another is at it.
+
+        The lock is the kernel's, so that it ends with the process that holds it, even one that is killed.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        try:
+            Path(self._lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                waiting()
+                self._lock.acquire()
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written: {reason_of(error)}") from error
+        try:
+            self._remove_unnamed_files()
+            yield
+            self._remove_unnamed_files()
+        finally:
+            self._lock.release()
+
+    def add(self, digests: Sequence[bytes], activations: Ragged) -> None:
+        """Write a shard and then the manifest that names it. Call only while ``building``.
+
+        Raises:
+            StorageError: it could not be written; the store is as it was.
+        """
+        self._replace([], digests, activations)
+
+    def tidy(self) -> None:
+        """Do what a build that was killed left undone: remove its files, merge its shards. Changes no activation."""
+        with suppress(OSError, Timeout), self._lock.acquire(timeout=0):  # whoever holds the lock does it himself
+            self._remove_unnamed_files()
+            self.merge()
+            self._remove_unnamed_files()
+
+    def merge(self) -> None:
+        """Make one shard of as many as fit into one; where that cannot be written, all stays as it was.
+
+        Call only while ``building``.
+        """
+        group: list[Shard] = []
+        for shard in sorted(self.shards(), key=lambda shard: shard.bytes):
+            if sum(other.bytes for other in group) + shard.bytes <= SHARD_BYTES and self.is_sound(shard):
+                group.append(shard)
+        parts = [opened for shard in group if (opened := self._open(shard))]
+        if len(parts) > 1:
+            digests = [digest for part, _ in parts for digest in part]
+            values = torch.cat([activations.values for _, activations in parts])
+            lengths = torch.cat([activations.lengths for _, activations in parts])
+            with suppress(StorageError):  # many small shards serve as well
+                self._replace(group, digests, Ragged(values, offsets_of(lengths)))
+
+    def _replace(self, old: Sequence[Shard], digests: Sequence[bytes], activations: Ragged) -> None:
+        tensors = {
+            "digests": torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(-1, 32),
+            "offsets": activations.offsets,
+            "values": activations.values,
+        }
+        content = save(tensors)
+        shard = Shard(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), texts=len(digests))
+        write_file(self.folder / shard.file, content)
+        self._damaged.pop(shard, None)
+        self._sound.add(shard)
+        kept = [other for other in self.shards() if other not in (*old, shard)]
+        manifest = Manifest(key=self.key.description, shards=(*kept, shard))
+        write_file(self.folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
+
+    def _named(self) -> list[Shard]:
+        """Return the shards that the manifest names; without a valid manifest there are none."""
+        try:
+            manifest = read_manifest(self.folder)
+        except ValueError:
+            self._warn(f"{self.folder / MANIFEST} is damaged; what its folder held is encoded again")
+            return []
+        return list(manifest.shards) if manifest else []
+
+    def _open(self, shard: Shard) -> tuple[list[bytes], Ragged] | None:
+        """Map a shard into memory: the digests of its texts, and their activations; None if it is damaged."""
+        path = self.folder / shard.file
+        try:
+            size = path.stat().st_size
+            if size != shard.bytes:
+                self._damaged[shard] = f"it has {size:,} of {shard.bytes:,} bytes"
+                return None
+            with safe_open(path, framework="pt") as tensors:
+                digests, offsets, values = (tensors.get_tensor(name) for name in ("digests", "offsets", "values"))
+        except (OSError, SafetensorError) as error:
+            self._damaged[shard] = first_line(error)
+            return None
+        flat = digests.numpy().tobytes()
+        return [flat[start : start + 32] for start in range(0, len(flat), 32)], Ragged(values, offsets)
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            logger.warning("activation store: %s", message)
+            self._warned.add(message)
+
+    def _remove_unnamed_files(self) -> None:
+        """Remove the files that the manifest does not name: replaced shards, and what killed builds have left."""
+        wanted = {MANIFEST, *(shard.file for shard in self._named())}
+        for path in self.folder.glob("*"):
+            if path.name not in wanted:
+                with suppress(OSError):  # what stays is only in the way of the disk
+                    path.unlink()
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a folder of the store, None where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+        StorageError: it cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {reason_of(error)}") from None

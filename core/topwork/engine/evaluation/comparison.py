@@ -1,0 +1,189 @@
+"""Compare two models on the same rows, so that a difference can be distinguished from chance."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import safetensors.torch
+import torch
+from jaxtyping import Float, Shaped
+from safetensors import SafetensorError
+from torch import Tensor
+
+from topwork.engine.evaluation.bootstrap import draw_rows, interval
+from topwork.engine.evaluation.estimates import is_zero_or_one
+from topwork.errors import StorageError
+from topwork.interfaces.head import Classes, HeadConfig, Metric
+
+
+@dataclass(frozen=True)
+class SplitOutputs:
+    """The outputs of a model for the N rows of one split.
+
+    Attributes:
+        split: which rows: ``test``, ``validation`` or ``training``.
+        texts: sha256 of the N texts, in their order.
+        width: of the pooled vectors (W).
+        classes: the classes of each task.
+        outputs: for each task, (N, C) float32; of several seeds, side by side (N, seeds * C).
+        targets: for each task, (N,) int64.
+        seeds: how many models, trained with as many seeds, the outputs are of.
+    """
+
+    split: str
+    texts: str
+    width: int
+    classes: dict[str, Classes]
+    outputs: dict[str, Tensor]
+    targets: dict[str, Tensor]
+    seeds: int = 1
+
+    def by_seed(self, task: str) -> tuple[Float[Tensor, "N _C"], ...]:
+        """Return a task's outputs (N, C) of each seed's model."""
+        return self.outputs[task].chunk(self.seeds, dim=1)
+
+    def to_bytes(self) -> bytes:
+        """Return this as a safetensors file."""
+        tensors = {f"outputs/{task}": outputs.contiguous() for task, outputs in self.outputs.items()}
+        tensors |= {f"targets/{task}": targets.contiguous() for task, targets in self.targets.items()}
+        classes = json.dumps({task: list(classes.names) for task, classes in self.classes.items()})
+        described = {"split": self.split, "texts": self.texts, "width": str(self.width), "classes": classes}
+        described["seeds"] = str(self.seeds)
+        return safetensors.torch.save(tensors, described)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, *, name: str) -> "SplitOutputs":
+        """Read what ``to_bytes`` gave.
+
+        Raises:
+            StorageError: it is damaged; ``name`` says what it is.
+        """
+        try:
+            tensors = safetensors.torch.load(content)
+            described = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+            classes = {task: Classes(tuple(names)) for task, names in json.loads(described["classes"]).items()}
+            return cls(
+                split=described["split"],
+                texts=described["texts"],
+                width=int(described["width"]),
+                classes=classes,
+                outputs={task: tensors[f"outputs/{task}"] for task in classes},
+                targets={task: tensors[f"targets/{task}"] for task in classes},
+                seeds=int(described["seeds"]),
+            )
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise StorageError(f"{name} is damaged: {error}; compare other runs, or train that one again") from None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much greater a metric is for the second of two models, or of two means over as many seeds.
+
+    Attributes:
+        value: second minus first.
+        low, high: the 95 % interval, a bootstrap that draws the same rows for both, and seeds with them where there
+            are several; see ``interval``. Both are equal where no row makes a difference.
+        p: of McNemar's exact test (McNemar 1947), the chance of so uneven a count of rows that only one of
+            the two gets right, if both were equally good; None for several seeds, and for a metric that does not score
+            each row as right or wrong.
+        seeds: how many models stand behind each side.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float | None
+    seeds: int = 1
+
+
+def difference(
+    first: tuple[Metric, Sequence[Float[Tensor, "N _C"]]],
+    second: tuple[Metric, Sequence[Float[Tensor, "N _D"]]],
+    targets: Shaped[Tensor, " N"],
+    *,
+    seed: int = 0,
+) -> Difference:
+    """Compare two models on the same rows, each by its own head's metric of the same name.
+
+    Args:
+        first, second: the metric, and the outputs of each seed's model; as many seeds on both sides.
+        targets: of the rows.
+        seed: of the bootstrap.
+    """
+    rows, seeds = len(targets), len(first[1])
+    resamples = draw_rows(rows, seed=seed)
+    observed, columns, scores = [], [], []
+    for one, other in zip(first[1], second[1], strict=True):
+        scores = [first[0].compute(one, targets), second[0].compute(other, targets)]
+        observed.append(float(scores[1].mean() - scores[0].mean()))
+        if scores[0].ndim == scores[1].ndim == 1:
+            columns.append((scores[1] - scores[0])[resamples].mean(dim=1).double())
+        else:
+            pairs = ((_on(first[0], one, targets, drawn), _on(second[0], other, targets, drawn)) for drawn in resamples)
+            columns.append(torch.tensor([after - before for before, after in pairs], dtype=torch.float64))
+    at = torch.tensor(observed, dtype=torch.float64)
+    low, high = interval(torch.stack(columns, dim=1), at, rows, seed=seed)
+    p = _mcnemar(*scores) if seeds == 1 else None
+    return Difference(float(at.mean()), low, high, p, seeds)
+
+
+def metrics_of(head: HeadConfig, outputs: SplitOutputs, task: str) -> dict[str, Metric]:
+    """Return what the head of a task measures, by name."""
+    return {metric.name: metric for metric in head.build(outputs.width, outputs.classes[task]).metrics}
+
+
+def stack_seeds(outputs: Sequence[SplitOutputs]) -> SplitOutputs:
+    """Put the outputs of models that were trained with several seeds, for the same rows, into one."""
+    first = outputs[0]
+    stacked = {task: torch.cat([one.outputs[task] for one in outputs], dim=1) for task in first.outputs}
+    return replace(first, outputs=stacked, seeds=len(outputs))
+
+
+def digest_of_texts(texts: Sequence[str]) -> str:
+    """sha256 of texts in their order, in hexadecimal."""
+    digest = hashlib.sha256()
+    for text in texts:
+        content = text.encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
+
+
+def _on(metric: Metric, outputs: Tensor, targets: Tensor, rows: Tensor) -> float:
+    return float(metric.compute(outputs[rows], targets[rows]).mean())
+
+
+def _mcnemar(first: Tensor, second: Tensor) -> float | None:
+    """The p of McNemar's exact test for scores (N,) of 0 and 1; None for others."""
+    if not (is_zero_or_one(first) and is_zero_or_one(second)):
+        return None
+    won, lost = int((second > first).sum()), int((first > second).sum())
+    if won + lost == 0:
+        return 1.0
+    from scipy.stats import binomtest  # takes a second to import
+
+    return float(binomtest(won, won + lost, 0.5).pvalue)
+
+
+def why_not_comparable(first: SplitOutputs, second: SplitOutputs) -> str:
+    """Say why two models cannot be compared row by row; nothing where they can."""
+    if first.split != second.split:
+        return f"one was evaluated on {first.split} rows, the other on {second.split} rows"
+    if first.seeds != second.seeds:
+        return f"one is the mean over {first.seeds} seeds, the other over {second.seeds}"
+    if first.texts != second.texts:
+        return f"their {first.split} rows differ"
+    common = first.classes.keys() & second.classes.keys()
+    if not common:
+        return f"they have no task in common: {', '.join(first.classes)} and {', '.join(second.classes)}"
+    for task in sorted(common):
+        if first.classes[task] != second.classes[task] or not torch.equal(first.targets[task], second.targets[task]):
+            return f"the labels of task {task} differ"
+    return ""
+
+
+def differing(settings: Sequence[Mapping[str, str]]) -> dict[str, list[str | None]]:
+    """Return what differs between several mappings, by key; None where one lacks it."""
+    names = dict.fromkeys(name for one in settings for name in one)
+    table = {name: [one.get(name) for one in settings] for name in names}
+    return {name: values for name, values in table.items() if len(set(values)) > 1}

@@ -1,0 +1,111 @@
+"""Measure a model on rows: each task's loss and metrics, with intervals."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from topwork.engine.encoding.examples import Examples
+from topwork.engine.evaluation.bootstrap import draw_rows, interval
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.interfaces.head import Head, Metric
+
+#: Rows per batch where nothing is trained.
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric on N rows with its 95 % interval.
+
+    The interval is Wilson's for proportions of one model (Wilson 1927), else a bootstrap over rows. Of one model it
+    says what another sample of rows would give, not what another seed would; of several, trained with as many seeds,
+    it says both. Where all resamples agree, the rows say nothing about it, and both ends are NaN.
+
+    Attributes:
+        value: the metric; of several seeds their mean.
+        low, high: the ends of the interval.
+        rows: N.
+        seeds: how many models stand behind it, trained with as many seeds.
+    """
+
+    value: float
+    low: float
+    high: float
+    rows: int
+    seeds: int = 1
+
+
+@torch.no_grad()
+def outputs_of(model: MultiTaskModel, examples: Examples, *, device: torch.device) -> dict[str, Float[Tensor, "N _C"]]:
+    """Return each task's outputs (N, C), on the CPU, with the model in eval mode."""
+    model.eval()
+    batches: dict[str, list[Tensor]] = {task: [] for task in model.tasks}
+    for rows in torch.arange(examples.count).split(EVALUATION_BATCH):
+        hidden, mask = examples.activations.batch(rows)
+        for task, outputs in model(hidden.to(device), mask.to(device)).items():
+            batches[task].append(outputs.float().cpu())
+    return {task: torch.cat(outputs) for task, outputs in batches.items()}
+
+
+def measure(
+    tasks: Mapping[str, Head],
+    outputs: Mapping[str, Float[Tensor, "N _C"]],
+    targets: Mapping[str, Shaped[Tensor, " N"]],
+) -> dict[str, float]:
+    """Return ``<task>/loss`` and ``<task>/<metric>`` for every task."""
+    figures = {}
+    for task, head in tasks.items():
+        figures[f"{task}/loss"] = float(head.loss(outputs[task], targets[task]))
+        for metric in head.metrics:
+            figures[f"{task}/{metric.name}"] = float(metric.compute(outputs[task], targets[task]).mean())
+    return figures
+
+
+def estimate(
+    metric: Metric, outputs: Sequence[Float[Tensor, "N C"]], targets: Shaped[Tensor, " N"], *, seed: int = 0
+) -> Estimate:
+    """Measure ``metric`` and give its 95 % interval.
+
+    Args:
+        outputs: of each seed's model on the same rows; one where there is one model.
+        targets: of the rows.
+        seed: of the bootstrap.
+    """
+    rows, seeds = len(targets), len(outputs)
+    scores = [metric.compute(one, targets) for one in outputs]
+    if seeds == 1 and is_zero_or_one(scores[0]):
+        from scipy.stats import binomtest  # takes a second to import
+
+        wilson = binomtest(int(scores[0].sum()), rows).proportion_ci(0.95, method="wilson")
+        return Estimate(float(scores[0].mean()), float(wilson.low), float(wilson.high), rows)
+    observed = torch.tensor([float(one.mean()) for one in scores], dtype=torch.float64)
+    resampled = [
+        [float(metric.compute(one[drawn], targets[drawn]).mean()) for one in outputs]
+        for drawn in draw_rows(rows, seed=seed)
+    ]
+    low, high = interval(torch.tensor(resampled, dtype=torch.float64), observed, rows, seed=seed)
+    if low == high:
+        low = high = math.nan
+    return Estimate(float(observed.mean()), low, high, rows, seeds)
+
+
+def estimates(
+    tasks: Mapping[str, Head],
+    outputs: Mapping[str, Float[Tensor, "N _C"]],
+    targets: Mapping[str, Shaped[Tensor, " N"]],
+) -> dict[str, Estimate]:
+    """Return ``<task>/<metric>`` with intervals for every task of one model."""
+    return {
+        f"{task}/{metric.name}": estimate(metric, [outputs[task]], targets[task])
+        for task, head in tasks.items()
+        for metric in head.metrics
+    }
+
+
+def is_zero_or_one(scores: Tensor) -> bool:
+    """Whether a metric gave a score for each row (N,), each 0 or 1."""
+    return scores.ndim == 1 and bool(((scores == 0) | (scores == 1)).all())

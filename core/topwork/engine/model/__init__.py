@@ -1,0 +1,1 @@
+"""Comes in: plugin settings and label spaces. Goes out: a model divided at its cut, and the plan of what trains."""

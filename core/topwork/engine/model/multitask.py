@@ -1,0 +1,166 @@
+"""One backbone, one pooling, and a head per task, run in two parts: left and right of the cut."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+
+from topwork.building_blocks import rowwise
+from topwork.errors import PluginError
+from topwork.interfaces.backbone import Backbone, Stage
+from topwork.interfaces.head import Head
+from topwork.interfaces.pooling import Pooling
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The boundary before the first stage that trains.
+
+    Attributes:
+        stage: how many stages are left of it, in the prefix.
+        keeps: what the prefix gives for a text: its ``token ids`` where the prefix is empty, the hidden
+            state of its ``first token``, those of all ``tokens``, or its ``pooled`` vector.
+    """
+
+    stage: int
+    keeps: Literal["token ids", "first token", "tokens", "pooled"]
+
+
+class HeadModules(nn.ModuleDict):
+    """The heads' modules by task name."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        # ModuleDict refuses names that are also attributes of a module, but `type` is a fine name for a task.
+        self._modules.update(modules)
+
+
+class MultiTaskModel(nn.Module):
+    """A shared encoder with a head per task.
+
+    ``prefix`` runs what is left of the cut: frozen, in eval mode, without gradient. Calling the model runs
+    what is right of it.
+    """
+
+    def __init__(self, backbone: Backbone, pooling: Pooling, tasks: Mapping[str, Head]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.heads = HeadModules({name: head.module for name, head in tasks.items()})
+        self.tasks = dict(tasks)
+        self.cut = Cut(0, "token ids")
+
+    def set_trainable(self, names: Collection[str]) -> None:
+        """Let the backbone parameters in ``names`` train, freeze the others, and move the cut.
+
+        Raises:
+            PluginError: a name is not that of a backbone parameter.
+        """
+        parameters = {f"backbone.{name}": parameter for name, parameter in self.backbone.named_parameters()}
+        unknown = sorted(set(names) - parameters.keys())
+        if unknown:
+            raise PluginError(f"a freeze strategy must name backbone parameters, but named {', '.join(unknown[:3])}")
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in names)
+        self.cut = find_cut(self)
+
+    def train(self, mode: bool = True) -> "MultiTaskModel":
+        """Set train mode right of the cut only: whoever calls this, the prefix stays in eval mode."""
+        super().train(mode)
+        for stage in self.backbone.stages()[: self.cut.stage]:
+            for module in stage.modules:
+                module.eval()
+        if self.cut.keeps == "pooled":
+            self.pooling.eval()
+        return self
+
+    @torch.no_grad()
+    def prefix(self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Shaped[Tensor, "B kept *columns"]:
+        """Turn token ids (B, T) with mask (B, T) into what the cut keeps: (B, T), (B, 1, D), (B, T, D) or (B, 1, W).
+
+        Where the first token is all that is needed, the last stage that mixes tokens computes no other, and
+        the stages behind it see no other.
+        """
+        hidden = token_ids
+        for number, stage in enumerate(self.backbone.stages()[: self.cut.stage]):
+            if self.first_token_stage is None or number < self.first_token_stage:
+                hidden = stage.run(hidden, mask)
+            elif number == self.first_token_stage:
+                hidden = (stage.run_first_token or stage.run)(hidden, mask)[:, :1]
+                mask = mask[:, :1]
+            else:
+                hidden = rowwise(partial(_run_on_one_token, stage), hidden)
+        if self.cut.keeps == "pooled":
+            pooled: Tensor = self.pooling(hidden, mask)
+            return pooled[:, None]
+        return hidden
+
+    @property
+    def first_token_stage(self) -> int | None:
+        """The number of the stage in the prefix that computes the first token alone; None where all are needed."""
+        first_token_only = self.cut.keeps == "first token" or (
+            self.cut.keeps == "pooled" and self.pooling.reads_first_token_only
+        )
+        if not first_token_only:
+            return None
+        stages = self.backbone.stages()[: self.cut.stage]
+        return max((number for number, stage in enumerate(stages) if stage.mixes_tokens), default=0)
+
+    def pool(self, hidden: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]) -> Float[Tensor, "B W"]:
+        """Turn what the cut keeps, with its mask (B, T) or (B, 1), into pooled vectors (B, W)."""
+        if self.cut.keeps == "pooled":
+            return hidden[:, 0]
+        pooled: Tensor = self.pooling(self._run_suffix(hidden, mask), mask)
+        return pooled
+
+    def _run_suffix(
+        self, hidden: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]
+    ) -> Float[Tensor, "B kept columns"]:
+        """Run the stages right of the cut; where none mixes tokens, on the real tokens alone, without padding."""
+        stages = self.backbone.stages()[self.cut.stage :]
+        packable = self.cut.stage > 0 and not any(stage.mixes_tokens for stage in stages) and not mask.all()
+        if packable:
+            padded, packed = hidden, hidden[mask][None]  # (B, T, D), (1, real tokens, D)
+            for stage in stages:
+                packed = stage.run(packed, mask[mask][None])
+            return torch.zeros_like(padded).masked_scatter(mask[:, :, None], packed)
+        for stage in stages:
+            hidden = stage.run(hidden, mask)
+        return hidden
+
+    def forward(
+        self, hidden: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]
+    ) -> dict[str, Float[Tensor, "B _C"]]:
+        """Turn what the cut keeps into the outputs (B, C) of each task."""
+        pooled = self.pool(hidden, mask)
+        return {name: module(pooled) for name, module in self.heads.items()}
+
+
+def find_cut(model: MultiTaskModel) -> Cut:
+    """Find the first stage that trains and what must be kept before it."""
+    stages = model.backbone.stages()
+    first = next((number for number, stage in enumerate(stages) if _trains(*stage.modules)), len(stages))
+    if first == 0:
+        return Cut(0, "token ids")
+    if first == len(stages) and not _trains(model.pooling):
+        return Cut(first, "pooled")
+    one_token = model.pooling.reads_first_token_only and not any(stage.mixes_tokens for stage in stages[first:])
+    return Cut(first, "first token" if one_token else "tokens")
+
+
+def tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return every parameter and buffer with its name: all that a module's result can depend on."""
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _run_on_one_token(stage: Stage, hidden: Float[Tensor, "B 1 D"]) -> Float[Tensor, "B 1 D"]:
+    """Run a stage on the hidden states (B, 1, D) of one token of each text."""
+    return stage.run(hidden, torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device))
+
+
+def _trains(*modules: nn.Module) -> bool:
+    return any(parameter.requires_grad for module in modules for parameter in module.parameters())

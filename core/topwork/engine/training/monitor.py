@@ -1,0 +1,92 @@
+"""Early stopping: which epoch is the best, and when to stop waiting for a better one."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.observer import Epoch
+from topwork.errors import ConfigurationError
+from topwork.experiment.objective import greater_is_better, parse_objective
+from topwork.experiment.schema import SplitName
+from topwork.interfaces.head import Head
+
+
+def metric_directions(tasks: Mapping[str, Head], splits: Collection[SplitName]) -> dict[str, bool]:
+    """Every metric that an epoch gives, and whether greater is better."""
+    losses = ["loss", *(f"{task}/loss" for task in tasks)]
+    directions = {f"training/{name}": False for name in losses}
+    if "validation" in splits:
+        directions |= {f"validation/{name}": False for name in losses}
+        for task, head in tasks.items():
+            directions |= {f"validation/{task}/{metric.name}": metric.greater_is_better for metric in head.metrics}
+    return directions
+
+
+def check_monitor(monitor: str, tasks: Mapping[str, Head], splits: Collection[SplitName]) -> None:
+    """Check that the monitored metrics will exist and that it is known which way is better.
+
+    Raises:
+        ConfigurationError: one will not, and names those that will; or some should rise and others fall.
+    """
+    objective = parse_objective(monitor)
+    try:
+        greater_is_better(objective, metric_directions(tasks, splits))
+    except ValueError as error:
+        message = str(error)
+        if "validation" not in splits and any(name.startswith("validation/") for name in objective.metrics()):
+            message += "; there are no validation rows: set split.validation or a validation file"
+        raise ConfigurationError(message) from None
+
+
+class Monitor:
+    """Watches an objective and keeps what training changes as it was after the best epoch.
+
+    Args:
+        trained: the names of the parameters that train in some phase.
+        monitor: the objective.
+        directions: every metric that an epoch gives, and whether greater is better.
+        patience: epochs without a better one after which to stop; None for never, and then the last counts as the best.
+    """
+
+    def __init__(
+        self, trained: Collection[str], monitor: str, directions: Mapping[str, bool], patience: int | None
+    ) -> None:
+        self.trained = trained
+        self.objective = parse_objective(monitor)
+        self.patience = patience
+        self.sign = 1 if greater_is_better(self.objective, directions) else -1
+        self.best_epoch = 0
+        self.best_score = -math.inf
+        self.best_state: dict[str, Tensor] = {}
+
+    def update(self, epoch: Epoch, model: MultiTaskModel) -> None:
+        """Keep an epoch if it is the best so far; without patience the last one counts as that."""
+        value = self.objective.evaluate(epoch.metrics)
+        score = -math.inf if math.isnan(value) else self.sign * value
+        if score > self.best_score or not self.best_epoch or self.patience is None:
+            self.best_epoch, self.best_score = epoch.number, score
+            if not self.best_state:
+                self.best_state = {name: torch.empty_like(tensor) for name, tensor in self._changing(model)}
+            for name, tensor in self._changing(model):
+                self.best_state[name].copy_(tensor)
+
+    def should_stop(self, epoch: int) -> bool:
+        """Whether the metric has not improved for as many epochs as patience allows."""
+        return self.patience is not None and epoch - self.best_epoch >= self.patience
+
+    @torch.no_grad()
+    def restore(self, model: MultiTaskModel) -> None:
+        """Put the weights and buffers of the best epoch back, if there was one."""
+        if self.best_state:
+            for name, tensor in self._changing(model):
+                tensor.copy_(self.best_state[name])
+
+    def _changing(self, model: MultiTaskModel) -> Iterator[tuple[str, Tensor]]:
+        """Yield what training changes in any phase: weights, and buffers such as a norm's running mean."""
+        for name, parameter in model.named_parameters():
+            if name in self.trained:
+                yield name, parameter.detach()
+        yield from model.named_buffers()

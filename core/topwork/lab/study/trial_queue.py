@@ -1,0 +1,269 @@
+"""The queue of a study's trials, in Optuna's storage: who trains what, what came of it, and what is left to do.
+
+Interrupted trials are queued again, so however often processes are killed, a study ends with as many finished trials
+as were asked for, none of them trained to its end twice.
+"""
+
+import json
+import secrets
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+
+from topwork.engine.evaluation.comparison import differing
+from topwork.engine.model.seeding import derive_seed
+from topwork.errors import ConfigurationError
+from topwork.experiment.search import SearchedSetting
+from topwork.experiment.study import Study
+from topwork.lab.processes import is_dead_here, this_process
+from topwork.lab.study.samplers import make_pruner, make_sampler
+from topwork.lab.study.search_space import count_trials, suggest
+from topwork.lab.study.storage import locked, redacted
+from topwork.lab.study.trial_states import (
+    CRASHES,
+    ID,
+    IDENTITY,
+    INTERRUPTED,
+    PROCESS,
+    REASON,
+    RETRY_OF,
+    STATES,
+    end_time,
+    finished_trials,
+    is_finished,
+    is_interrupted,
+    trailing_failures,
+)
+
+#: How often a trial is queued again after its process died, before it counts as failed.
+MAX_CRASHES = 3
+
+#: After so many failures in a row a study ends.
+MAX_FAILURES = 5
+
+
+class TrialQueue:
+    """A study's trials, shared with every process that works on it.
+
+    Attributes:
+        study: Optuna's.
+        since: seconds since 1970; only failures after it count as failures in a row.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: RDBStorage,
+        settings: Study,
+        search: Sequence[SearchedSetting],
+        *,
+        epochs: int,
+    ) -> None:
+        self.study = study
+        self.storage = storage
+        self.settings = settings
+        self.search = search
+        self.since = time.time()
+        self.study.pruner = make_pruner(settings, epochs)
+
+    def ask(self, *, deadline: float | None = None) -> optuna.Trial | None:
+        """Begin a trial; None where no more are wanted, or not now. After the deadline there is one at most in all."""
+        with locked(self.storage):
+            self.reap_stale()
+            trials = self.trials()
+            taken = len(finished_trials(trials)) + sum(trial.state == TrialState.RUNNING for trial in trials)
+            late = deadline is not None and time.time() > deadline
+            if (late and taken) or taken >= self.n_trials or self.consecutive_failures(trials) >= MAX_FAILURES:
+                return None
+            self._seed_sampler(len(trials))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Heartbeat of storage")  # they are recorded by the worker
+                trial = self.study.ask()
+            self.record_heartbeat(trial.number)
+            for searched in self.search:
+                suggest(trial, searched)
+            trial.set_user_attr(PROCESS, this_process())  # last, so that a trial with a process has all its values
+        if trial.user_attrs.get(CRASHES, 0) >= MAX_CRASHES:
+            self.fail(trial, f"its process died {MAX_CRASHES} times, perhaps for want of memory")
+            return self.ask(deadline=deadline)
+        return trial
+
+    def complete(self, trial: optuna.Trial, values: Sequence[float]) -> None:
+        """Record a trial's values."""
+        self.study.tell(trial, list(values), skip_if_finished=True)
+
+    def prune(self, trial: optuna.Trial) -> None:
+        """Record that a trial was ended early."""
+        self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+
+    def fail(self, trial: optuna.Trial, reason: str) -> None:
+        """Record that a trial failed, and why."""
+        trial.set_user_attr(REASON, reason)
+        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+    def mark_interrupted(self, trial: optuna.Trial) -> None:
+        """Record that a trial was asked to stop, so that it is queued again."""
+        trial.set_user_attr(INTERRUPTED, "interrupted")
+        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+    def record_heartbeat(self, number: int) -> None:
+        """Let other machines know that a trial is being trained."""
+        self.storage.record_heartbeat(self._trial_id(number))
+
+    def requeue_failed(self) -> None:
+        """Queue trials again whose failures ended the study: whoever goes on has changed something.
+
+        That is five in a row, or all trials of a smaller study.
+        """
+        with locked(self.storage):
+            finished = self.finished()
+            failed = trailing_failures(finished)
+            if len(failed) < MAX_FAILURES and not len(failed) == len(finished) >= self.n_trials:
+                return
+            for trial in failed:
+                self.study.enqueue_trial(dict(trial.params), user_attrs={RETRY_OF: trial.number})
+
+    def reap_stale(self) -> None:
+        """Fail the trials of dead processes, and queue again all that were interrupted.
+
+        Call it while the storage is locked. Whoever is killed in here leaves nothing that the next call would not
+        repair.
+        """
+        for trial in self.trials():
+            owner = trial.user_attrs.get(PROCESS)
+            if trial.state == TrialState.RUNNING and (owner is None or is_dead_here(owner)):
+                if owner is None:  # whoever asked for it died; an exhaustive search cannot do with half a trial
+                    self._complete_values(trial.number)
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            fail_stale_trials(self.study)
+        trials = self.trials()
+        names = {searched.name for searched in self.search}
+        queued_again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+        for trial in trials:
+            values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            if is_interrupted(trial) and trial.number not in queued_again and values.keys() == names:
+                crashes = trial.user_attrs.get(CRASHES, 0) + (INTERRUPTED not in trial.user_attrs)
+                self.study.enqueue_trial(values, user_attrs={RETRY_OF: trial.number, CRASHES: crashes})
+
+    @property
+    def id(self) -> str:
+        """What tells this study from others of its name in other databases."""
+        return str(self.study.user_attrs[ID])
+
+    @property
+    def n_trials(self) -> int:
+        """How many trials count at the end."""
+        return count_trials(self.settings, self.search)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, the interrupted and the waiting ones too."""
+        return self.study.get_trials(deepcopy=False)
+
+    def finished(self) -> list[FrozenTrial]:
+        """The trials that count."""
+        return finished_trials(self.trials())
+
+    def running(self) -> list[FrozenTrial]:
+        """The trials that are being trained."""
+        return [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+
+    def states(self) -> dict[int, str]:
+        """The state of every trial that was begun: complete, pruned, failed, lost (interrupted) or running."""
+        states: dict[int, str] = {}
+        for trial in self.trials():
+            if is_finished(trial):
+                states[trial.number] = STATES[trial.state]
+            elif trial.state != TrialState.WAITING:
+                states[trial.number] = "lost" if is_interrupted(trial) else "running"
+        return states
+
+    def consecutive_failures(self, trials: Sequence[FrozenTrial]) -> int:
+        """How many of the trials that finished last failed, since this began."""
+        return len(trailing_failures([trial for trial in finished_trials(trials) if end_time(trial) >= self.since]))
+
+    def _complete_values(self, number: int) -> None:
+        """Choose the values that a running trial has not got yet."""
+        self._seed_sampler(number)
+        trial = optuna.Trial(self.study, self._trial_id(number))
+        for searched in self.search:
+            suggest(trial, searched)
+
+    def _seed_sampler(self, count: int) -> None:
+        """Seed by how far the study is: whoever asks, and after whatever interruption, nothing repeats."""
+        self.study.sampler = make_sampler(self.settings, derive_seed(0, self.study.study_name, str(count)))
+
+    def _trial_id(self, number: int) -> int:
+        study_id = self.storage.get_study_id_from_name(self.study.study_name)
+        return self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
+def open_trial_queue(
+    storage: RDBStorage,
+    name: str,
+    settings: Study,
+    search: Sequence[SearchedSetting],
+    *,
+    identity: Mapping[str, str],
+    maximize: Sequence[bool],
+    epochs: int,
+) -> TrialQueue:
+    """Begin a study, or go on with one.
+
+    Args:
+        identity: what must not change while a study goes on, in words.
+        maximize: for each objective, whether greater is better.
+        epochs: of a trial, all seeds together.
+
+    Raises:
+        ConfigurationError: it was begun with another experiment, search or objective; says what differs.
+    """
+    directions: list[Literal["maximize", "minimize"]] = ["maximize" if up else "minimize" for up in maximize]
+    pairs = zip(settings.objectives, directions, strict=True)
+    identity = {**identity, **{f"direction of {text}": direction for text, direction in pairs}}
+    with locked(storage):
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            study = optuna.create_study(study_name=name, storage=storage, directions=directions)
+        trials = study.get_trials(deepcopy=False)
+        if IDENTITY not in study.user_attrs and not trials:
+            study.set_user_attr(ID, secrets.token_hex(8))
+            study.set_user_attr(IDENTITY, json.dumps(identity))
+        _check_identity(study, identity, redacted(storage.url))
+        if not trials:
+            study.enqueue_trial({searched.name: searched.baseline for searched in search})
+    return TrialQueue(study, storage, settings, search, epochs=epochs)
+
+
+def join_trial_queue(
+    storage: RDBStorage, name: str, settings: Study, search: Sequence[SearchedSetting], *, epochs: int
+) -> TrialQueue:
+    """Join a study that another process has opened."""
+    study = optuna.load_study(study_name=name, storage=storage)
+    return TrialQueue(study, storage, settings, search, epochs=epochs)
+
+
+def _check_identity(study: optuna.Study, identity: Mapping[str, str], where: str) -> None:
+    """Check that a study that goes on is the one that was begun.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    name = study.study_name
+    if IDENTITY not in study.user_attrs:
+        raise ConfigurationError(f"{where} has a study {name!r} that topwork did not begin; set another study.name")
+    changes = differing([json.loads(study.user_attrs[IDENTITY]), identity])
+    if changes:
+        lines = [
+            f"{what}: {before or 'nothing'} then, {now or 'nothing'} now" for what, (before, now) in changes.items()
+        ]
+        message = "\n".join([f"study {name!r} in {where} was begun with other settings:", *lines])
+        raise ConfigurationError(f"{message}\nset another study.name to begin anew, or change these back to go on")

@@ -1,0 +1,165 @@
+"""What a backbone must keep to."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from topwork.engine.encoding.corpus import tokenize
+from topwork.engine.encoding.encoder import encode
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.plugin_checks import check_stages
+from topwork.interfaces.backbone import Backbone, BackboneConfig, Stage
+from topwork.testing.plugin import PluginContract, check_gradients
+from topwork.testing.tiny import FirstToken
+
+
+class BackboneContract(PluginContract):
+    """A backbone is its stages.
+
+    Attributes:
+        config: the backbone under test.
+        texts: a shorter and a longer one, neither so long that it is truncated.
+    """
+
+    config: ClassVar[BackboneConfig]
+    texts: ClassVar[list[str]] = ["a short text", "another text that is longer"]
+
+    def test_every_parameter_belongs_to_exactly_one_stage(self) -> None:
+        check_stages(self.config.build(), self.config.kind)
+
+    def test_stages_have_names_of_their_own(self) -> None:
+        names = [stage.name for stage in self.config.build().stages()]
+        assert sorted(set(names)) == sorted(names)
+
+    def test_layers_are_counted_from_0(self) -> None:
+        layers = [stage.layer for stage in self.config.build().stages() if stage.layer is not None]
+        assert layers == sorted(layers)
+        assert set(layers) == set(range(len(set(layers))))
+
+    def test_weights_are_float32(self) -> None:
+        assert {parameter.dtype for parameter in self.config.build().parameters()} == {torch.float32}
+
+    def test_texts_have_the_same_tokens_alone_and_among_others(self) -> None:
+        tokenizer = self.config.build().tokenizer
+        together = [encoding.ids for encoding in tokenizer.encode_batch(self.texts)]
+        assert together == [tokenizer.encode(text).ids for text in self.texts]
+
+    def test_hidden_states_are_as_wide_as_it_says(self) -> None:
+        backbone = self.config.build().eval()
+        ids, mask = self._read(backbone)
+        assert backbone(ids, mask).shape == (*ids.shape, backbone.width)
+
+    def test_the_forward_pass_is_the_fold_of_its_stages(self) -> None:
+        backbone = self.config.build().eval()
+        ids, mask = self._read(backbone)
+        assert torch.equal(backbone(ids, mask), Backbone.forward(backbone, ids, mask))
+
+    def test_eval_mode_is_deterministic(self) -> None:
+        backbone = self.config.build().eval()
+        ids, mask = self._read(backbone)
+        assert torch.equal(backbone(ids, mask), backbone(ids, mask))
+
+    def test_gradients_reach_all_parameters(self) -> None:
+        backbone = self.config.build()
+        check_gradients(backbone, backbone(*self._read(backbone)))
+
+    def test_padding_changes_next_to_nothing(self) -> None:
+        backbone = self.config.build().eval()
+        ids, mask = self._read(backbone)
+        short = int(mask[0].sum())
+        alone = backbone(ids[:1, :short], mask[:1, :short])
+        torch.testing.assert_close(backbone(ids, mask)[:1, :short], alone, atol=1e-4, rtol=1e-4)
+
+    @torch.no_grad()
+    def test_stages_mix_tokens_only_where_they_say_so(self) -> None:
+        backbone = self.config.build().eval()
+        ids, mask = self._read(backbone)
+        hidden, mask = ids[1:], mask[1:]
+        for number, stage in enumerate(backbone.stages()):
+            # The first stage sees positions, and need not say so.
+            mixes = _lets_tokens_see_others(stage, hidden, mask) or (
+                number > 0 and _sees_positions(stage, hidden, mask)
+            )
+            assert mixes == stage.mixes_tokens, stage.name
+            hidden = stage.run(hidden, mask)
+
+    @torch.no_grad()
+    def test_the_first_token_alone_is_what_it_is_among_the_others(self) -> None:
+        backbone = self.config.build().eval()
+        ids, mask = self._read(backbone)
+        hidden = ids
+        for number, stage in enumerate(backbone.stages()):
+            after = stage.run(hidden, mask)
+            if stage.run_first_token is not None:
+                alone = stage.run_first_token(hidden, mask)
+                torch.testing.assert_close(alone, after[:, :1], atol=1e-4, rtol=1e-4, msg=stage.name)
+            elif number > 0 and not stage.mixes_tokens:
+                alone = stage.run(hidden[:, :1], mask[:, :1])
+                torch.testing.assert_close(alone, after[:, :1], atol=1e-4, rtol=1e-4, msg=stage.name)
+            hidden = after
+
+    @torch.no_grad()
+    def test_a_text_gives_the_same_bits_whatever_it_is_encoded_with(self) -> None:
+        backbone = self.config.build()
+        last = {id(p) for module in backbone.stages()[-1].modules for p in module.parameters()}
+        unfrozen = [f"backbone.{name}" for name, p in backbone.named_parameters() if id(p) in last]
+        token_ids, _ = tokenize(backbone.tokenizer, self.texts * 40)
+        for first_only, trains in ((True, []), (False, []), (True, unfrozen), (False, unfrozen)):
+            model = MultiTaskModel(backbone, FirstToken(backbone.width, reads_first_token_only=first_only), {})
+            model.set_trainable(trains)
+            together = encode(model, token_ids, device=torch.device("cpu"))
+            for number in range(len(self.texts)):
+                alone = encode(model, token_ids.take(torch.tensor([number])), device=torch.device("cpu"))
+                assert torch.equal(alone.values, together.take(torch.tensor([number])).values)
+
+    def test_its_architecture_is_written_as_json(self) -> None:
+        architecture = dict(self.config.build().architecture())
+        assert json.loads(json.dumps(architecture)) == architecture
+
+    def test_it_is_restored_without_its_original_weights(self) -> None:
+        backbone = self.config.build().eval()
+        with tempfile.TemporaryDirectory() as folder:
+            backbone.save(Path(folder))
+            restored = self.config.restore(Path(folder)).eval()
+        restored.load_state_dict(backbone.state_dict())
+        ids, mask = self._read(backbone)
+        assert torch.equal(restored(ids, mask), backbone(ids, mask))
+        assert restored.architecture() == backbone.architecture()
+        for text in (*self.texts, "a text that is too long " * 1000):
+            assert restored.tokenizer.encode(text).ids == backbone.tokenizer.encode(text).ids
+
+    def _read(self, backbone: Backbone) -> tuple[Tensor, Tensor]:
+        """Token ids (B, T) and mask (B, T) of the texts, the shorter first and padded with its last token."""
+        encoded = sorted((backbone.tokenizer.encode(text).ids for text in self.texts), key=len)
+        longest = len(encoded[-1])
+        assert len(encoded[0]) < longest, "set `texts` to a shorter and a longer one"
+        ids = torch.tensor([sequence + sequence[-1:] * (longest - len(sequence)) for sequence in encoded])
+        mask = torch.tensor([[position < len(sequence) for position in range(longest)] for sequence in encoded])
+        return ids, mask
+
+
+def _lets_tokens_see_others(stage: Stage, hidden: Tensor, mask: Tensor) -> bool:
+    """Whether another first, middle or last token changes the result of the others."""
+    length = hidden.shape[1]
+    before = stage.run(hidden, mask)
+    for position in (0, length // 2, length - 1):
+        changed = hidden.clone()
+        changed[:, position] = hidden[:, 0 if position else -1]
+        others = torch.arange(length) != position
+        if _differ(stage.run(changed, mask)[:, others], before[:, others]):
+            return True
+    return False
+
+
+def _sees_positions(stage: Stage, hidden: Tensor, mask: Tensor) -> bool:
+    """Whether tokens in another order have other results."""
+    order = torch.arange(hidden.shape[1]).roll(1)
+    return _differ(stage.run(hidden[:, order], mask[:, order]), stage.run(hidden, mask)[:, order])
+
+
+def _differ(some: Tensor, others: Tensor) -> bool:
+    return bool((some - others).abs().max() > 1e-5 * max(1.0, float(others.abs().max())))

@@ -1,0 +1,47 @@
+"""What a freeze strategy must keep to."""
+
+from typing import ClassVar
+
+from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
+from topwork.testing.plugin import PluginContract
+from topwork.testing.tiny import snapshot, tiny_model
+
+#: The first epochs, in which most happens, and some far later.
+EPOCHS = (1, 2, 3, 10, 100)
+
+
+class FreezeStrategyContract(PluginContract):
+    """A freeze strategy names parameters and touches none.
+
+    Attributes:
+        config: a strategy that fits ``tiny_model()``, whose layers are ``layer.0`` and ``layer.1``.
+    """
+
+    config: ClassVar[FreezeStrategyConfig]
+
+    def test_it_names_parameters_of_the_backbone_in_every_epoch(self) -> None:
+        model = tiny_model()
+        names = {f"backbone.{name}" for name, _ in model.backbone.named_parameters()}
+        for epoch in EPOCHS:
+            assert set(self.config.trainable(model, epoch)) <= names, f"epoch {epoch}"
+
+    def test_the_answer_does_not_depend_on_what_was_asked_before(self) -> None:
+        model = tiny_model()
+        answers = {epoch: set(self.config.trainable(model, epoch)) for epoch in EPOCHS}
+        again = {epoch: set(self.config.trainable(tiny_model(), epoch)) for epoch in reversed(EPOCHS)}
+        assert again == answers
+
+    def test_the_answer_does_not_depend_on_what_trains_now(self) -> None:
+        model = tiny_model()
+        answers = []
+        for trains in ([], [f"backbone.{name}" for name, _ in model.backbone.named_parameters()]):
+            model.set_trainable(trains)
+            answers.append([set(self.config.trainable(model, epoch)) for epoch in EPOCHS])
+        assert answers[0] == answers[1]
+
+    def test_it_touches_nothing(self) -> None:
+        model = tiny_model()
+        before = snapshot(model)
+        for epoch in EPOCHS:
+            self.config.trainable(model, epoch)
+        assert snapshot(model) == before

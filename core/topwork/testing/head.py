@@ -1,0 +1,184 @@
+"""What a head must keep to."""
+
+import io
+from typing import ClassVar
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from topwork.engine.model.plugin_checks import check_head
+from topwork.interfaces.head import Classes, Head, HeadConfig
+from topwork.testing.plugin import (
+    WIDTH,
+    PluginContract,
+    check_gradients,
+    check_initial_weights,
+    check_restored,
+    gradient_of,
+)
+
+
+class HeadContract(PluginContract):
+    """A head learns, decodes, and measures.
+
+    Attributes:
+        config: the head under test.
+        labels: classes that suit it.
+    """
+
+    config: ClassVar[HeadConfig]
+    labels: ClassVar[Classes] = Classes(("no", "yes"))
+
+    def test_outputs_loss_decoding_and_names_are_as_the_interface_says(self) -> None:
+        check_head(self._build(), WIDTH, self.labels)
+
+    def test_the_loss_is_one_finite_number_for_any_batch_size(self) -> None:
+        head = self._build()
+        for rows in (1, 2, 7):
+            loss = head.loss(head.module(torch.randn(rows, WIDTH)), self._targets(rows))
+            assert loss.shape == ()
+            assert loss.isfinite()
+
+    def test_the_loss_of_a_sure_mistake_is_finite(self) -> None:
+        head = self._build()
+        outputs = head.module(1000 * torch.randn(32, WIDTH))
+        for number in range(len(self.labels.names)):
+            assert head.loss(outputs, torch.full((32,), number)).isfinite()
+
+    def test_the_loss_is_the_mean_over_the_batch(self) -> None:
+        head, outputs = self._try(6)
+        targets = self._targets(6)
+        each = torch.stack([head.loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(6)])
+        torch.testing.assert_close(head.loss(outputs, targets), each.mean())
+
+    def test_the_loss_of_every_text_depends_on_its_target(self) -> None:
+        head, outputs = self._try(64)
+        for row in outputs.split(1):
+            losses = {head.loss(row, torch.tensor([number])).item() for number in range(len(self.labels.names))}
+            assert len(losses) > 1, f"outputs {row.tolist()} have the same loss with any target"
+
+    def test_gradients_reach_all_parameters(self) -> None:
+        head = self._build()
+        check_gradients(head.module, head.loss(head.module(torch.randn(32, WIDTH)), self._targets(32)))
+
+    def test_gradients_reach_the_pooled_vectors(self) -> None:
+        head = self._build()
+        vectors = torch.randn(32, WIDTH, requires_grad=True)
+        assert gradient_of(head.loss(head.module(vectors), self._targets(32)), vectors).any()
+
+    def test_a_few_steps_lower_the_loss(self) -> None:
+        _, _, _, losses = self._learn()
+        assert losses[-1] < losses[0] / 2
+
+    def test_what_it_has_learnt_is_what_it_decodes(self) -> None:
+        head, vectors, targets, _ = self._learn()
+        decoded = head.decode(head.module.eval()(vectors).detach())
+        assert decoded.labels == [self.labels.names[number] for number in targets]
+
+    def test_decoding_gives_known_labels_and_probabilities(self) -> None:
+        head, outputs = self._try(9)
+        decoded = head.decode(outputs)
+        assert len(decoded.labels) == 9
+        assert set(decoded.labels) <= set(self.labels.names)
+        assert decoded.probabilities.shape == (9, len(self.labels.names))
+        assert (decoded.probabilities >= 0).all()
+        torch.testing.assert_close(decoded.probabilities.sum(dim=1), torch.ones(9))
+        likeliest = [self.labels.names[number] for number in decoded.probabilities.argmax(dim=1)]
+        assert decoded.labels == likeliest
+
+    def test_a_text_has_the_same_outputs_alone_and_among_others(self) -> None:
+        module, vectors = self._build().module.eval(), torch.randn(9, WIDTH)
+        torch.testing.assert_close(torch.cat([module(vector) for vector in vectors.split(1)]), module(vectors))
+
+    def test_a_text_is_decoded_alike_alone_and_among_others(self) -> None:
+        head, outputs = self._try(9)
+        alone = [head.decode(row.clone()) for row in outputs.split(1)]
+        decoded = head.decode(outputs)
+        assert [one.labels for one in alone] == [[label] for label in decoded.labels]
+        torch.testing.assert_close(torch.cat([one.probabilities for one in alone]), decoded.probabilities)
+
+    def test_metrics_give_one_number_or_one_for_each_text(self) -> None:
+        head, outputs = self._try(9)
+        for metric in head.metrics:
+            scores = metric.compute(outputs, self._targets(9))
+            assert scores.shape in ((), (9,)), metric.name
+            assert scores.mean().isfinite(), metric.name
+
+    def test_metrics_do_not_depend_on_the_order_of_the_texts(self) -> None:
+        head, outputs = self._try(9)
+        targets = self._targets(9)
+        for metric in head.metrics:
+            mean = metric.compute(outputs, targets).mean()
+            for order in (torch.randperm(9) for _ in range(5)):
+                shuffled = metric.compute(outputs[order], targets[order]).mean()
+                torch.testing.assert_close(shuffled, mean, msg=metric.name)
+
+    def test_a_score_for_each_text_depends_on_that_text_alone(self) -> None:
+        head, outputs = self._try(9)
+        targets = self._targets(9)
+        for metric in head.metrics:
+            scores = metric.compute(outputs, targets)
+            if scores.shape == (9,):
+                alone = [metric.compute(outputs[i : i + 1], targets[i : i + 1]) for i in range(9)]
+                torch.testing.assert_close(torch.cat(alone), scores, msg=metric.name)
+
+    def test_metrics_are_no_better_for_wrong_answers_than_for_right_ones(self) -> None:
+        head, vectors, targets, _ = self._learn()
+        outputs = head.module.eval()(vectors).detach()
+        for metric in head.metrics:
+            wrong = metric.compute(outputs, (targets + 1) % len(self.labels.names)).mean()
+            gain = metric.compute(outputs, targets).mean() - wrong
+            assert gain >= 0 if metric.greater_is_better else gain <= 0, f"is {metric.name} greater_is_better?"
+
+    def test_figures_are_drawn_whatever_classes_are_called(self) -> None:
+        head, outputs = self._try(9)
+        labels = Classes(tuple(f"{name} $\\frac$ & <b>" for name in self.labels.names))
+        for figure in head.figures:
+            drawn = figure.draw(outputs, self._targets(9), labels)
+            assert isinstance(drawn, Figure), figure.name
+            drawn.savefig(io.BytesIO(), format="png")
+
+    def test_outputs_are_left_as_they_are(self) -> None:
+        head, outputs = self._try(9)
+        before, targets = outputs.clone(), self._targets(9)
+        head.loss(outputs, targets)
+        head.decode(outputs)
+        for metric in head.metrics:
+            metric.compute(outputs, targets)
+        for figure in head.figures:
+            figure.draw(outputs, targets, self.labels)
+        assert torch.equal(outputs, before)
+
+    def test_the_same_seed_gives_the_same_initial_weights(self) -> None:
+        check_initial_weights(lambda: self._build().module)
+
+    def test_it_is_restored_from_its_parameters_and_buffers(self) -> None:
+        vectors = torch.randn(9, WIDTH)
+        check_restored(lambda: self._build().module, lambda module: module(vectors))
+
+    def _build(self) -> Head:
+        return self.config.build(WIDTH, self.labels)
+
+    def _try(self, rows: int) -> tuple[Head, Tensor]:
+        """A new head, and its outputs for texts as it gives them after training."""
+        head = self._build()
+        return head, head.module.eval()(torch.randn(rows, WIDTH)).detach()
+
+    def _learn(self) -> tuple[Head, Tensor, Tensor, list[float]]:
+        """A head trained on one vector for each class, those vectors (64, W) and targets (64,), and the losses."""
+        head = self._build()
+        targets = self._targets(64)
+        vectors = torch.randn(len(self.labels.names), WIDTH)[targets]
+        optimizer = torch.optim.AdamW(head.module.parameters(), lr=1e-2)
+        losses = []
+        for _ in range(60):
+            loss = head.loss(head.module(vectors), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return head, vectors, targets, losses
+
+    def _targets(self, rows: int) -> Tensor:
+        return torch.arange(rows) % len(self.labels.names)

@@ -1,0 +1,78 @@
+"""What a pooling must keep to."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from topwork.engine.model.plugin_checks import check_pooling
+from topwork.interfaces.pooling import PoolingConfig
+from topwork.testing.plugin import (
+    WIDTH,
+    PluginContract,
+    check_gradients,
+    check_initial_weights,
+    check_restored,
+    gradient_of,
+)
+
+
+class PoolingContract(PluginContract):
+    """A pooling gives one vector per text, looks at no padding, and lets the backbone learn."""
+
+    config: ClassVar[PoolingConfig]
+
+    def test_the_result_is_as_wide_as_it_says(self) -> None:
+        check_pooling(self.config.build(WIDTH), WIDTH)
+
+    def test_padding_changes_nothing(self) -> None:
+        pooling = self.config.build(WIDTH).eval()
+        hidden, mask = self._texts()
+        empty = hidden.masked_fill(~mask[:, :, None], 0.0)
+        junk = hidden.masked_fill(~mask[:, :, None], float("nan"))
+        longer = torch.cat([junk, torch.full((2, 3, WIDTH), float("nan"))], dim=1)
+        pooled = pooling(empty, mask)
+        torch.testing.assert_close(pooling(junk, mask), pooled)
+        torch.testing.assert_close(pooling(longer, torch.nn.functional.pad(mask, (0, 3))), pooled)
+
+    def test_a_text_is_pooled_alike_alone_and_among_others(self) -> None:
+        pooling = self.config.build(WIDTH).eval()
+        hidden, mask = self._texts()
+        together = pooling(hidden.masked_fill(~mask[:, :, None], 0.0), mask)
+        for number, length in enumerate(mask.sum(dim=1).tolist()):
+            alone = pooling(hidden[number : number + 1, :length], mask[number : number + 1, :length])
+            torch.testing.assert_close(alone, together[number : number + 1])
+
+    def test_reading_the_first_token_only_means_just_that(self) -> None:
+        pooling = self.config.build(WIDTH).eval()
+        hidden, mask = torch.randn(2, 5, WIDTH), torch.ones(2, 5, dtype=torch.bool)
+        same = torch.equal(pooling(hidden, mask), pooling(hidden[:, :1], mask[:, :1]))
+        assert same == pooling.reads_first_token_only
+
+    def test_gradients_reach_every_hidden_state_that_it_reads(self) -> None:
+        pooling = self.config.build(WIDTH).eval()
+        hidden, mask = self._texts()
+        hidden.requires_grad_()
+        pooled = pooling(hidden.clone(), mask)
+        reached = gradient_of(pooled, hidden).any(dim=2)
+        for number, position in mask.nonzero().tolist():
+            changed = hidden.detach().clone()
+            changed[number, position] += 1e-3 * torch.randn(WIDTH)
+            read = not torch.equal(pooling(changed, mask), pooled)
+            assert reached[number, position] or not read, f"no gradient reaches token {position} of text {number}"
+
+    def test_gradients_reach_all_parameters(self) -> None:
+        pooling = self.config.build(WIDTH)
+        hidden, mask = self._texts()
+        check_gradients(pooling, pooling(hidden.requires_grad_(), mask))
+
+    def test_the_same_seed_gives_the_same_initial_weights(self) -> None:
+        check_initial_weights(lambda: self.config.build(WIDTH))
+
+    def test_it_is_restored_from_its_parameters_and_buffers(self) -> None:
+        hidden, mask = self._texts()
+        check_restored(lambda: self.config.build(WIDTH), lambda pooling: pooling(hidden, mask))
+
+    def _texts(self) -> tuple[Tensor, Tensor]:
+        """Hidden states (2, 5, D) of a text of two tokens and one of five, and their mask (2, 5)."""
+        return torch.randn(2, 5, WIDTH), torch.arange(5) < torch.tensor([[2], [5]])

@@ -1,0 +1,88 @@
+"""``topwork plan`` says what would train, where the cut is, what it costs, and whether the store serves."""
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., tuple[int, str, str]]
+
+QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
+
+
+SMALL = ["--set", "data.reviews.limit=100", "--set", "training.epochs=1", "--set", "tracking.enabled=false"]
+
+
+def test_plan_shows_groups_cut_and_cost(command: Command) -> None:
+    code, out, _ = command("plan", QUICKSTART, "--set", "pooling.kind=cls")
+    assert code == 0
+    assert ["backbone", "6", "1,182,336", "5e-05", "0.01"] in [line.split() for line in out.splitlines()]
+    assert "cut: before layer.5.ffn; the 12 stages left of it run once" in out
+    assert "kept: first token of each text, 1.5 kB per text, 1.1 MB in all" in out
+    assert "111.6 times less arithmetic per epoch" in out
+
+
+@pytest.mark.parametrize(
+    ("freeze", "said"),
+    [
+        ("all", "cut: behind the pooling; the 13 stages left of it run once"),
+        ("none", "cut: before the first stage, since it trains; every epoch runs the whole backbone"),
+    ],
+)
+def test_plan_says_where_the_cut_is_when_all_or_nothing_is_frozen(command: Command, freeze: str, said: str) -> None:
+    code, out, _ = command("plan", QUICKSTART, "--set", f"freeze={{kind: {freeze}}}")
+    assert code == 0
+    assert said in out
+
+
+def test_plan_says_what_the_store_has(command: Command) -> None:
+    line = re.compile(r"^store: .*$", re.MULTILINE)
+    _, before, _ = command("plan", QUICKSTART, *SMALL)
+    code, _, _ = command("train", QUICKSTART, *SMALL)
+    assert code == 0
+    _, after, _ = command("plan", QUICKSTART, *SMALL)
+    _, more, _ = command("plan", QUICKSTART, *SMALL, "--set", "data.reviews.limit=110")
+    (empty,), (full,), (partly,) = line.findall(before), line.findall(after), line.findall(more)
+    assert re.fullmatch(r"store: 0 of 100 distinct texts are there; 100 will be encoded, [\d.]+ MB", empty)
+    assert full == "store: 100 of 100 distinct texts are there"
+    assert re.fullmatch(r"store: 100 of 110 distinct texts are there; 10 will be encoded, [\d.]+ kB", partly)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("training.store=off", "store: not used: training.store is off"),
+        ("freeze={kind: none}", "store: not used: the first stage trains, so there is nothing to keep"),
+        ("freeze={kind: last_layers, count: 6}", "store: not used: it would not pay: with 0 operations per byte"),
+    ],
+)
+def test_plan_says_why_the_store_is_not_used(command: Command, setting: str, said: str) -> None:
+    code, out, _ = command("plan", QUICKSTART, "--set", setting)
+    assert code == 0
+    assert said in out
+
+
+def test_plan_writes_nothing(command: Command, tmp_path: Path) -> None:
+    command("plan", QUICKSTART)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_shows_a_table_for_each_phase(command: Command) -> None:
+    freeze = "freeze={kind: gradual, start: 1, every: 3, most: 3}"
+    code, out, _ = command("plan", QUICKSTART, "--set", freeze)
+    assert code == 0
+    headings = ["what trains from epoch 1", "what trains from epoch 4", "what trains from epoch 7", "tasks"]
+    places = [out.index(heading) for heading in headings]
+    assert places == sorted(places)
+    tables = [out[start:end].split() for start, end in pairwise(places)]
+    sizes = [table[table.index("backbone") + 1 :][:2] for table in tables]
+    layer = 4 * (384 * 384 + 384) + 2 * 384 * 1536 + 1536 + 384 + 4 * 384
+    assert sizes == [[str(16 * layers), f"{layer * layers:,}"] for layers in (1, 2, 3)]
+    frozen = [int(table[table.index("frozen") + 1].replace(",", "")) for table in tables]
+    assert [more - fewer for fewer, more in pairwise(frozen)] == [-layer, -layer]
+    for first, suffix, stages in ((1, 5, 11), (4, 4, 9), (7, 3, 7)):
+        said = out[out.index(f"\nfrom epoch {first}:\n") :].splitlines()
+        assert said[2] == f"cut: before layer.{suffix}.attention; the {stages} stages left of it run once"
+        assert said[5].startswith("store: 0 of ")

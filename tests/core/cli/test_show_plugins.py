@@ -1,0 +1,46 @@
+"""``topwork plugins`` lists what is installed, with defaults, and what is broken."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., tuple[int, str, str]]
+
+QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
+
+
+SMALL = ["--set", "data.reviews.limit=100", "--set", "training.epochs=1", "--set", "tracking.enabled=false"]
+
+
+def test_plugins_lists_every_shipped_kind_with_its_defaults(command: Command) -> None:
+    code, out, _ = command("plugins")
+    assert code == 0
+    assert "heads_and_backbone  topwork  0.1.0    heads_lr=0.001, backbone_lr=5e-05, weight_decay=0.01" in out
+    assert [line.split("  ")[0] for line in out.splitlines()].count("freeze strategy") == 5
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a plugin whose module is not there."""
+    info = tmp_path / "broken-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[topwork]\nbroken = not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_plugins_ends_with_code_4_when_one_is_broken(command: Command, broken: None) -> None:
+    code, out, error = command("plugins")
+    assert code == 4
+    assert "minilm" in out
+    assert error.startswith("error: plugin 'broken' of package broken 0.1 is broken: ModuleNotFoundError: No module")
+
+
+def test_a_broken_plugin_that_is_not_needed_is_said_and_stops_nothing(
+    command: Command, broken: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    code, out, _ = command("plan", QUICKSTART)
+    assert code == 0
+    assert "what trains" in out
+    assert "plugin 'broken' of package broken 0.1 is broken" in caplog.text

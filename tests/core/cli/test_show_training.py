@@ -1,0 +1,77 @@
+"""``topwork train`` says how texts were encoded, and prints results with intervals and where they are."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+import topwork
+
+Command = Callable[..., tuple[int, str, str]]
+TEXTS = ["The singer is wonderful.", "The zoom is broken, although the lens is a pleasure."]
+
+QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
+
+
+SMALL = ["--set", "data.reviews.limit=100", "--set", "training.epochs=1", "--set", "tracking.enabled=false"]
+
+
+SPEED = r"in \d+\.\d s, [\d,.]+ texts/s"
+
+
+def test_train_says_how_many_texts_the_store_had(command: Command) -> None:
+    _, first, _ = command("train", QUICKSTART, *SMALL)
+    _, second, _ = command("train", QUICKSTART, *SMALL)
+    _, more, _ = command("train", QUICKSTART, *SMALL, "--set", "data.reviews.limit=110")
+    built = re.search(
+        rf"^100 texts encoded {SPEED}, 0 found; kept in the store, ([0-9a-f]{{12}})$", first, re.MULTILINE
+    )
+    assert built
+    assert f"0 texts encoded, 100 found; kept in the store, {built[1]}" in second.splitlines()
+    assert re.search(rf"^10 texts encoded {SPEED}, 100 found; kept in the store, {built[1]}$", more, re.MULTILINE)
+    (folder,) = (Path(os.environ["TOPWORK_CACHE"]) / "activations").iterdir()
+    assert folder.name.startswith(built[1])
+
+
+def test_train_says_why_nothing_is_stored(command: Command) -> None:
+    _, out, _ = command("train", QUICKSTART, *SMALL, "--set", "training.store=off")
+    assert re.search(rf"^100 texts encoded {SPEED}, 0 found; not stored: training.store is off$", out, re.MULTILINE)
+
+
+def test_train_says_that_activations_do_not_fit_the_memory(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    _, out, _ = command("train", QUICKSTART, *SMALL, "--set", "training.store=off")
+    said = "activations exceed the free memory and are computed for each batch; not stored: training.store is off"
+    assert said in out.splitlines()
+
+
+@pytest.mark.slow
+def test_train_says_that_nothing_is_kept_where_all_trains(command: Command) -> None:
+    _, out, _ = command("train", QUICKSTART, *SMALL, "--set", "freeze={kind: none}")
+    assert "no activations are kept: the first stage trains" in out.splitlines()
+
+
+def test_a_required_store_that_cannot_serve_ends_with_code_5(command: Command) -> None:
+    code, _, error = command(
+        "train", QUICKSTART, *SMALL, "--set", "freeze={kind: none}", "--set", "training.store=require"
+    )
+    assert code == 5
+    assert error.endswith("training.store: require, but the first stage trains, so there is nothing to keep\n")
+
+
+def test_train_prints_results_with_intervals_and_where_they_are(
+    command: Command, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
+    code, out, _ = command("train", QUICKSTART, "--set", "training.epochs=1", "--set", "data.reviews.limit=100")
+    assert code == 0
+    assert "epoch   1   sentiment: training loss " in out
+    assert "test rows, weights of epoch 1 of 1" in out
+    assert "95 % interval" in out
+    folder = next(line for line in out.splitlines() if line.startswith("model: ")).removeprefix("model: ")
+    assert topwork.load_model(folder).predict(TEXTS)
+    assert f"topwork ui --uri {store_uri}" in out

@@ -1,0 +1,232 @@
+"""Rows are checked one by one, and errors are told together."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from topwork.data.table import Table, read_table
+from topwork.errors import DataError
+from topwork.experiment.schema import Source
+
+Write = Callable[..., Path]
+
+
+def rows(path: Path, *columns: str, **options: Any) -> Table:
+    return read_table(path, Source(path=path, **options), columns)
+
+
+def errors(path: Path, *columns: str, **options: Any) -> list[str]:
+    """The lines of the error that reading ends with, without the folder."""
+    with pytest.raises(DataError) as caught:
+        rows(path, *columns, **options)
+    return [line.removeprefix(f"{path.parent}/") for line in str(caught.value).splitlines()]
+
+
+def lines_of_json(*objects: dict[str, Any]) -> str:
+    return "".join(f"{json.dumps(found)}\n" for found in objects)
+
+
+def test_rows_are_read_column_by_column_with_their_places(write: Write) -> None:
+    content = 'text,mood,topic\nfine,good,a\n"two\nlines",bad,b\n'
+    path = write("a.csv", content)
+    assert rows(path, "mood") == Table(
+        texts=["fine", "two\nlines"],
+        columns={"mood": ["good", "bad"]},
+        locations=[f"{path}:2", f"{path}:3"],
+        digest=hashlib.sha256(content.encode()).hexdigest(),
+    )
+
+
+def test_the_text_column_may_have_another_name(write: Write) -> None:
+    path = write("a.csv", "review,text\nfine,good\n")
+    found = rows(path, "text", text="review")
+    assert (found.texts, found.columns) == (["fine"], {"text": ["good"]})
+
+
+@pytest.mark.parametrize("value", ["NA", "null", "None", "nan", "007", "1e5", "True", " padded ", "\u200b"])
+def test_texts_and_labels_that_look_like_something_else_stay_text(write: Write, value: str) -> None:
+    found = rows(write("a.csv", f"text,mood\n{value},{value}\n"), "mood")
+    assert (found.texts, found.columns["mood"]) == ([value], [value])
+
+
+@pytest.mark.parametrize(
+    ("label", "wanted"), [("3", "3"), (3, "3"), (-1, "-1"), (True, "true"), (False, "false"), ("é", "é")], ids=repr
+)
+def test_labels_become_text(write: Write, label: object, wanted: str) -> None:
+    assert rows(write("a.jsonl", lines_of_json({"text": "a", "mood": label})), "mood").columns["mood"] == [wanted]
+
+
+@pytest.mark.parametrize("label", [None, 1.5, ["a"], {"a": 1}], ids=repr)
+def test_a_label_is_a_string_or_a_whole_number(write: Write, label: object) -> None:
+    path = write("a.jsonl", lines_of_json({"text": "a", "mood": label}))
+    assert errors(path, "mood") == [f"a.jsonl:1: mood: a label must be a string or a whole number, got {label!r}"]
+
+
+def test_an_empty_label_is_an_error(write: Write) -> None:
+    assert errors(write("a.csv", "text,mood\na,x\nb,\n"), "mood") == ["a.csv:3: mood: the label is empty"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("1", 1, "labels above are of type str, but 1 is of type int"),
+        (1, "1", "labels above are of type int, but '1' is of type str"),
+        (1, True, "labels above are of type int, but True is of type bool"),
+    ],
+)
+def test_labels_do_not_change_their_type(write: Write, first: object, second: object, words: str) -> None:
+    path = write("a.jsonl", lines_of_json({"text": "a", "mood": first}, {"text": "b", "mood": second}))
+    assert errors(path, "mood") == [f"a.jsonl:2: mood: {words}"]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\u00a0"], ids=repr)
+def test_an_empty_text_is_an_error(write: Write, text: str) -> None:
+    path = write("a.csv", f"text,mood\na,x\n{text},y\n")
+    assert errors(path, "mood") == ["a.csv:3: text: the text is empty"]
+
+
+@pytest.mark.parametrize("text", [None, 3, ["a"]], ids=repr)
+def test_a_text_is_a_string(write: Write, text: object) -> None:
+    path = write("a.jsonl", lines_of_json({"text": text}))
+    assert errors(path) == [f"a.jsonl:1: text: a text must be a string, got {text!r}"]
+
+
+def test_half_a_character_is_no_text(write: Write) -> None:
+    (error,) = errors(write("a.jsonl", '{"text": "half \\ud800"}\n'))
+    assert error.startswith("a.jsonl:1: text: ")
+
+
+def test_a_null_text_of_parquet_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", None, "c"], "mood": ["x", "y", None]}), path)
+    assert errors(path, "mood") == [
+        "a.parquet:2: text: a text must be a string, got None",
+        "a.parquet:3: mood: a label must be a string or a whole number, got None",
+    ]
+
+
+def test_all_errors_of_a_row_are_named(write: Write) -> None:
+    assert errors(write("a.csv", "text,mood,topic\n,,x\n"), "mood", "topic") == [
+        "a.csv:2: text: the text is empty",
+        "a.csv:2: mood: the label is empty",
+    ]
+
+
+def test_a_missing_column_is_told_once_with_the_nearest(write: Write) -> None:
+    path = write("a.csv", "text,sentiment\na,x\nb,y\n")
+    assert errors(path, "sentment") == [
+        "a.csv:2: sentment: there is no such column, only text, sentiment; did you mean sentiment?"
+    ]
+
+
+def test_a_missing_text_column_is_named(write: Write) -> None:
+    path = write("a.csv", "review,mood\na,x\n")
+    assert errors(path, "mood") == ["a.csv:2: text: there is no such column, only review, mood"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL"])
+def test_every_line_of_jsonl_that_lacks_a_column_is_named(write: Write, name: str) -> None:
+    path = write(name, lines_of_json({"text": "a"}, {"text": "b", "mood": "x"}, {"text": "c"}))
+    words = "mood: there is no such column, only text"
+    assert errors(path, "mood") == [f"{name}:1: {words}", f"{name}:3: {words}"]
+
+
+def test_errors_of_every_kind_are_told_together(write: Write) -> None:
+    path = write("a.csv", 'text,mood\n,x\ntoo,many,fields\nfine,x\n"open,x\n')
+    assert errors(path, "mood") == [
+        "a.csv:2: text: the text is empty",
+        "a.csv:3: the row should have 2 fields as the header has, but has 3",
+        "a.csv:5: not valid CSV: unexpected end of data",
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_up_to_20_errors_are_all_told(write: Write, count: int) -> None:
+    found = errors(write("a.csv", "text,mood\n" + ",x\n" * count), "mood")
+    assert found == [f"a.csv:{line}: text: the text is empty" for line in range(2, 2 + count)]
+
+
+def test_of_more_errors_the_first_20_and_the_total_are_told(write: Write) -> None:
+    found = errors(write("a.csv", "text,mood\n" + ",x\n" * 57), "mood")
+    assert found[:20] == [f"a.csv:{line}: text: the text is empty" for line in range(2, 22)]
+    assert found[20:] == ["... and 37 more; 57 problems in all"]
+
+
+@pytest.mark.parametrize(("limit", "count"), [(1, 1), (3, 3), (5, 5), (6, 5)])
+def test_the_limit_is_the_most_rows_that_are_read(write: Write, limit: int, count: int) -> None:
+    path = write("a.csv", "text\n" + "".join(f"t{i}\n" for i in range(5)))
+    assert rows(path, limit=limit).texts == [f"t{i}" for i in range(count)]
+
+
+def test_rows_behind_the_limit_are_not_looked_at(write: Write) -> None:
+    path = write("a.csv", 'text\nfine\n""\n"open\n')
+    assert rows(path, limit=1).texts == ["fine"]
+
+
+def test_a_faulty_row_counts_towards_the_limit(write: Write) -> None:
+    assert errors(write("a.csv", 'text\n""\nfine\n""\n'), limit=2) == ["a.csv:2: text: the text is empty"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", "text\n"), ("a.jsonl", ""), ("a.jsonl", "\n\n"), ("a.tsv", "text\n\n")]
+)
+def test_a_file_without_rows_is_refused(write: Write, name: str, content: str) -> None:
+    assert errors(write(name, content)) == [f"{name}: the file holds no rows"]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert errors(tmp_path / "nowhere.csv") == ["nowhere.csv: cannot be read: No such file or directory"]
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").mkdir()
+    assert errors(tmp_path / "a.csv") == ["a.csv: cannot be read: Is a directory"]
+
+
+def test_a_pattern_and_an_encoding_are_taken_from_the_source(write: Write) -> None:
+    path = write("a.txt", "x café \x85 au lait\n".encode("latin-1"))
+    found = rows(path, "mood", pattern=r"(?P<mood>\S+) (?P<text>.*)", encoding="latin-1")
+    assert (found.texts, found.columns["mood"]) == (["café \x85 au lait"], ["x"])
+
+
+def test_a_group_that_took_no_part_is_no_text(write: Write) -> None:
+    path = write("a.txt", "x\n")
+    assert errors(path, pattern="x(?P<text>y)?") == ["a.txt:1: text: a text must be a string, got None"]
+
+
+REVIEWS = r"(?P<category>\S+) (?P<sentiment>\S+) (?P<id>\S+) (?P<text>.*)"
+
+
+def test_the_real_reviews_are_read_to_the_last_line(reviews: Path) -> None:
+    found = rows(reviews, "category", "sentiment", pattern=REVIEWS)
+    assert len(found.texts) == 4000
+    assert found.locations[-1] == f"{reviews}:4000"
+    assert set(found.columns["sentiment"]) == {"pos", "neg"}
+    assert set(found.columns["category"]) == {"books", "camera", "dvd", "health", "music", "software"}
+    assert found.digest == hashlib.sha256(reviews.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def questions(reviews: Path) -> Path:
+    """Real questions with a label each, in ISO-8859-1."""
+    path = reviews.with_name("trec.train.txt")
+    if not path.exists():
+        pytest.skip(f"the real questions are not at {path}")
+    return path
+
+
+def test_real_latin_1_is_refused_as_utf8_and_read_as_what_it_is(questions: Path) -> None:
+    pattern = r"(?P<type>\d) (?P<text>.*)"
+    (error,) = errors(questions, "type", pattern=pattern)
+    assert error.startswith("trec.train.txt:66: byte ")
+    assert "(0xf0) is not utf-8; set `encoding` of the source" in error
+    found = rows(questions, "type", pattern=pattern, encoding="latin-1")
+    assert len(found.texts) == 5452
+    assert "sister\xf0city" in found.texts[65]
+    assert set(found.columns["type"]) == set("012345")

@@ -1,0 +1,359 @@
+"""Activations are the same to the last bit wherever they come from, and a run says where that was."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from filelock import FileLock
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from encoding_helpers import CPU, Counter, assert_same, read
+from topwork.engine.encoding import activations as module
+from topwork.engine.encoding.activations import in_shards
+from topwork.engine.encoding.corpus import tokenize
+from topwork.engine.encoding.encoder import RecomputedActivations, encode
+from topwork.engine.encoding.ragged import Ragged
+from topwork.engine.encoding.store import activation_store as store_module
+from topwork.engine.encoding.store.activation_store import ActivationStore, StoredActivations
+from topwork.engine.encoding.store.cache_folder import cache_folder, list_entries, prune
+from topwork.engine.encoding.store.key import make_key
+from topwork.engine.encoding.store_decision import DTYPES
+from topwork.engine.observer import Observer
+from topwork.engine.preparation import Preparation, prepare
+from topwork.errors import StorageError
+from topwork.experiment.schema import Experiment
+from topwork.interfaces.pooling import PoolingConfig
+from topwork_plugins.backbones.minilm import MiniLmConfig
+from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
+from topwork_plugins.poolings.cls import ClsConfig
+from topwork_plugins.poolings.mean import MeanConfig
+
+Make = Callable[..., Experiment]
+Train = Callable[..., Any]
+
+POOLINGS = pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()], ids=["cls", "mean"])
+
+
+def dtype_of(prepared: Preparation) -> torch.dtype:
+    return DTYPES[prepared.experiment.training.activation_dtype]
+
+
+def fill(prepared: Preparation, values: Callable[[Tensor], Tensor]) -> ActivationStore:
+    """Put what ``values`` makes of the activations into the store, under the right key."""
+    store = ActivationStore(
+        cache_folder(),
+        make_key(prepared.model, prepared.experiment.pooling, dtype=dtype_of(prepared), device=CPU),
+    )
+    right = encode(
+        prepared.model,
+        prepared.corpus.token_ids,
+        device=CPU,
+        dtype=dtype_of(prepared),
+    )
+    with store.building(lambda: None):
+        store.add(prepared.corpus.digests, Ragged(values(right.values), right.offsets))
+    return store
+
+
+@pytest.mark.slow
+@POOLINGS
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_training_gives_the_same_bits_wherever_activations_come_from(
+    on_minilm: Make,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pooling: PoolingConfig,
+    dtype: str,
+) -> None:
+    off, require = (
+        on_minilm(pooling=pooling, training={"store": store, "activation_dtype": dtype}) for store in ("off", "require")
+    )
+    kept = train(off)
+    built = train(require)
+    found = train(require)
+    monkeypatch.setenv("TOPWORK_CACHE", str(tmp_path / "another"))
+    part = train(on_minilm(limit=25, pooling=pooling, training={"store": "require", "activation_dtype": dtype}))
+    extended = train(require)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    recomputed = train(off)
+
+    runs = [kept, built, found, part, extended, recomputed]
+    said = [(run.reports[0].where, run.reports[0].found, run.reports[0].texts) for run in runs]
+    assert said == [
+        ("memory", 0, 60),
+        ("store", 0, 60),
+        ("store", 60, 60),
+        ("store", 0, 25),
+        ("store", 25, 60),
+        ("recomputed", 0, 60),
+    ]
+    for other in (built, found, extended, recomputed):
+        assert_same(kept, other)
+
+
+@POOLINGS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_rows_have_the_activation_of_their_own_text(
+    on_minilm: Make, pooling: PoolingConfig, dtype: torch.dtype
+) -> None:
+    prepared = prepare(on_minilm(pooling=pooling, training={"activation_dtype": str(dtype).removeprefix("torch.")}))
+    for _ in range(2):  # built, then found
+        for name, rows in read(prepared)[0].items():
+            ids, _ = tokenize(prepared.model.backbone.tokenizer, prepared.dataset.splits[name].texts)
+            values, mask = encode(prepared.model, ids, device=CPU).batch(torch.arange(rows.count))
+            given_values, given_mask = rows.activations.batch(torch.arange(rows.count))
+            assert given_values.dtype == torch.float32
+            assert torch.equal(given_mask, mask)
+            assert torch.equal(given_values[mask], values.to(dtype).float()[mask])
+
+
+def repeated(write: Callable[..., Path]) -> Path:
+    """A file of 40 rows with 5 distinct texts."""
+    rows = [
+        f"text {'very ' * (n % 5)}good,{('pos', 'neg')[n % 2]},{('books', 'music', 'tools')[n % 3]}" for n in range(40)
+    ]
+    return write("repeated.csv", "\n".join(["text,sentiment,category", *rows]))
+
+
+@pytest.mark.parametrize("store", ["off", "auto"])
+def test_equal_texts_are_encoded_once(on_minilm: Make, write: Callable[..., Path], store: str) -> None:
+    prepared = prepare(on_minilm(file=repeated(write), pooling=MeanConfig(), training={"store": store}))
+    counter = Counter()
+    data, report = read(prepared, counter)
+    assert report.texts == prepared.plan.corpus.distinct_texts == 5
+    assert counter.tokens == prepared.plan.corpus.distinct_tokens < prepared.plan.corpus.tokens
+    assert counter.phases == [("encoding (tokens)", counter.tokens)]
+    assert sum(rows.count for rows in data.values()) == 40
+
+
+def test_what_the_store_has_is_not_encoded_again(on_minilm: Make) -> None:
+    part, whole = prepare(on_minilm(limit=25)), prepare(on_minilm())
+    first, second, third = Counter(), Counter(), Counter()
+    reports = [read(prepared, counter)[1] for prepared, counter in ((part, first), (whole, second), (whole, third))]
+    assert first.tokens == part.plan.corpus.distinct_tokens
+    assert second.tokens == whole.plan.corpus.distinct_tokens - part.plan.corpus.distinct_tokens
+    assert (third.tokens, third.phases) == (0, [])
+    assert [(report.found, report.texts) for report in reports] == [(0, 25), (25, 60), (60, 60)]
+    assert [report.texts_per_second is None for report in reports] == [False, False, True]
+    assert len({report.note for report in reports}) == 1
+    assert [entry.key for entry in list_entries(cache_folder())] == [reports[0].note]
+
+
+def test_another_seed_and_other_heads_share_what_is_stored(on_minilm: Make) -> None:
+    read(prepare(on_minilm()))
+    tasks = {"mood": on_minilm().tasks["sentiment"]}
+    assert read(prepare(on_minilm(tasks=tasks, training={"seed": 5})))[1].found == 60
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pooling": MeanConfig()},
+        {"freeze": AllExceptConfig(patterns=("layer.4.ffn",))},
+        {"training": {"activation_dtype": "float16"}},
+    ],
+)
+def test_what_is_stored_serves_no_other_cut_and_no_other_type(on_minilm: Make, change: dict[str, Any]) -> None:
+    read(prepare(on_minilm()))
+    assert read(prepare(on_minilm(**change)))[1].found == 0
+
+
+def test_poolings_share_what_is_stored_left_of_them(on_minilm: Make) -> None:
+    first_layers = AllExceptConfig(patterns=("layer.4.ffn",))
+    read(prepare(on_minilm(freeze=first_layers, pooling=ClsConfig())))
+    assert read(prepare(on_minilm(freeze=first_layers, pooling=MeanConfig())))[1].found == 60
+
+
+def test_a_length_limit_that_truncates_nothing_shares_what_is_stored(on_minilm: Make) -> None:
+    read(prepare(on_minilm()))
+    assert read(prepare(on_minilm(backbone=MiniLmConfig(max_length=64))))[1].found == 60
+
+
+@POOLINGS
+def test_a_store_that_holds_something_else_stops_the_run(on_minilm: Make, pooling: PoolingConfig) -> None:
+    prepared = prepare(on_minilm(pooling=pooling))
+    store = fill(prepared, lambda values: values + 0.5)
+    with pytest.raises(StorageError) as caught:
+        read(prepared)
+    assert str(caught.value) == (
+        f"{store.folder} does not hold what the encoder gives: a text computed again differs by 5.0e-01. "
+        "The encoder's code has changed, or the folder comes from another machine; "
+        f"remove it with: topwork cache prune {store.key.digest[:12]}, or set training.store: off"
+    )
+    prune(cache_folder(), keys=[store.key.digest[:12]], unused=None)
+    assert read(prepared)[1].found == 0
+    assert read(prepared)[1].found == 60
+
+
+def test_one_bit_is_enough_to_stop_the_run(on_minilm: Make) -> None:
+    prepared = prepare(on_minilm())
+    fill(prepared, lambda values: torch.nextafter(values, torch.tensor(math.inf)))
+    with pytest.raises(StorageError, match="does not hold what the encoder gives"):
+        read(prepared)
+
+
+@pytest.mark.parametrize("values", [lambda values: values * math.nan, torch.zeros_like])
+def test_a_store_of_nothing_stops_the_run(on_minilm: Make, values: Callable[[Tensor], Tensor]) -> None:
+    prepared = prepare(on_minilm())
+    fill(prepared, values)
+    with pytest.raises(StorageError, match="does not hold what the encoder gives"):
+        read(prepared)
+
+
+def test_a_store_that_holds_something_else_does_not_matter_when_it_is_off(on_minilm: Make) -> None:
+    prepared = prepare(on_minilm(training={"store": "off"}))
+    fill(prepared, torch.zeros_like)
+    assert read(prepared)[1].where == "memory"
+
+
+@POOLINGS
+def test_a_store_that_holds_the_right_thing_passes(on_minilm: Make, pooling: PoolingConfig) -> None:
+    prepared = prepare(on_minilm(pooling=pooling))
+    fill(prepared, lambda values: values)
+    assert read(prepared)[1].found == 60
+
+
+class Builder(Observer):
+    """Another process that encodes: once a run waits for it, it adds some texts and lets the lock go."""
+
+    def __init__(self, prepared: Preparation, texts: int) -> None:
+        self.prepared = prepared
+        self.texts = texts
+        self.phases: list[tuple[str, int]] = []
+        self.store = ActivationStore(
+            cache_folder(),
+            make_key(
+                prepared.model,
+                prepared.experiment.pooling,
+                dtype=dtype_of(prepared),
+                device=CPU,
+            ),
+        )
+        self.lock = FileLock(cache_folder() / "locks" / f"{self.store.key.digest}.lock")
+        (cache_folder() / "locks").mkdir(parents=True)
+        self.lock.acquire(timeout=0)
+
+    def begin(self, phase: str, total: int) -> None:
+        self.phases.append((phase, total))
+        if phase.startswith("waiting"):
+            corpus = self.prepared.corpus
+            some = encode(self.prepared.model, corpus.token_ids.take(torch.arange(self.texts)), device=CPU)
+            self.store.add(corpus.digests[: self.texts], some)
+            self.lock.release()
+
+
+@pytest.mark.parametrize("texts", [40, 60])
+def test_a_run_waits_for_another_and_encodes_only_what_is_left(on_minilm: Make, train: Train, texts: int) -> None:
+    plain = train(on_minilm(training={"store": "off"}))
+    other = Builder(prepare(on_minilm()), texts)
+    waited = train(on_minilm(), reader=other)
+    left = int(other.prepared.corpus.token_ids.lengths[texts:].sum())
+    waiting = ("waiting for another process that encodes such texts", 0)
+    assert other.phases == [waiting, ("encoding (tokens)", left)]
+    said = waited.reports[0]
+    assert (said.where, said.encoded, said.found) == ("store", 60 - texts, texts)
+    assert (said.texts_per_second is None) == (texts == 60)
+    assert_same(plain, waited)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[tuple[Tensor, Tensor]]:
+    shapes = draw(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 4)), max_size=8))
+    made, count = [], 0
+    for texts, length in shapes:
+        values = torch.arange(texts * length * 2, dtype=torch.float32) + 100 * count
+        made.append((torch.arange(count, count + texts), values.view(texts, length, 2)))
+        count += texts
+    return made
+
+
+def sizes_of(made: list[tuple[Tensor, Tensor]]) -> list[int]:
+    return [values.nbytes for _, values in made]
+
+
+def assert_whole(made: list[tuple[Tensor, Tensor]], shards: list[tuple[Tensor, Ragged]]) -> None:
+    """Check that shards hold every text once, in order, with its values."""
+    expected = {int(number): values[place] for numbers, values in made for place, number in enumerate(numbers)}
+    found = {}
+    for numbers, activations in shards:
+        pieces = activations.values.split(activations.lengths.tolist())
+        found |= dict(zip(numbers.tolist(), pieces, strict=True))
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[number], expected[number]) for number in expected)
+
+
+@given(batches(), st.integers(1, 400))
+def test_a_shard_ends_with_the_batch_that_fills_it(made: list[tuple[Tensor, Tensor]], size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SHARD_BYTES", size)
+        patch.setattr(module, "SHARD_SECONDS", math.inf)
+        shards = list(in_shards(iter(made)))
+    assert_whole(made, shards)
+    sizes = iter(sizes_of(made))
+    for number, (_, activations) in enumerate(shards, 1):
+        taken = 0
+        while taken < activations.values.nbytes:
+            assert taken < size
+            taken += next(sizes)
+        assert taken == activations.values.nbytes
+        assert taken >= size or number == len(shards)
+
+
+@given(batches())
+def test_a_slow_build_writes_every_batch(made: list[tuple[Tensor, Tensor]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SHARD_SECONDS", 0.0)
+        shards = list(in_shards(iter(made)))
+    assert_whole(made, shards)
+    assert [activations.values.nbytes for _, activations in shards] == sizes_of(made)
+
+
+def test_a_shard_is_written_once_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 25))  # seconds: one look per batch, and one where a shard begins
+    monkeypatch.setattr(module, "monotonic", lambda: next(clock))
+    made = [(torch.tensor([number]), torch.zeros(1, 2, 3)) for number in range(7)]
+    assert [len(numbers) for numbers, _ in in_shards(iter(made))] == [3, 3, 1]
+
+
+@POOLINGS
+def test_training_from_several_shards_equals_training_from_one(
+    on_minilm: Make, train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pooling: PoolingConfig
+) -> None:
+    one = train(on_minilm(pooling=pooling))
+    monkeypatch.setenv("TOPWORK_CACHE", str(tmp_path / "another"))
+    monkeypatch.setattr(module, "SHARD_BYTES", 1)
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 1)  # so that they are not made one again
+    several = train(on_minilm(pooling=pooling))
+    again = train(on_minilm(pooling=pooling))
+    assert [shards_of(run) > 1 for run in (one, several, again)] == [False, True, True]
+    assert [run.reports[0].found for run in (one, several, again)] == [0, 0, 60]
+    assert_same(one, several)
+    assert_same(one, again)
+
+
+def shards_of(trained: Any) -> int:
+    """How many shards a run trained from."""
+    stored = trained.data["train"].activations.distinct
+    assert isinstance(stored, StoredActivations)
+    return len(stored.shards)
+
+
+def test_half_of_the_free_memory_is_enough(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare(make(training={"store": "off"}))
+    needed = prepared.plan.kept_bytes(prepared.plan.phases[0])
+    for available, kind in ((2 * needed, Ragged), (2 * needed - 1, RecomputedActivations)):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda free=available: SimpleNamespace(available=free))
+        assert isinstance(read(prepared)[0]["train"].activations.distinct, kind)
+
+
+def test_little_memory_does_not_matter_to_the_store(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    assert [read(prepare(make()))[1].where for _ in range(2)] == ["store", "store"]

@@ -1,0 +1,43 @@
+"""Texts become token ids, each distinct text once, and what is truncated is counted."""
+
+import pytest
+
+from encoding_helpers import pieces
+from topwork.engine.encoding.corpus import make_corpus, tokenize
+from topwork.engine.model.plan import CorpusSize
+from topwork.testing.tiny import letter_tokenizer
+
+
+@pytest.mark.parametrize(("letters", "tokens", "truncated"), [(1, 3, 0), (30, 32, 0), (31, 32, 1), (500, 32, 1)])
+def test_truncated_texts_are_counted(letters: int, tokens: int, truncated: int) -> None:
+    ids, count = tokenize(letter_tokenizer(max_length=32), ["a" * letters, "short"])
+    assert ids.lengths.tolist() == [tokens, 7]
+    assert count == truncated
+
+
+def test_more_texts_than_are_tokenized_at_once_keep_their_order() -> None:
+    texts = ["ab"[number % 2] * (number % 7 + 1) for number in range(2003)]
+    tokenizer = letter_tokenizer(max_length=6)
+    ids, truncated = tokenize(tokenizer, texts)
+    assert [piece.tolist() for piece in pieces(ids)] == [tokenizer.encode(text).ids for text in texts]
+    assert truncated == sum(len(text) > 4 for text in texts)
+
+
+def test_equal_texts_share_one_sequence_in_all_splits() -> None:
+    corpus = make_corpus(letter_tokenizer(32), {"train": ["ab", "cd", "ab"], "test": ["cd", "e"]})
+    assert {name: ids.tolist() for name, ids in corpus.text_ids.items()} == {"train": [0, 1, 0], "test": [1, 2]}
+    assert corpus.token_ids.lengths.tolist() == [4, 4, 3]
+    assert corpus.size == CorpusSize(texts=5, tokens=19, distinct_texts=3, distinct_tokens=11, truncated=0)
+
+
+def test_texts_that_are_equal_once_truncated_share_one_sequence() -> None:
+    corpus = make_corpus(letter_tokenizer(4), {"train": ["abc", "abd", "ax"]})
+    assert corpus.text_ids["train"].tolist() == [0, 0, 1]
+    assert corpus.size.truncated == 2
+
+
+def test_the_digest_of_a_text_is_that_of_its_token_ids_alone() -> None:
+    together = make_corpus(letter_tokenizer(32), {"train": ["first", "second"]})
+    alone = make_corpus(letter_tokenizer(64), {"test": ["second"]})
+    assert together.digests[1] == alone.digests[0]
+    assert together.digests[0] != together.digests[1]

@@ -1,0 +1,153 @@
+"""Figures are torch's, and their intervals are honest."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from topwork.building_blocks import class_metrics
+from topwork.engine.encoding.encoder import encode
+from topwork.engine.encoding.examples import Examples
+from topwork.engine.encoding.ragged import Ragged
+from topwork.engine.evaluation.estimates import EVALUATION_BATCH, estimate, estimates, measure, outputs_of
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.interfaces.head import Classes, Head, Metric
+from topwork_plugins.heads.binary import BinaryConfig
+from topwork_plugins.heads.classification import ClassificationConfig
+
+CPU = torch.device("cpu")
+ACCURACY, MACRO_F1 = class_metrics(2)
+
+
+def outputs_with(right: int, count: int) -> tuple[list[Tensor], Tensor]:
+    """The outputs (N, 2) of one model and targets (N,) of which so many agree."""
+    targets = torch.arange(count) % 2
+    predicted = torch.where(torch.arange(count) < right, targets, 1 - targets)
+    return [nn.functional.one_hot(predicted, 2).float()], targets
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [(8, 10, 0.49016, 0.94332), (10, 10, 0.72247, 1.0), (0, 10, 0.0, 0.27753), (79, 100, 0.70015, 0.85834)],
+)
+def test_a_proportion_has_wilsons_interval(right: int, count: int, low: float, high: float) -> None:
+    figure = estimate(ACCURACY, *outputs_with(right, count))
+    assert figure.value == pytest.approx(right / count)
+    assert (figure.low, figure.high) == pytest.approx((low, high), abs=1e-4)
+    assert figure.rows == count
+
+
+def mean_of_scores(outputs: Tensor, targets: Tensor) -> Tensor:
+    return outputs[:, 0]
+
+
+def total_of_scores(outputs: Tensor, targets: Tensor) -> Tensor:
+    return outputs[:, 0].mean()
+
+
+@pytest.mark.parametrize("metric", [Metric("each", mean_of_scores), Metric("total", total_of_scores)])
+def test_any_other_metric_has_a_bootstrap_interval(metric: Metric) -> None:
+    scores = torch.randn(400, 1)
+    figure = estimate(metric, [scores], torch.zeros(400, dtype=torch.int64))
+    half = 1.96 * float(scores.std()) / math.sqrt(400)  # what theory says of the mean of 400 scores
+    assert figure.low == pytest.approx(figure.value - half, abs=0.1 * half)
+    assert figure.high == pytest.approx(figure.value + half, abs=0.1 * half)
+
+
+def test_bootstrap_intervals_cover_what_is_true() -> None:
+    true, covered = 0.8, 0
+    for number in range(20):
+        generator = torch.Generator().manual_seed(number)
+        right = torch.rand(80, generator=generator) < true
+        targets = torch.arange(80) % 2
+        outputs = nn.functional.one_hot(torch.where(right, targets, 1 - targets), 2).float()
+        figure = estimate(MACRO_F1, [outputs], targets)  # classes and errors are symmetric, so its true value is 0.8
+        covered += figure.low <= true <= figure.high
+    assert covered >= 17
+
+
+def test_an_interval_holds_its_value() -> None:
+    figure = estimate(MACRO_F1, *outputs_with(70, 90))
+    assert figure.low < figure.value < figure.high
+
+
+def test_the_same_rows_give_the_same_interval() -> None:
+    (outputs,), targets = outputs_with(70, 90)
+    assert estimate(MACRO_F1, [outputs], targets) == estimate(MACRO_F1, [outputs], targets)
+
+
+def test_more_rows_give_a_narrower_interval() -> None:
+    few, many = (estimate(MACRO_F1, *outputs_with(8 * count, 10 * count)) for count in (3, 60))
+    assert many.high - many.low < (few.high - few.low) / 3
+
+
+def heads() -> dict[str, Head]:
+    return {
+        "sentiment": BinaryConfig(hidden=()).build(16, Classes(("neg", "pos"))),
+        "category": ClassificationConfig(hidden=()).build(16, Classes(("a", "b", "c"))),
+    }
+
+
+OUTPUTS = {"sentiment": torch.tensor([[0.3], [-2.0], [1.5]]), "category": torch.randn(3, 3)}
+TARGETS = {"sentiment": torch.tensor([1, 0, 0]), "category": torch.tensor([2, 0, 1])}
+
+
+@pytest.mark.parametrize(
+    ("task", "loss"),
+    [
+        ("sentiment", nn.BCEWithLogitsLoss()(OUTPUTS["sentiment"][:, 0], TARGETS["sentiment"].float())),
+        ("category", nn.CrossEntropyLoss()(OUTPUTS["category"], TARGETS["category"])),
+    ],
+)
+def test_the_loss_is_torchs(task: str, loss: Tensor) -> None:
+    assert measure(heads(), OUTPUTS, TARGETS)[f"{task}/loss"] == pytest.approx(float(loss))
+
+
+def test_every_metric_of_every_task_is_measured() -> None:
+    figures = measure(heads(), OUTPUTS, TARGETS)
+    assert list(figures) == [f"{t}/{m}" for t in ("sentiment", "category") for m in ("loss", "accuracy", "macro_f1")]
+    assert figures["sentiment/accuracy"] == pytest.approx(2 / 3)
+
+
+def test_estimates_have_the_values_that_are_measured() -> None:
+    figures, found = measure(heads(), OUTPUTS, TARGETS), estimates(heads(), OUTPUTS, TARGETS)
+    assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(
+        {name: value for name, value in figures.items() if not name.endswith("loss")}
+    )
+
+
+def test_a_metric_that_is_not_a_number_is_shown_as_such() -> None:
+    head = heads()["category"]
+    undefined = Metric("undefined", lambda outputs, targets: torch.tensor(math.nan))
+    tasks = {"category": Head(head.module, head.loss, head.decode, [undefined, *head.metrics])}
+    found = estimates(tasks, OUTPUTS, TARGETS)
+    assert list(found) == ["category/undefined", "category/accuracy", "category/macro_f1"]
+    assert math.isnan(found["category/undefined"].value)
+
+
+@pytest.mark.parametrize("count", [1, EVALUATION_BATCH, EVALUATION_BATCH + 1])
+def test_outputs_come_in_the_order_of_the_rows(
+    tiny: MultiTaskModel, random_ids: Callable[..., Ragged], count: int
+) -> None:
+    tiny.set_trainable([])
+    activations = encode(tiny, random_ids([3 + number % 5 for number in range(count)], vocabulary=50), device=CPU)
+    outputs = outputs_of(tiny, Examples(activations, {}, count), device=CPU)
+    vectors, mask = activations.batch(torch.arange(count))
+    with torch.no_grad():
+        whole = tiny(vectors, mask)
+    assert outputs.keys() == {"animal", "mood"}
+    for task in outputs:
+        torch.testing.assert_close(outputs[task], whole[task], atol=1e-6, rtol=0)
+
+
+def test_measuring_uses_no_dropout_and_no_gradient(make: Callable[..., Any], train: Callable[..., Any]) -> None:
+    trained = train(make(training={"epochs": 1}))
+    trained.model.train()
+    once = outputs_of(trained.model, trained.data["test"], device=CPU)
+    trained.model.train()
+    again = outputs_of(trained.model, trained.data["test"], device=CPU)
+    assert all(torch.equal(once[task], again[task]) for task in once)
+    assert not any(outputs.requires_grad for outputs in once.values())

@@ -1,0 +1,175 @@
+"""A plugin that fails or breaks its interface is named with the place of its settings."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from topwork.building_blocks import class_metrics, decode_logits
+from topwork.engine.model.plugin_checks import check_stages
+from topwork.engine.preparation import prepare
+from topwork.errors import PluginError
+from topwork.experiment.schema import Experiment, Task
+from topwork.interfaces.backbone import Backbone, Stage
+from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
+from topwork.interfaces.head import Classes, Decoded, Head, HeadConfig, Metric
+from topwork.interfaces.pooling import Pooling, PoolingConfig
+from topwork.testing import TinyBackboneConfig
+from topwork.testing.tiny import TinyBackbone
+
+Make = Callable[..., Experiment]
+HERE = "tasks.sentiment.head"
+
+
+class OddConfig(HeadConfig):
+    """A head with one error."""
+
+    kind: Literal["odd"] = "odd"
+    error: str = ""
+
+    def build(self, width: int, labels: Classes) -> Head:
+        if self.error == "raises":
+            raise KeyError("no such thing")
+        if self.error == "returns nothing":
+            return None  # type: ignore[return-value]  # the error
+        parts: dict[str, Any] = {
+            "module": nn.Linear(width, 2),
+            "loss": nn.functional.cross_entropy,
+            "decode": decode_logits(labels),
+            "metrics": class_metrics(2),
+        }
+        errors: dict[str, dict[str, Any]] = {
+            "flat outputs": {
+                "module": nn.Sequential(nn.Linear(width, 1), nn.Flatten(0)),
+                "loss": lambda outputs, targets: outputs.sum(),
+                "decode": lambda outputs: Decoded(["neg", "pos"], torch.full((2, 2), 0.5)),
+            },
+            "loss per text": {"loss": lambda o, t: nn.functional.cross_entropy(o, t, reduction="none")},
+            "one label": {"decode": lambda outputs: Decoded(["neg"], outputs.softmax(dim=1))},
+            "no classes": {"decode": lambda outputs: Decoded(["neg", "pos"], outputs[:, :1])},
+            "called loss": {"metrics": [Metric("loss", lambda o, t: torch.tensor(42.0))]},
+            "named twice": {"metrics": [*class_metrics(2), *class_metrics(2)]},
+            "not for mlflow": {"metrics": [Metric("hits@1 (all)", lambda o, t: torch.tensor(1.0))]},
+        }
+        return Head(**parts | errors.get(self.error, {}))
+
+
+class OddPooling(Pooling):
+    """Says that it is wider than it is."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width + 1
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return hidden[:, 0]
+
+
+class OddPoolingConfig(PoolingConfig):
+    """Builds the odd pooling."""
+
+    kind: Literal["odd"] = "odd"
+
+    def build(self, width: int) -> Pooling:
+        return OddPooling(width)
+
+
+class ForgetfulConfig(FreezeStrategyConfig):
+    """Forgets to return anything."""
+
+    kind: Literal["forgetful"] = "forgetful"
+
+    def trainable(self, model: Any, epoch: int) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("raises", "plugin 'odd' of .*test_plugin_checks failed: KeyError: 'no such thing'"),
+        ("returns nothing", "build must give a Head, got None"),
+        ("flat outputs", r"the module must give \(2, C\) for 2 texts, got \(2,\)"),
+        ("loss per text", r"the loss must be one number, got shape \(2,\)"),
+        ("one label", "decode must give 2 labels for 2 texts, got 1"),
+        ("no classes", r"decode must give probabilities \(2, 2\), got \(2, 1\)"),
+        ("called loss", "metric names must differ, must not be `loss`, and .* got loss"),
+        ("named twice", "metric names must differ, .* got accuracy, macro_f1, accuracy, macro_f1"),
+        ("not for mlflow", r"metric names must .* got hits@1 \(all\)"),
+    ],
+)
+def test_a_head_that_breaks_its_interface_is_named(make: Make, error: str, message: str) -> None:
+    tasks = {"sentiment": Task(label="sentiment", head=OddConfig(error=error))}
+    with pytest.raises(PluginError, match=f"^{HERE}: {message}"):
+        prepare(make(tasks=tasks))
+
+
+def test_a_head_without_fault_passes(make: Make) -> None:
+    prepared = prepare(make(tasks={"sentiment": Task(label="sentiment", head=OddConfig())}))
+    assert list(prepared.model.tasks) == ["sentiment"]
+
+
+def test_a_pooling_of_another_width_than_it_says_is_refused(make: Make) -> None:
+    with pytest.raises(PluginError, match=r"^pooling: a pooling of width 17 must give \(2, 17\) .*, got \(2, 16\)"):
+        prepare(make(pooling=OddPoolingConfig()))
+
+
+def test_a_freeze_strategy_that_returns_nothing_is_named(make: Make) -> None:
+    with pytest.raises(PluginError, match=r"^freeze: plugin 'forgetful' of .*test_plugin_checks failed: TypeError"):
+        prepare(make(freeze=ForgetfulConfig()))
+
+
+class Faulty(TinyBackbone):
+    """A backbone whose first stage holds other modules than it should."""
+
+    def __init__(self, error: Literal["none", "two", "buffer"]) -> None:
+        super().__init__(max_length=8)
+        self.error = error
+        if error == "buffer":
+            self.register_buffer("scale", torch.ones(1))
+
+    def stages(self) -> Sequence[Stage]:
+        first, *others = super().stages()
+        modules: dict[str, tuple[nn.Module, ...]] = {
+            "none": (self.embeddings,),
+            "two": (*first.modules, self.layer[1]),
+            "buffer": tuple(first.modules),
+        }
+        return [Stage(first.name, modules[self.error], first.run, first.mixes_tokens), *others]
+
+
+class FaultyConfig(TinyBackboneConfig):
+    """Settings of the faulty backbone."""
+
+    error: Literal["none", "two", "buffer"]
+
+    def build(self) -> Backbone:
+        return Faulty(self.error)
+
+
+@pytest.mark.parametrize(
+    ("error", "named"), [("none", "positions.weight"), ("two", "layer.1.ffn.0.weight"), ("buffer", "scale")]
+)
+def test_each_parameter_and_buffer_must_belong_to_exactly_one_stage(
+    make: Callable[..., Experiment], error: Literal["none", "two", "buffer"], named: str
+) -> None:
+    with pytest.raises(
+        PluginError, match=r"backbone 'tiny': each parameter and buffer must belong to exactly one stage"
+    ) as caught:
+        prepare(make(backbone=FaultyConfig(error=error)))
+    assert named in str(caught.value)
+    assert "layer.0" not in str(caught.value)
+
+
+def test_a_sound_backbone_passes_the_check_of_its_stages() -> None:
+    check_stages(TinyBackbone(max_length=8), "tiny")
+
+
+def test_a_parameter_that_a_stage_lists_twice_is_counted_once() -> None:
+    class Twice(TinyBackbone):
+        def stages(self) -> Sequence[Stage]:
+            first, *others = super().stages()
+            return [Stage(first.name, (*first.modules, self.positions), first.run, False), *others]
+
+    check_stages(Twice(max_length=8), "twice")

@@ -1,0 +1,286 @@
+"""The MLflow store is found, reached and prepared, or refused at once with the reason."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from run_helpers import open_small_store
+from topwork.errors import StorageError, TopworkError
+from topwork.lab.processes import this_process
+from topwork.lab.tracking import store as store_module
+from topwork.lab.tracking.store import (
+    PROCESS_TAG,
+    Store,
+    active,
+    find_store,
+    flatten,
+    is_server,
+    redact_text,
+    redact_uri,
+    sqlite_file,
+    store_of,
+    uri_of,
+)
+from waiting import PATIENCE
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """A server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def closed_port() -> Iterator[str]:
+    yield "http://127.0.0.1:9"
+
+
+@contextmanager
+def broken_server() -> Iterator[str]:
+    """A server that answers everything with 500."""
+
+    class Broken(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(500)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Broken) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def no_folder() -> Iterator[str]:
+    Path("occupied").touch()
+    yield f"sqlite:///{Path.cwd()}/occupied/mlflow.db"
+
+
+@contextmanager
+def no_database() -> Iterator[str]:
+    Path("mlflow.db").write_text("this is not a database\n" * 100)
+    yield f"sqlite:///{Path.cwd()}/mlflow.db"
+
+
+@contextmanager
+def no_scheme() -> Iterator[str]:
+    yield "nonsense://somewhere"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [closed_port, silent_server, broken_server, no_folder, no_database, no_scheme],
+    ids=lambda place: place.__name__,
+)
+def test_a_store_that_cannot_be_reached_is_said_at_once(
+    place: Callable[[], AbstractContextManager[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "REACH_TIMEOUT", 0.5)
+    with place() as uri, pytest.raises(StorageError) as caught:
+        started = time.monotonic()
+        open_small_store(uri)
+    assert time.monotonic() - started < 60  # mlflow itself would retry for minutes
+    assert str(caught.value).startswith(
+        (f"the MLflow store {uri} cannot be reached: ", f"the MLflow store {uri} cannot be used: ")
+    )
+    assert str(caught.value).endswith("; fix that, or train without it: --set tracking.enabled=false")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", [closed_port, broken_server, no_database], ids=lambda place: place.__name__)
+def test_a_store_to_read_that_cannot_be_reached_is_said_at_once(
+    place: Callable[[], AbstractContextManager[str]],
+) -> None:
+    with place() as uri, pytest.raises(StorageError) as caught:
+        find_store(uri)
+    assert str(caught.value).startswith(f"the MLflow store {uri} cannot be read: ")
+
+
+def test_a_store_to_read_is_not_created(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        find_store(None)
+    assert str(caught.value) == (
+        f"there is no MLflow store {tmp_path}/mlflow.db; name one with --uri, or set MLFLOW_TRACKING_URI"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_is_there_is_found(store_uri: str) -> None:
+    assert find_store(store_uri) == find_store(None) == store_uri
+
+
+def test_a_store_that_another_process_writes_is_said(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "REACH_TIMEOUT", 0.1)
+    other = sqlite3.connect(store_uri.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageError, match="cannot be used: database is locked; fix that, or train without it"):
+        open_small_store(store_uri)
+    other.close()
+
+
+def test_an_opened_store_has_the_experiment_and_its_artifacts_beside_it(store_uri: str, tmp_path: Path) -> None:
+    store = open_small_store(store_uri)
+    experiment = store.client.get_experiment(store.experiment_id)
+    assert experiment.name == "quickstart"
+    assert experiment.artifact_location == (tmp_path / "mlruns" / "quickstart").as_uri()
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert open_small_store(store_uri).experiment_id == store.experiment_id
+    again = store_of(store_uri, store.experiment_id)
+    assert (again.uri, again.experiment_id) == (store.uri, store.experiment_id)
+    assert again.client.get_experiment(store.experiment_id).name == "quickstart"
+
+
+def test_an_experiment_that_was_deleted_is_not_used_again(store_uri: str) -> None:
+    store = open_small_store(store_uri)
+    store.client.delete_experiment(store.experiment_id)
+    with pytest.raises(TopworkError, match="experiment 'quickstart' was deleted there but keeps its name; restore it"):
+        open_small_store(store_uri)
+    assert open_small_store(store_uri, "tracking.experiment=another").experiment_id
+
+
+@pytest.mark.parametrize(
+    ("setting", "variable", "uri"),
+    [
+        (None, None, "sqlite:///{here}/mlflow.db"),
+        (None, "http://from.variable", "http://from.variable"),
+        (None, "", "sqlite:///{here}/mlflow.db"),
+        ("http://from.file", "http://from.variable", "http://from.file"),
+        ("sqlite:///sub/own.db", None, "sqlite:///{here}/sub/own.db"),
+    ],
+)
+def test_the_experiment_comes_before_the_variable(
+    setting: str | None, variable: str | None, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
+    assert uri_of(setting) == uri.format(here=tmp_path)
+
+
+OPEN = """\
+import sys
+from topwork.experiment.schema import Tracking
+from topwork.lab.tracking.store import open_store
+print("ready", flush=True)
+sys.stdin.readline()
+print(open_store(Tracking(uri=sys.argv[1]), "quickstart").experiment_id)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_may_create_a_store_at_the_same_time(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'fresh.db'}"
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with ExitStack() as at_the_end:
+        command = [sys.executable, "-c", OPEN, uri]
+        processes = [at_the_end.enter_context(subprocess.Popen(command, **pipes)) for _ in range(2)]
+        for process in processes:
+            at_the_end.callback(process.kill)
+        assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n", "ready\n"]
+        for process in processes:
+            assert process.stdin
+            process.stdin.write("\n")
+            process.stdin.flush()
+        ids = [process.communicate(timeout=PATIENCE)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0]
+    assert ids[0] == ids[1] != ""
+
+
+@pytest.mark.parametrize(
+    ("owner", "status"),
+    [
+        pytest.param(f"{socket.gethostname()}:999999999:1.00", "KILLED", id="no such process"),
+        pytest.param(f"{socket.gethostname()}:{os.getpid()}:1.00", "KILLED", id="another process of that number"),
+        pytest.param(f"{socket.gethostname()}:nonsense", "KILLED", id="nonsense"),
+        pytest.param(this_process(), "RUNNING", id="this process"),
+        pytest.param("another-host:999999999:1.00", "RUNNING", id="another host"),
+        pytest.param(None, "RUNNING", id="not ours"),
+    ],
+)
+def test_only_runs_of_dead_processes_of_this_host_are_closed(store_uri: str, owner: str | None, status: str) -> None:
+    store = open_small_store(store_uri)
+    tags = {PROCESS_TAG: owner} if owner else {}
+    run = store.client.create_run(store.experiment_id, tags=tags)
+    open_small_store(store_uri)
+    assert store.client.get_run(run.info.run_id).info.status == status
+
+
+def test_a_signal_does_not_wait_for_a_server(store_uri: str) -> None:
+    opened = open_small_store(store_uri)
+    store = Store("http://127.0.0.1:9", opened.experiment_id, opened.client)
+    with pytest.raises(KeyboardInterrupt), store.defer_signals():
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the signal waited")
+
+
+def test_a_run_is_active_for_a_while_and_mlflow_is_as_it_was(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_small_store(store_uri)
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    with active(store, run_id):
+        run = mlflow.active_run()
+        assert run is not None
+        assert (run.info.run_id, mlflow.get_tracking_uri()) == (run_id, store_uri)
+    assert mlflow.active_run() is None
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert store.client.get_run(run_id).info.status == "RUNNING"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    with active(store, run_id):
+        pass
+    assert mlflow.get_tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///elsewhere.db"
+
+
+def test_settings_are_flattened_and_lists_stay_whole() -> None:
+    nested = {"a": 1, "b": {"c": [1, {"d": 2}], "e": {"f": None}}, "g": {}}
+    assert flatten(nested) == {"a": 1, "b.c": [1, {"d": 2}], "b.e.f": None}
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://me:hush@host/path", "https://***@host/path"),
+        ("postgresql://me@host/db", "postgresql://***@host/db"),
+        ("https://host/a@b", "https://host/a@b"),
+        ("sqlite:////a/b.db", "sqlite:////a/b.db"),
+    ],
+)
+def test_a_uri_is_shown_without_who_uses_it(uri: str, shown: str) -> None:
+    assert redact_uri(uri) == shown
+
+
+def test_a_text_is_shown_without_passwords() -> None:
+    text = "uri: https://me:hush@host # and postgresql://you:hush@host/db\nmail: me@host, at 10:30 @home"
+    assert redact_text(text) == (
+        "uri: https://me:***@host # and postgresql://you:***@host/db\nmail: me@host, at 10:30 @home"
+    )
+
+
+@pytest.mark.parametrize(
+    ("uri", "server", "file"),
+    [
+        ("https://host", True, None),
+        ("http://host:5000", True, None),
+        ("sqlite:///sub/own.db", False, "sub/own.db"),
+        ("postgresql://host/db", False, None),
+    ],
+)
+def test_servers_files_and_databases_are_told_apart(uri: str, server: bool, file: str | None, tmp_path: Path) -> None:
+    assert is_server(uri) == server
+    assert sqlite_file(uri) == (tmp_path / file if file else None)

@@ -1,0 +1,56 @@
+"""Freeze strategies that break one rule each."""
+
+import itertools
+from collections.abc import Collection
+from typing import Literal
+
+from torch import nn
+
+import topwork
+from broken_plugins import Broken
+from topwork.testing.freeze_strategy import EPOCHS
+
+#: Every question to every strategy.
+questions = itertools.count()
+
+
+class OddFreezeStrategyConfig(topwork.FreezeStrategyConfig):
+    """Settings of a freeze strategy that may break a rule. From the second epoch on, biases train."""
+
+    kind: Literal["odd"] = "odd"
+    broken: str = ""
+
+    def trainable(self, model: topwork.Model, epoch: int) -> Collection[str]:
+        question = next(questions)
+        names = [f"backbone.{name}" for name, _ in model.backbone.named_parameters() if name.endswith("bias")]
+        if self.broken == "names heads in the end" and epoch == 100:
+            return [name for name, _ in model.named_parameters()]
+        if self.broken == "counts questions instead of epochs":
+            epoch = 1 + question % len(EPOCHS)
+        if self.broken == "takes what trains":
+            return [name for name, parameter in model.named_parameters() if parameter.requires_grad and name in names]
+        if self.broken == "freezes by itself" and epoch == 3:
+            model.backbone.requires_grad_(False)
+        if self.broken == "changes weights" and epoch == 10:
+            nn.init.zeros_(next(model.backbone.parameters()))
+        return names if epoch > 1 else []
+
+
+BROKEN = [
+    Broken(
+        "test_it_names_parameters_of_the_backbone_in_every_epoch",
+        OddFreezeStrategyConfig(broken="names heads in the end"),
+    ),
+    Broken(
+        "test_the_answer_does_not_depend_on_what_was_asked_before",
+        OddFreezeStrategyConfig(broken="counts questions instead of epochs"),
+    ),
+    Broken("test_the_answer_does_not_depend_on_what_trains_now", OddFreezeStrategyConfig(broken="takes what trains")),
+    Broken("test_it_touches_nothing", OddFreezeStrategyConfig(broken="freezes by itself")),
+    Broken("test_it_touches_nothing", OddFreezeStrategyConfig(broken="changes weights")),
+]
+
+
+@topwork.hookimpl
+def register_freeze_strategies(register: topwork.Register[topwork.FreezeStrategyConfig]) -> None:
+    register(OddFreezeStrategyConfig)

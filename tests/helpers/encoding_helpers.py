@@ -1,0 +1,61 @@
+"""Load and compare the activations of an experiment."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from topwork.engine.encoding.examples import Examples
+from topwork.engine.encoding.ragged import Ragged
+from topwork.engine.encoding.store_decision import StoreDecision
+from topwork.engine.evaluation.estimates import outputs_of
+from topwork.engine.observer import EncodingReport, Observer
+from topwork.engine.preparation import Preparation
+from topwork.experiment.schema import SplitName
+
+CPU = torch.device("cpu")
+
+
+class Counter(Observer):
+    """Counts the tokens that are encoded, and notes each phase."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.phases: list[tuple[str, int]] = []
+
+    def begin(self, phase: str, total: int) -> None:
+        self.phases.append((phase, total))
+
+    def advance(self, done: int) -> None:
+        self.tokens += done
+
+
+def read(prepared: Preparation, observer: Observer | None = None) -> tuple[dict[SplitName, Examples], EncodingReport]:
+    """Load the examples of the only phase."""
+    (phase,) = prepared.plan.phases
+    return prepared.load_examples(phase, CPU, observer or Observer())
+
+
+def choose(prepared: Preparation) -> StoreDecision:
+    """Decide on the store for the only phase."""
+    (phase,) = prepared.plan.phases
+    return prepared.decide_store(phase, CPU)
+
+
+def assert_same(trained: Any, other: Any) -> None:
+    """Check that two runs have the same figures, weights and final outputs, to the last bit."""
+    assert [epoch.metrics for epoch in other.fit.epochs] == [epoch.metrics for epoch in trained.fit.epochs]
+    assert other.fit.best_epoch == trained.fit.best_epoch
+    weights, others = trained.model.state_dict(), other.model.state_dict()
+    assert weights.keys() == others.keys()
+    assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
+    assert trained.data.keys() == other.data.keys()
+    for split in trained.data:
+        outputs = outputs_of(trained.model, trained.data[split], device=CPU)
+        other_outputs = outputs_of(other.model, other.data[split], device=CPU)
+        assert all(torch.equal(outputs[task], other_outputs[task]) for task in outputs)
+
+
+def pieces(activations: Ragged) -> list[Tensor]:
+    """The activation of each text."""
+    return list(activations.values.split(activations.lengths.tolist()))
