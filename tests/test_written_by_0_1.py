@@ -117,6 +117,7 @@ def test_a_study_goes_on_where_it_was_interrupted(folder: Path) -> None:
     assert {INTERRUPTED, RETRY_OF} <= attributes.keys()
 
 
+@pytest.mark.slow
 def test_a_run_in_mlflow_is_compared(store_uri: str) -> None:
     client = MlflowClient(tracking_uri=store_uri)
     experiment = client.create_experiment("written-before")

@@ -58,6 +58,7 @@ def test_what_needs_no_library_loads_none(code: str) -> None:
     assert loaded.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_plugin_is_registered_without_mlflow_and_optuna() -> None:
     script = "import topwork, sys; assert topwork.discover().problems == []; print(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

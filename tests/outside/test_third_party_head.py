@@ -9,6 +9,8 @@ import pytest
 
 from topwork.testing import HeadContract
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).parent / "topwork-prototypes"
 QUICKSTART = Path(__file__).parents[2] / "experiments" / "quickstart.yaml"
 SETTINGS = [

@@ -91,6 +91,7 @@ def test_an_output_folder_that_exists_is_refused_before_training(
     assert error.startswith("error: taken exists already; nothing is overwritten")
 
 
+@pytest.mark.slow
 def test_diverging_training_ends_with_code_1_and_says_when(command: Command, experiment: Callable[..., Path]) -> None:
     file = experiment("tracking: {enabled: false}\noptimizer: {kind: uniform, lr: 1e30}\ntraining: {batch_size: 2}")
     code, _, error = command("train", file)

@@ -14,6 +14,7 @@ from topwork.lab.runs import train
 Command = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [True, False], ids=["given", "in the variable"])
 def test_the_command_prints_the_comparison(
     command: Command, installed: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch, given: bool

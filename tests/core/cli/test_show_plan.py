@@ -15,6 +15,7 @@ QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
 SMALL = ["--set", "data.reviews.limit=100", "--set", "training.epochs=1", "--set", "tracking.enabled=false"]
 
 
+@pytest.mark.slow
 def test_plan_shows_groups_cut_and_cost(command: Command) -> None:
     code, out, _ = command("plan", QUICKSTART, "--set", "pooling.kind=cls")
     assert code == 0
@@ -24,6 +25,7 @@ def test_plan_shows_groups_cut_and_cost(command: Command) -> None:
     assert "111.6 times less arithmetic per epoch" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("freeze", "said"),
     [
@@ -37,6 +39,7 @@ def test_plan_says_where_the_cut_is_when_all_or_nothing_is_frozen(command: Comma
     assert said in out
 
 
+@pytest.mark.slow
 def test_plan_says_what_the_store_has(command: Command) -> None:
     line = re.compile(r"^store: .*$", re.MULTILINE)
     _, before, _ = command("plan", QUICKSTART, *SMALL)
@@ -64,11 +67,13 @@ def test_plan_says_why_the_store_is_not_used(command: Command, setting: str, sai
     assert said in out
 
 
+@pytest.mark.slow
 def test_plan_writes_nothing(command: Command, tmp_path: Path) -> None:
     command("plan", QUICKSTART)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_plan_shows_a_table_for_each_phase(command: Command) -> None:
     freeze = "freeze={kind: gradual, start: 1, every: 3, most: 3}"
     code, out, _ = command("plan", QUICKSTART, "--set", freeze)

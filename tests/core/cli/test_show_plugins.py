@@ -37,6 +37,7 @@ def test_plugins_ends_with_code_4_when_one_is_broken(command: Command, broken: N
     assert error.startswith("error: plugin 'broken' of package broken 0.1 is broken: ModuleNotFoundError: No module")
 
 
+@pytest.mark.slow
 def test_a_broken_plugin_that_is_not_needed_is_said_and_stops_nothing(
     command: Command, broken: None, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,6 +23,7 @@ SMALL = ["--set", "data.reviews.limit=100", "--set", "training.epochs=1", "--set
 SPEED = r"in \d+\.\d s, [\d,.]+ texts/s"
 
 
+@pytest.mark.slow
 def test_train_says_how_many_texts_the_store_had(command: Command) -> None:
     _, first, _ = command("train", QUICKSTART, *SMALL)
     _, second, _ = command("train", QUICKSTART, *SMALL)
@@ -37,11 +38,13 @@ def test_train_says_how_many_texts_the_store_had(command: Command) -> None:
     assert folder.name.startswith(built[1])
 
 
+@pytest.mark.slow
 def test_train_says_why_nothing_is_stored(command: Command) -> None:
     _, out, _ = command("train", QUICKSTART, *SMALL, "--set", "training.store=off")
     assert re.search(rf"^100 texts encoded {SPEED}, 0 found; not stored: training.store is off$", out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_train_says_that_activations_do_not_fit_the_memory(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
     _, out, _ = command("train", QUICKSTART, *SMALL, "--set", "training.store=off")
@@ -63,6 +66,7 @@ def test_a_required_store_that_cannot_serve_ends_with_code_5(command: Command) -
     assert error.endswith("training.store: require, but the first stage trains, so there is nothing to keep\n")
 
 
+@pytest.mark.slow
 def test_train_prints_results_with_intervals_and_where_they_are(
     command: Command, store_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,12 +28,14 @@ def send_when_it_goes(number: signal.Signals) -> None:
     assert kept() is None
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_callback_is_sent_again() -> None:
     with pytest.raises(KeyboardInterrupt), resend_dropped_signals():
         send_when_it_goes(signal.SIGINT)
         Event().wait(PATIENCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_sigterm_in_a_callback_is_sent_again(number: signal.Signals) -> None:
     with pytest.raises(SystemExit) as caught, exit_on_sigterm(), resend_dropped_signals():
@@ -42,6 +44,7 @@ def test_sigterm_in_a_callback_is_sent_again(number: signal.Signals) -> None:
     assert caught.value.code == 128 + number
 
 
+@pytest.mark.slow
 def test_other_errors_in_callbacks_are_reported_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[object] = []
 

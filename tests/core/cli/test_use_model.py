@@ -22,6 +22,7 @@ SMALL = ["--set", "data.reviews.limit=100", "--set", "training.epochs=1", "--set
 TEXTS = ["The singer is wonderful.", "The zoom is broken, although the lens is a pleasure."]
 
 
+@pytest.mark.slow
 def test_evaluate_measures_the_test_rows_of_the_experiment_again(command: Command, trained: Path) -> None:
     code, out, _ = command("evaluate", trained)
     assert code == 0
@@ -83,6 +84,7 @@ def test_predict_reads_a_file_of_one_text_to_a_line(
     assert [row["text"] for row in csv.DictReader(io.StringIO(out))] == TEXTS
 
 
+@pytest.mark.slow
 def test_encode_writes_the_same_vectors_as_npy_and_as_parquet(command: Command, trained: Path) -> None:
     _, out, _ = command("encode", trained, *TEXTS, "--output", "vectors.npy")
     assert out == "vectors.npy: 2 vectors of width 384\n"

@@ -30,6 +30,7 @@ def parts(count: int, split: Split) -> dict[str, list[int]]:
     return {name: numbers.tolist() for name, numbers in divided.items()}
 
 
+@pytest.mark.slow
 @given(st.integers(1, 300), FRACTIONS, FRACTIONS, st.sampled_from(METHODS), st.integers(0, 5))
 def test_splits_are_disjoint_complete_and_sorted(
     count: int, validation: float, test: float, method: str, seed: int

@@ -128,6 +128,7 @@ def test_settings_that_a_plugin_no_longer_takes_are_reported_with_its_version(co
     assert "pydantic" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [slice(None, -1), slice(None, 100), slice(0)])
 def test_damaged_weights_are_refused(copy: Path, keep: slice) -> None:
     path = copy / "weights.safetensors"

@@ -56,6 +56,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["require", "off"])
 def test_whatever_was_trained_before_a_training_is_that_of_a_fresh_start(make: Make, train: Any, store: str) -> None:
     cached = Cached()
@@ -67,6 +68,7 @@ def test_whatever_was_trained_before_a_training_is_that_of_a_fresh_start(make: M
         assert_same(train(experiment), cached.train(experiment))
 
 
+@pytest.mark.slow
 def test_real_weights_come_back_after_each_training(on_minilm: Make, train: Any) -> None:
     cached = Cached()
     for seed in (0, 1, 0):
@@ -129,6 +131,7 @@ def test_activations_in_memory_are_held_for_one_cut_only(make: Make) -> None:
     assert [report.encoded > 0 for report in cached.reports] == [True] * 3
 
 
+@pytest.mark.slow
 def test_the_same_rows_of_minilm_are_tokenized_once(on_minilm: Make) -> None:
     cache = PreparationCache()
     first = cache.prepare(on_minilm(pooling=MeanConfig()))

@@ -39,6 +39,7 @@ def three(_migrated_store: Path, installed: Path, tmp_path_factory: pytest.TempP
     return Three(uri, run("first"), run("second", "optimizer.heads_lr=0.02"), run("third", "data.reviews.limit=90"))
 
 
+@pytest.mark.slow
 def test_runs_are_compared_by_what_was_set_and_what_it_changed(three: Three) -> None:
     found = compare([three.first.name, str(three.second.run_id)], uri=three.uri)
     assert found.names == (three.first.name, three.second.name)
@@ -87,6 +88,7 @@ def register_heads(register):
 """
 
 
+@pytest.mark.slow
 def test_heads_that_measure_different_things_are_nothing_to_compare(
     three: Three, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def test_truncated_texts_are_said_in_the_log_and_in_the_result(
     assert set(result.warnings) <= set(caplog.messages)
 
 
+@pytest.mark.slow
 def test_the_variable_decides_where_an_experiment_names_no_store(
     store_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

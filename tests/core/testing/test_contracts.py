@@ -70,6 +70,7 @@ def failures(contract: Contract, config: topwork.PluginConfig) -> dict[str, Base
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("contract", "broken"),
     TABLE,

@@ -40,6 +40,7 @@ def test_one_more_layer_trains_after_so_many_epochs(settings: dict[str, Any], by
         assert trainable(epoch, **settings) == parameters_of(*layers)
 
 
+@pytest.mark.slow
 @given(st.integers(0, LAYERS), st.integers(1, 5), st.integers(1, 20))
 def test_what_trains_goes_on_training(start: int, every: int, epoch: int) -> None:
     assert trainable(epoch, start=start, every=every) <= trainable(epoch + 1, start=start, every=every)

@@ -1,5 +1,6 @@
 """The mean of the real tokens."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ def test_real_tokens_are_averaged_and_padding_is_not() -> None:
     assert pooled.tolist() == [[2.0, 20.0], [4.0, 5.0]]
 
 
+@pytest.mark.slow
 @given(LENGTHS, st.integers(0, 2**32))
 def test_each_text_gives_the_mean_of_its_own_tokens(lengths: list[int], seed: int) -> None:
     mask = mask_of(lengths)

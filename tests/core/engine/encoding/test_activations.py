@@ -99,6 +99,7 @@ def test_training_gives_the_same_bits_wherever_activations_come_from(
         assert_same(kept, other)
 
 
+@pytest.mark.slow
 @POOLINGS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_rows_have_the_activation_of_their_own_text(
@@ -123,6 +124,7 @@ def repeated(write: Callable[..., Path]) -> Path:
     return write("repeated.csv", "\n".join(["text,sentiment,category", *rows]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["off", "auto"])
 def test_equal_texts_are_encoded_once(on_minilm: Make, write: Callable[..., Path], store: str) -> None:
     prepared = prepare(on_minilm(file=repeated(write), pooling=MeanConfig(), training={"store": store}))
@@ -134,6 +136,7 @@ def test_equal_texts_are_encoded_once(on_minilm: Make, write: Callable[..., Path
     assert sum(rows.count for rows in data.values()) == 40
 
 
+@pytest.mark.slow
 def test_what_the_store_has_is_not_encoded_again(on_minilm: Make) -> None:
     part, whole = prepare(on_minilm(limit=25)), prepare(on_minilm())
     first, second, third = Counter(), Counter(), Counter()
@@ -147,12 +150,14 @@ def test_what_the_store_has_is_not_encoded_again(on_minilm: Make) -> None:
     assert [entry.key for entry in list_entries(cache_folder())] == [reports[0].note]
 
 
+@pytest.mark.slow
 def test_another_seed_and_other_heads_share_what_is_stored(on_minilm: Make) -> None:
     read(prepare(on_minilm()))
     tasks = {"mood": on_minilm().tasks["sentiment"]}
     assert read(prepare(on_minilm(tasks=tasks, training={"seed": 5})))[1].found == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -166,17 +171,20 @@ def test_what_is_stored_serves_no_other_cut_and_no_other_type(on_minilm: Make, c
     assert read(prepare(on_minilm(**change)))[1].found == 0
 
 
+@pytest.mark.slow
 def test_poolings_share_what_is_stored_left_of_them(on_minilm: Make) -> None:
     first_layers = AllExceptConfig(patterns=("layer.4.ffn",))
     read(prepare(on_minilm(freeze=first_layers, pooling=ClsConfig())))
     assert read(prepare(on_minilm(freeze=first_layers, pooling=MeanConfig())))[1].found == 60
 
 
+@pytest.mark.slow
 def test_a_length_limit_that_truncates_nothing_shares_what_is_stored(on_minilm: Make) -> None:
     read(prepare(on_minilm()))
     assert read(prepare(on_minilm(backbone=MiniLmConfig(max_length=64))))[1].found == 60
 
 
+@pytest.mark.slow
 @POOLINGS
 def test_a_store_that_holds_something_else_stops_the_run(on_minilm: Make, pooling: PoolingConfig) -> None:
     prepared = prepare(on_minilm(pooling=pooling))
@@ -193,6 +201,7 @@ def test_a_store_that_holds_something_else_stops_the_run(on_minilm: Make, poolin
     assert read(prepared)[1].found == 60
 
 
+@pytest.mark.slow
 def test_one_bit_is_enough_to_stop_the_run(on_minilm: Make) -> None:
     prepared = prepare(on_minilm())
     fill(prepared, lambda values: torch.nextafter(values, torch.tensor(math.inf)))
@@ -200,6 +209,7 @@ def test_one_bit_is_enough_to_stop_the_run(on_minilm: Make) -> None:
         read(prepared)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [lambda values: values * math.nan, torch.zeros_like])
 def test_a_store_of_nothing_stops_the_run(on_minilm: Make, values: Callable[[Tensor], Tensor]) -> None:
     prepared = prepare(on_minilm())
@@ -208,12 +218,14 @@ def test_a_store_of_nothing_stops_the_run(on_minilm: Make, values: Callable[[Ten
         read(prepared)
 
 
+@pytest.mark.slow
 def test_a_store_that_holds_something_else_does_not_matter_when_it_is_off(on_minilm: Make) -> None:
     prepared = prepare(on_minilm(training={"store": "off"}))
     fill(prepared, torch.zeros_like)
     assert read(prepared)[1].where == "memory"
 
 
+@pytest.mark.slow
 @POOLINGS
 def test_a_store_that_holds_the_right_thing_passes(on_minilm: Make, pooling: PoolingConfig) -> None:
     prepared = prepare(on_minilm(pooling=pooling))
@@ -250,6 +262,7 @@ class Builder(Observer):
             self.lock.release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", [40, 60])
 def test_a_run_waits_for_another_and_encodes_only_what_is_left(on_minilm: Make, train: Train, texts: int) -> None:
     plain = train(on_minilm(training={"store": "off"}))
@@ -323,6 +336,7 @@ def test_a_shard_is_written_once_its_time_is_over(monkeypatch: pytest.MonkeyPatc
     assert [len(numbers) for numbers, _ in in_shards(iter(made))] == [3, 3, 1]
 
 
+@pytest.mark.slow
 @POOLINGS
 def test_training_from_several_shards_equals_training_from_one(
     on_minilm: Make, train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pooling: PoolingConfig

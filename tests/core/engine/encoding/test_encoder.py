@@ -60,6 +60,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("pooling", "trains"), CUTS)
 def test_an_activation_does_not_depend_on_the_company(
@@ -87,6 +88,7 @@ def test_the_number_of_short_texts_changes_nothing(cut_minilm: CutMiniLm, random
     assert torch.equal(encode(model, ids, device=CPU).values[:1], first.values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pooling", "trains"), CUTS)
 @pytest.mark.parametrize("length", [5, 31, pytest.param(128, marks=pytest.mark.slow)])
 def test_two_threads_give_the_bits_of_one_for_any_number_of_texts(
@@ -138,6 +140,7 @@ def distinct_of(trained: Any) -> Activations:
     return activations.distinct
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()])
 def test_training_from_recomputed_activations_gives_the_same_weights(
     make: Callable[..., Experiment],
@@ -247,6 +250,7 @@ def test_progress_counts_every_token_once(random_ids: RandomIds) -> None:
 # the first token alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trains", [RECIPE, ("layer.3.ffn", "layer.5.ffn"), ("nothing",)])
 @pytest.mark.parametrize("count", [1, 5, 70])
 def test_the_first_token_alone_is_what_it_is_among_the_others(

@@ -39,6 +39,7 @@ def no_room(folder: Path) -> str:
     )
 
 
+@pytest.mark.slow
 def test_a_store_that_is_off_neither_reads_nor_writes(on_minilm: Make) -> None:
     experiment = on_minilm(training={"store": "off"})
     read(prepare(on_minilm()))
@@ -65,6 +66,7 @@ def test_what_is_quickly_computed_is_not_stored(on_minilm: Make) -> None:
     assert not cache_folder().exists()
 
 
+@pytest.mark.slow
 def test_what_is_quickly_computed_is_stored_when_that_is_required(on_minilm: Make) -> None:
     experiment = on_minilm(freeze=LastLayersConfig(count=6), training={"store": "require"})
     assert [read(prepare(experiment))[1].found for _ in range(2)] == [0, 60]
@@ -76,12 +78,14 @@ def test_a_full_disk_is_not_filled_further(on_minilm: Make, tmp_path: Path, full
     assert not cache_folder().exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_matter_where_nothing_is_missing(on_minilm: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     read(prepare(on_minilm()))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
     assert read(prepare(on_minilm()))[1].found == 60
 
 
+@pytest.mark.slow
 def test_a_tenth_of_the_free_disk_is_left(on_minilm: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = prepare(on_minilm())
     assert prepared.plan.kept_bytes(prepared.plan.phases[0]) == 60 * 384 * 4
@@ -116,6 +120,7 @@ def test_a_cache_folder_that_cannot_be_written_is_told_and_not_used(
     assert f"going on without the activation store: {said.note}" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_encoding_does_not_stop_the_run(
     on_minilm: Make, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_any_other_metric_has_a_bootstrap_interval(metric: Metric) -> None:
     assert figure.high == pytest.approx(figure.value + half, abs=0.1 * half)
 
 
+@pytest.mark.slow
 def test_bootstrap_intervals_cover_what_is_true() -> None:
     true, covered = 0.8, 0
     for number in range(20):

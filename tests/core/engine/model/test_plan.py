@@ -266,6 +266,7 @@ print(prepare(Experiment.model_validate(raw, context={"registry": discover()})).
 """
 
 
+@pytest.mark.slow
 def test_the_digest_is_the_same_in_another_process(make: Make, tmp_path: Path) -> None:
     experiment = make()
     finished = subprocess.run(

@@ -239,6 +239,7 @@ def test_a_phase_that_never_ends_trains_like_one_strategy(make: Make, train: Tra
     assert_same(*both)
 
 
+@pytest.mark.slow
 @POOLINGS
 @STRATEGIES
 def test_phases_give_the_same_bits_wherever_activations_come_from(

@@ -151,6 +151,7 @@ def kept(studied: Studied, tmp_path: Path) -> Path:
     return studied.run.study.folder / "trials" / studied.run.queue.id
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kept")
 def test_each_trial_is_measured_by_its_own_head_as_training_measures_it(studied: Studied, tmp_path: Path) -> None:
     evaluations, warnings = studied.evaluate(None)
@@ -160,6 +161,7 @@ def test_each_trial_is_measured_by_its_own_head_as_training_measures_it(studied:
         assert train(experiment, output=tmp_path / kind).estimates == evaluations[number].estimates
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kept")
 def test_the_gain_is_the_difference_from_the_baseline(studied: Studied) -> None:
     evaluations, _ = studied.evaluate(None)
@@ -171,6 +173,7 @@ def test_the_gain_is_the_difference_from_the_baseline(studied: Studied) -> None:
         assert gain.low <= gain.value <= gain.high
 
 
+@pytest.mark.slow
 def test_outputs_that_are_not_here_come_from_mlflow(studied: Studied, kept: Path) -> None:
     expected = studied.evaluate(None)
     (kept / "0.safetensors").unlink()
@@ -184,6 +187,7 @@ def test_outputs_that_are_not_here_come_from_mlflow(studied: Studied, kept: Path
     ]
 
 
+@pytest.mark.slow
 def test_damaged_outputs_come_from_mlflow_and_else_are_left_out(studied: Studied, kept: Path) -> None:
     whole, _ = studied.evaluate(None)
     file = kept / "0.safetensors"

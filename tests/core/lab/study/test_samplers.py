@@ -64,6 +64,7 @@ def test_tpe_keeps_away_from_where_many_are_being_trained() -> None:
     assert abs(suggested(study) - 0.5) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "grid"])
 def test_nothing_is_suggested_twice_however_often_a_study_goes_on(open_queue: OpenQueue, sampler: str) -> None:
     rates = {"heads_lr": Dimension(low=0.0, high=1.0, step=0.1), "backbone_lr": Dimension(choices=[1, 2, 3])}

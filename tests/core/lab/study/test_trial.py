@@ -71,6 +71,7 @@ def test_several_seeds_are_evaluated_by_their_mean() -> None:
     assert torch.equal(together.outputs.outputs["category"], torch.cat(outputs, dim=1))
 
 
+@pytest.mark.slow
 def test_a_step_means_the_same_in_trials_of_other_lengths() -> None:
     recorder = Recorder()
     run(resolve_small(seeds=[3, 5], search={"training.epochs": {"choices": [2, 4]}}), recorder)

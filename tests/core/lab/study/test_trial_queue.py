@@ -79,6 +79,7 @@ def test_the_trial_of_a_dead_process_is_queued_again(open_queue: OpenQueue) -> N
     assert not queue.running()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_two_studies_alike_suggest_alike(tmp_path: Path, sampler: str) -> None:
     suggested = []
@@ -104,6 +105,7 @@ def test_an_interrupted_trial_is_queued_again_however_often(open_queue: OpenQueu
     assert by_number(queue, 1).user_attrs[RETRY_OF] == 0
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_dies_again_and_again_fails(open_queue: OpenQueue) -> None:
     queue = open_queue(trials=2)
     for crashes in range(MAX_CRASHES):
@@ -209,6 +211,7 @@ def test_a_failure_that_did_not_end_the_study_is_not_queued_again(open_queue: Op
     assert again.ask() is None
 
 
+@pytest.mark.slow
 def test_a_local_study_goes_on_on_a_machine_of_another_name(
     open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from waiting import PATIENCE, wait_for
 UNTRACKED = "tracking.enabled=false"
 
 
+@pytest.mark.slow
 def test_trials_are_trained_until_none_is_left(tmp_path: Path) -> None:
     with begun(make_study(UNTRACKED, trials=3)) as run:
         trials = work(run)
@@ -37,6 +38,7 @@ def test_trials_are_trained_until_none_is_left(tmp_path: Path) -> None:
         assert work(run) == trials  # nothing was left to do
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_has_a_reason_and_the_next_one_begins() -> None:
     search = {
         "optimizer.heads_lr": {"choices": [1e-3, 1e30]},
@@ -112,6 +114,7 @@ def test_a_trial_that_is_stopped_is_marked_as_interrupted(store_uri: str, monkey
     assert child.data.tags["topwork.reason"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_is_pruned_with_several_seeds_too() -> None:
     rates = [1e-3, 0.03, *(10.0**-power for power in range(7, 16))]
     study = make_study(
@@ -136,6 +139,7 @@ def test_a_hopeless_trial_is_pruned_with_several_seeds_too() -> None:
         assert trial.values == (stored[trial.number].intermediate_values[last],)
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_has_its_state_in_mlflow(store_uri: str) -> None:
     study = make_study(f"tracking.uri={store_uri}", objective="category/loss", pruner="median", trials=6)
     with begun(study) as run:
@@ -150,6 +154,7 @@ def test_a_pruned_trial_has_its_state_in_mlflow(store_uri: str) -> None:
     assert "topwork.reason" not in child.data.tags
 
 
+@pytest.mark.slow
 def test_a_trial_is_a_run_below_its_studys_with_logarithms_of_its_rates(store_uri: str) -> None:
     search = {
         "optimizer.heads_lr": {"low": 1e-4, "high": 1e-1, "log": True},

@@ -140,6 +140,7 @@ def test_a_database_that_does_not_answer_is_told_at_once() -> None:
         find_runs(["a"], "postgresql://me:hush@127.0.0.1:9/db")
 
 
+@pytest.mark.slow
 def test_artifacts_that_are_gone_are_told(tracked: Tracked, store_uri: str, tmp_path: Path) -> None:
     result = train(small(f"tracking.uri={store_uri}", "training.epochs=1"), output=tmp_path / "model")
     artifacts = tmp_path / "mlruns" / "quickstart" / str(result.run_id) / "artifacts"

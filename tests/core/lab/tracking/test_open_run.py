@@ -21,6 +21,7 @@ from topwork.lab.tracking.run_log import RunLog
 from topwork.registry import discover
 
 
+@pytest.mark.slow
 def test_a_long_parameter_is_shortened_with_a_note(log: RunLog) -> None:
     patterns = ["layer.1.ffn"] * 1000
     log.start(prepare(small(f"tracking.uri={log.store.uri}", f"freeze.patterns={patterns}")), discover())
@@ -53,6 +54,7 @@ def test_any_number_of_metrics_that_waited_is_written(log: RunLog) -> None:
     assert log.unsent == []
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_does_not_stop_training(
     store_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -212,6 +212,7 @@ def test_every_way_of_getting_activations_is_noted(
     assert data.metrics.get("texts_per_second/encoding") == speed
 
 
+@pytest.mark.slow
 def test_what_is_found_in_the_store_is_noted(store_uri: str, tmp_path: Path) -> None:
     runs = [
         train(small(f"tracking.uri={store_uri}", "training.store=require", "training.epochs=1"), output=tmp_path / name)
@@ -228,6 +229,7 @@ def test_what_is_found_in_the_store_is_noted(store_uri: str, tmp_path: Path) -> 
     assert "texts_per_second/encoding" not in second.metrics
 
 
+@pytest.mark.slow
 def test_a_run_in_phases_notes_its_sizes_and_rates(store_uri: str, tmp_path: Path) -> None:
     experiment = small(f"tracking.uri={store_uri}", "training.epochs=3", "freeze={kind: gradual}")
     result = train(experiment, output=tmp_path / "model")
@@ -242,6 +244,7 @@ def test_a_run_in_phases_notes_its_sizes_and_rates(store_uri: str, tmp_path: Pat
     assert [metric.step for metric in reports] == [phase.first - 1 for phase in plan.phases]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [

@@ -120,6 +120,7 @@ def test_a_damaged_shard_is_told_once_and_encoded_again(
     assert not (tmp_path / "OWNED").exists()
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(data=st.data(), mask=st.integers(1, 255))
 def test_a_flipped_byte_anywhere_in_a_shard_is_noticed(

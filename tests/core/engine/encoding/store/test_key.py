@@ -111,6 +111,7 @@ def nudge(parameter: Tensor, element: int, towards: float) -> None:
     flat[element] = torch.nextafter(flat[element], torch.tensor(towards))
 
 
+@pytest.mark.slow
 @given(data=st.data(), trains=st.sampled_from(CUTS), towards=st.sampled_from([-torch.inf, torch.inf]))
 def test_one_bit_of_any_weight_left_of_the_cut_changes_the_key(
     data: st.DataObject, trains: str, towards: float
@@ -122,6 +123,7 @@ def test_one_bit_of_any_weight_left_of_the_cut_changes_the_key(
     assert key_of(model).digest != before
 
 
+@pytest.mark.slow
 @given(data=st.data(), trains=st.sampled_from(CUTS), towards=st.sampled_from([-torch.inf, torch.inf]))
 def test_no_weight_right_of_the_cut_changes_the_key(data: st.DataObject, trains: str, towards: float) -> None:
     model = cut_model(trains)
@@ -293,6 +295,7 @@ def test_having_tokenized_is_not_part_of_the_key() -> None:
     assert key_of(model).digest == before
 
 
+@pytest.mark.slow
 def test_a_key_is_the_same_in_any_process_and_folder(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
