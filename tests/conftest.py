@@ -29,6 +29,14 @@ settings.register_profile("topwork", deadline=None, derandomize=True)  # machine
 settings.load_profile("topwork")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that no worker is left alone with one at the end."""
+    share: dict[Path, list[bool]] = {}
+    for item in items:
+        share.setdefault(item.path, []).append(item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: -sum(share[item.path]) / len(share[item.path]))
+
+
 PLUGIN = """\
 import topwork
 from topwork.testing import TinyBackboneConfig

@@ -126,7 +126,7 @@ def test_a_run_in_mlflow_is_compared(store_uri: str) -> None:
         client.log_artifacts(run.info.run_id, str(WRITTEN / "run"))
         client.set_terminated(run.info.run_id)
     first, second = find_runs(["one", "other"], store_uri)
-    assert first.outputs.classes["category"].names == ("books", "music")
+    assert first.outputs.labels["category"].names == ("books", "music")
     compared = topwork.compare(["one", "other"], uri=store_uri)
     assert compared.settings == {}
     assert all(one.value == 0.0 for differences in compared.differences.values() for one in differences)

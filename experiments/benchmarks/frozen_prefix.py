@@ -193,7 +193,7 @@ def compare(folder: Path, reviews: Path, pooling: str, cache: Path) -> dict[str,
     os.environ["TOPWORK_CACHE"] = str(cache)
     experiment = make_experiment(folder, reviews, pooling)
     prepared = prepare(experiment)
-    texts = prepared.plan.corpus.distinct_texts
+    texts = prepared.plan.corpus_size.distinct_texts
     others = {
         "reference": measured(f"{pooling} reference", lambda: reference_loop(folder, prepared, pooling)),
         "trainer": measured(f"{pooling} trainer", lambda: transformers_trainer(folder, prepared, pooling)),

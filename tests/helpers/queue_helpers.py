@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from topwork.experiment.search import SearchedSetting
-from topwork.experiment.study import Dimension, Study
+from topwork.experiment.study import Dimension, StudySettings
 from topwork.lab.study.storage import close, open_storage
 from topwork.lab.study.trial_queue import TrialQueue, join_trial_queue
 from topwork.lab.study.trial_states import PROCESS
@@ -42,10 +42,10 @@ def empty_database() -> bytes:
         return file.read_bytes()
 
 
-def settings(**changed: Any) -> Study:
+def settings(**changed: Any) -> StudySettings:
     """A study section."""
     search = {f"x.{name}": dimension for name, dimension in RATES.items()}
-    return Study(**{"search": search, "objective": "loss", "trials": 5, "sampler": "random"} | changed)
+    return StudySettings(**{"search": search, "objective": "loss", "trials": 5, "sampler": "random"} | changed)
 
 
 def searched(dimensions: Mapping[str, Dimension], baseline: Mapping[str, Any]) -> list[SearchedSetting]:

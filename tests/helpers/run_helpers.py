@@ -13,7 +13,7 @@ from topwork.engine.observer import Epoch
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment
 from topwork.lab.tracking.open_run import RunWriter
-from topwork.lab.tracking.store import Store, open_store
+from topwork.lab.tracking.store import TrackingStore, open_store
 
 
 def small(*settings: str) -> Experiment:
@@ -21,7 +21,7 @@ def small(*settings: str) -> Experiment:
     return load_experiment(QUICKSTART, [*SMALL, *settings])
 
 
-def open_small_store(uri: str, *settings: str) -> Store:
+def open_small_store(uri: str, *settings: str) -> TrackingStore:
     """Open an MLflow store as a run of the small experiment does."""
     experiment = small(f"tracking.uri={uri}", *settings)
     return open_store(experiment.tracking, experiment.name)

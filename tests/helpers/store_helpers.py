@@ -29,7 +29,7 @@ def named_in(folder: Path) -> set[str]:
 
 
 def held(stored: StoredActivations) -> list[int]:
-    return [number for number, shard in enumerate(stored.shard.tolist()) if shard >= 0]
+    return [number for number, shard in enumerate(stored.shard_index.tolist()) if shard >= 0]
 
 
 def everything(activations: Ragged) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment
 from topwork.lab.study.report import summarize
 from topwork.lab.study.resolved_study import ResolvedStudy, plan_study, resolve_study
-from topwork.lab.study.result import StudyResult, Trial
+from topwork.lab.study.result import StudyResult, TrialSummary
 from topwork.lab.study.run_study import StudyRun
 from topwork.lab.study.storage import close, is_local, open_storage, sqlite_path
 from topwork.lab.study.trial_queue import open_trial_queue
@@ -99,13 +99,13 @@ def begun(experiment: Experiment) -> Iterator[StudyRun]:
         close(storage)
 
 
-def work(run: StudyRun, stop: Event | None = None) -> list[Trial]:
+def work(run: StudyRun, stop: Event | None = None) -> list[TrialSummary]:
     """Train a study's trials in this process, as one of its workers would, and return those that are finished."""
     worker = Worker(run.job, stop or Event())
     try:
         worker.work()
     finally:
-        close(worker.storage)
+        close(worker.queue.storage)
     return summarize(run.queue.finished())
 
 

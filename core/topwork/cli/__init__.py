@@ -84,7 +84,7 @@ def train(
 
 @app.command()
 def study(file: ExperimentFile, settings: Settings = None) -> None:
-    """Search an experiment's study section; the same command goes on where it was interrupted."""
+    """Search an experiment's study section; the same command resumes one that was interrupted."""
     from topwork.experiment.loading import load_experiment
 
     experiment = load_experiment(file, settings or [])

@@ -62,5 +62,5 @@ def _described(entry: CacheEntry) -> tuple[str, str, str, str]:
     key = entry.manifest.key
     match key:
         case {"backbone": str(backbone), "stages": [*_, str(last)], "keeps": str(keeps), "dtype": str(dtype)}:
-            return backbone.rpartition(".")[2], f"behind {last}", keeps, dtype
+            return backbone.rpartition(".")[2], f"after {last}", keeps, dtype
     return "unknown", "", "", ""

@@ -10,9 +10,9 @@ from topwork.lab.comparison import compare
 
 
 def show_comparison(runs: Sequence[str], uri: str | None) -> None:
-    """Print what was set otherwise, every metric of every run, and each difference from the first."""
+    """Print the settings that differ, every metric of every run, and each difference from the first."""
     compared = compare(runs, uri=uri)
-    heading("what was set otherwise")
+    heading("settings that differ")
     settings = table("parameter", *compared.names)
     for name, values in compared.settings.items():
         settings.add_row(name, *("-" if value is None else value for value in values))
@@ -47,4 +47,4 @@ def describe_estimate(estimate: Estimate) -> str:
 def describe_difference(difference: Difference) -> tuple[str, str, str]:
     """Write a difference, its interval, and the p of McNemar's test."""
     interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
-    return f"{difference.value:+.3f}", interval, "" if difference.p is None else f"{difference.p:.3f}"
+    return f"{difference.value:+.3f}", interval, "" if difference.p_value is None else f"{difference.p_value:.3f}"

@@ -44,7 +44,7 @@ def show_plan(experiment: Experiment) -> None:
 def describe_rows(plan: Plan, sizes: Mapping[SplitName, int]) -> str:
     """Say how many texts there are and how long."""
     splits = ", ".join(f"{name} {count:,}" for name, count in sizes.items())
-    size = plan.corpus
+    size = plan.corpus_size
     return f"rows: {splits}; {size.tokens / size.texts:.1f} tokens per text, {size.truncated:,} texts truncated"
 
 
@@ -52,9 +52,9 @@ def describe_cut(plan: Plan, phase: Phase) -> str:
     """Say where the cut is, what is kept there, and what an epoch costs."""
     if not phase.prefix:
         return "cut: before the first stage, since it trains; every epoch runs the whole backbone"
-    where = f"before {phase.suffix[0]}" if phase.suffix and phase.cut.keeps != "pooled" else "behind the pooling"
+    where = f"before {phase.suffix[0]}" if phase.suffix and phase.cut.keeps != "pooled" else "after the pooling"
     size, cost = plan.kept_bytes(phase), phase.cost
-    per_text = format_bytes(size / plan.corpus.distinct_texts)
+    per_text = format_bytes(size / plan.corpus_size.distinct_texts)
     return (
         f"cut: {where}; the {len(phase.prefix)} stages left of it run once\n"
         f"kept: {phase.cut.keeps} of each text, {per_text} per text, {format_bytes(size)} in all\n"
@@ -68,7 +68,7 @@ def describe_store(job: EncodingJob, decision: StoreDecision) -> str:
     """Say whether the activation store serves, and how much of what is needed it has."""
     if decision.stored is None:
         return f"store: not used: {decision.reason}"
-    texts, missing = job.plan.corpus.distinct_texts, len(decision.stored.missing)
+    texts, missing = job.plan.corpus_size.distinct_texts, len(decision.stored.missing)
     size = format_bytes(missing_bytes(job, decision.stored))
     return f"store: {texts - missing:,} of {texts:,} distinct texts are there" + (
         f"; {missing:,} will be encoded, {size}" if missing else ""

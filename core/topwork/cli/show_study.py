@@ -13,7 +13,7 @@ from topwork.cli.tables import console, heading, table
 from topwork.experiment.schema import Experiment
 from topwork.lab.study.report import rank
 from topwork.lab.study.resolved_study import ResolvedStudy
-from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, Trial
+from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, TrialSummary
 from topwork.lab.study.run_study import study
 
 #: How many trials the table shows.
@@ -30,7 +30,7 @@ def show_study(experiment: Experiment) -> None:
         console.print()
         raise
     except (KeyboardInterrupt, SystemExit):
-        console.print("interrupted; the same command goes on where this ended", soft_wrap=True)
+        console.print("interrupted; run the same command to resume", soft_wrap=True)
         raise
     show_result(result)
 
@@ -94,12 +94,12 @@ class StudyBar(ProgressBar, StudyObserver):
         self.objectives = study.settings.objectives
         self.live.update(self.progress)
 
-    def trials(self, finished: list[Trial], running: int, n_trials: int) -> None:
+    def trials(self, finished: list[TrialSummary], running: int, n_trials: int) -> None:
         if self.printed is None:
             self.begin("trials", n_trials)
             self.printed = {trial.number for trial in finished}
             if finished:
-                console.print(f"going on with {len(finished)} of {n_trials} trials finished", soft_wrap=True)
+                console.print(f"resuming with {len(finished)} of {n_trials} trials finished", soft_wrap=True)
         for trial in finished:
             if trial.number not in self.printed and (trial.reason or not console.is_terminal):
                 console.print(describe_trial(trial, self.objectives), soft_wrap=True)
@@ -112,7 +112,7 @@ class StudyBar(ProgressBar, StudyObserver):
         self.live.update(Group(trials_table(best, self.objectives), self.progress) if best else self.progress)
 
 
-def trials_table(trials: Sequence[Trial], objectives: Sequence[str], *, baseline: int | None = None) -> Table:
+def trials_table(trials: Sequence[TrialSummary], objectives: Sequence[str], *, baseline: int | None = None) -> Table:
     """Show trials with their values."""
     parameters = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
     shown = table("#trial", *(f"#{name}" for name in parameters), *(f"#{objective}" for objective in objectives), "")
@@ -125,7 +125,7 @@ def trials_table(trials: Sequence[Trial], objectives: Sequence[str], *, baseline
     return shown
 
 
-def show_failures(trials: Sequence[Trial]) -> None:
+def show_failures(trials: Sequence[TrialSummary]) -> None:
     """Print each reason with the trials that failed for it."""
     reasons: dict[str, list[str]] = {}
     for trial in trials:
@@ -166,7 +166,10 @@ def show_evaluation(result: StudyResult, number: int) -> None:
             "metric", f"#baseline, trial {result.baseline}", f"#trial {number}", "#gain", "#95 % interval", "#McNemar p"
         )
         for name, estimate in best.estimates.items():
-            before, gain = baseline.estimates.get(name), best.gains.get(name)  # another head may measure something else
+            before, gain = (
+                baseline.estimates.get(name),
+                best.differences.get(name),
+            )  # another head may measure something else
             shown.add_row(
                 name,
                 describe_estimate(before) if before else "",
@@ -176,7 +179,7 @@ def show_evaluation(result: StudyResult, number: int) -> None:
     console.print(shown)
 
 
-def describe_trial(trial: Trial, objectives: Sequence[str]) -> str:
+def describe_trial(trial: TrialSummary, objectives: Sequence[str]) -> str:
     """Write a trial on one line."""
     chosen = ", ".join(f"{name} {describe_value(value)}" for name, value in trial.parameters.items())
     values = ", ".join(f"{objective} {value:.4f}" for objective, value in zip(objectives, trial.values, strict=False))

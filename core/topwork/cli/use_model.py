@@ -36,12 +36,12 @@ def show_predictions(model: Path, texts: Sequence[str], file: Path | None, forma
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["text", *(f"{task}{suffix}" for task in predictions[0] for suffix in ("", "_probability"))])
         for text, prediction in zip(texts, predictions, strict=True):
-            writer.writerow([text, *(cell for p in prediction.values() for cell in (p.label, _certainty(p)))])
+            writer.writerow([text, *(cell for p in prediction.values() for cell in (p.label, _probability(p)))])
     else:
         shown = table("text", *(column for task in predictions[0] for column in (task, "#p")))
         for text, prediction in zip(texts, predictions, strict=True):
             short = text if len(text) <= 60 else f"{text[:57]}..."
-            shown.add_row(short, *(cell for p in prediction.values() for cell in (p.label, _certainty(p))))
+            shown.add_row(short, *(cell for p in prediction.values() for cell in (p.label, _probability(p))))
         console.print(shown)
 
 
@@ -86,5 +86,5 @@ def read_texts(texts: Sequence[str], file: Path | None) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def _certainty(prediction: Prediction) -> str:
+def _probability(prediction: Prediction) -> str:
     return f"{prediction.probabilities[prediction.label]:.3f}"

@@ -48,7 +48,7 @@ def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
             "format": FORMAT,
             "topwork": version("topwork"),
             "weights_sha256": sha256_of(weights),
-            "classes": {task: list(classes.names) for task, classes in trained.tasks.items()},
+            "classes": {task: list(classes.names) for task, classes in trained.labels.items()},
             "plugins": [asdict(needed) for needed in needed_plugins(trained.experiment, registry)],
             "digests": trained.digests,
             "experiment": trained.experiment,

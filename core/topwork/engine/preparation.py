@@ -15,8 +15,8 @@ from topwork.engine.model.building import build_backbone, build_model
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan, make_plan
 from topwork.engine.observer import EncodingReport, Observer
+from topwork.engine.training.early_stopping import check_monitor
 from topwork.engine.training.loop import Fit, LoadExamples, fit
-from topwork.engine.training.monitor import check_monitor
 from topwork.errors import ConfigurationError, StorageError
 from topwork.experiment.schema import Experiment, SplitName
 from topwork.interfaces.backbone import Backbone
@@ -35,7 +35,7 @@ class Preparation:
     @property
     def warnings(self) -> list[str]:
         """What the researcher should know, with counts."""
-        size = self.plan.corpus
+        size = self.plan.corpus_size
         too_long = (
             f"{size.truncated} of {size.texts} texts are longer than the backbone's max_length and were truncated"
         )
@@ -99,9 +99,9 @@ class Preparation:
         rows = self.dataset.splits[split]
         return SplitOutputs(
             split="training" if split == "train" else split,
-            texts=digest_of_texts(rows.texts),
+            texts_sha256=digest_of_texts(rows.texts),
             width=self.model.pooling.width,
-            classes=self.dataset.labels,
+            labels=self.dataset.labels,
             outputs=outputs,
             targets={task: torch.from_numpy(targets) for task, targets in rows.targets.items()},
         )

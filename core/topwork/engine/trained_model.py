@@ -18,7 +18,7 @@ from topwork.engine.encoding.examples import Examples, make_examples
 from topwork.engine.evaluation.estimates import Estimate, estimates, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.errors import DataError
-from topwork.experiment.schema import Source, SplitName
+from topwork.experiment.schema import EVALUATED, Source
 from topwork.interfaces.head import Classes
 
 logger = logging.getLogger(__name__)
@@ -42,13 +42,13 @@ class TrainedModel:
     """A model that predicts, encodes and can be evaluated, on the device that its weights are on.
 
     Attributes:
-        tasks: the classes of each task.
+        labels: the classes of each task.
         experiment: the experiment that trained it, as JSON values.
         digests: sha256 of each file of the training, by path.
     """
 
     model: MultiTaskModel
-    tasks: dict[str, Classes]
+    labels: dict[str, Classes]
     experiment: dict[str, Any]
     digests: dict[str, str]
 
@@ -68,7 +68,7 @@ class TrainedModel:
         predictions: list[dict[str, Prediction]] = [{} for _ in texts]
         for task, outputs in outputs_of(self.model, examples, device=self.device).items():
             decoded = self.model.tasks[task].decode(outputs)
-            names = self.tasks[task].names
+            names = self.labels[task].names
             for prediction, label, row in zip(predictions, decoded.labels, decoded.probabilities.tolist(), strict=True):
                 prediction[task] = Prediction(label, dict(zip(names, row, strict=True)))
         return predictions
@@ -99,7 +99,7 @@ class TrainedModel:
         columns = {name: task["label"] for name, task in self.experiment["tasks"].items()}
         if file is not None:
             everything = source.model_copy(update={"limit": None})
-            return read_all_rows(Path(file), everything, columns, self.tasks), f"all rows of {file}"
+            return read_all_rows(Path(file), everything, columns, self.labels), f"all rows of {file}"
         tables, digests = read_splits(source, columns)
         changed = [path for path, digest in digests.items() if digest != self.digests.get(str(path))]
         if changed:
@@ -107,10 +107,9 @@ class TrainedModel:
                 f"{changed[0]} is not the file of the training any more, so its test rows may be others; "
                 "name a file to evaluate on all of its rows"
             )
-        order: tuple[SplitName, ...] = ("test", "validation", "train")
-        which = next(name for name in order if name in tables)
+        which = next(name for name in EVALUATED if name in tables)
         table = tables[which]
-        return DataSplit(table.texts, encode_labels(table, columns, self.tasks)), f"{which} rows of the experiment"
+        return DataSplit(table.texts, encode_labels(table, columns, self.labels)), f"{which} rows of the experiment"
 
     def _examples(self, texts: Sequence[str], targets: Mapping[str, NDArray[np.int64]]) -> Examples:
         if isinstance(texts, str):

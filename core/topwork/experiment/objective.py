@@ -53,7 +53,7 @@ def parse_objective(text: str) -> Objective:
     tokens = list(_tokens(text))
     objective, rest = _parse(text, tokens)
     if rest:
-        raise _not_an_objective(text, f"{rest[0]!r} stands behind its end")
+        raise _not_an_objective(text, f"{rest[0]!r} stands after its end")
     return objective
 
 

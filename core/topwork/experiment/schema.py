@@ -17,7 +17,7 @@ from pydantic import (
 from topwork.experiment.objective import parse_objective
 from topwork.experiment.origin import Origin
 from topwork.experiment.section import Section
-from topwork.experiment.study import Study
+from topwork.experiment.study import StudySettings
 from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import HeadConfig
@@ -32,6 +32,9 @@ Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+#: Where final metrics are measured: on the first of these that has rows.
+EVALUATED: tuple[SplitName, ...] = ("test", "validation", "train")
 FILE_FIELDS = ("path", *SPLITS)
 
 #: Which catalog of the registry answers for which plugin field.
@@ -248,7 +251,7 @@ class Experiment(Section):
     optimizer: SerializeAsAny[OptimizerGroupingConfig]
     training: Training = Training()
     tracking: Tracking = Tracking()
-    study: Study | None = None
+    study: StudySettings | None = None
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
     _find_plugin = field_validator("backbone", "pooling", "freeze", "optimizer", mode="before")(find_plugin)

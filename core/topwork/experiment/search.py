@@ -12,7 +12,7 @@ from topwork.errors import ConfigurationError, text_of
 from topwork.experiment.loading import error_messages
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Experiment
-from topwork.experiment.study import Dimension, Study
+from topwork.experiment.study import Dimension, StudySettings
 from topwork.registry import Registry
 
 #: What a sampler sees of a value: itself, or, for a list or a section, its JSON.
@@ -89,7 +89,7 @@ def resolve_search(experiment: Experiment, registry: Registry) -> list[SearchedS
     return found
 
 
-def study_of(experiment: Experiment) -> Study:
+def study_of(experiment: Experiment) -> StudySettings:
     """Return the study section.
 
     Raises:

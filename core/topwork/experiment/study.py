@@ -108,7 +108,7 @@ class Dimension(Section):
         return f"{self.low:g} to {self.high:g}{step}{', logarithmic' if self.log else ''}"
 
 
-class Study(Section):
+class StudySettings(Section):
     """A search over the experiment: many trainings, each with other values.
 
     Attributes:

@@ -55,7 +55,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class HeadFigure:
-    """A picture of what a head gave for N texts.
+    """A figure of a head's outputs for N texts.
 
     Attributes:
         name: letters, digits, ``_`` and ``-``; ``confusion`` is logged as ``figures/confusion_<task>.png``.

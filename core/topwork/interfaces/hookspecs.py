@@ -1,7 +1,7 @@
 """Every extension point of topwork, on one page.
 
 A plugin package names a module in the entry-point group ``topwork``. The module implements one or more of
-these hooks, each called once, when topwork starts, with a function to register config classes with.
+these hooks, each called by ``discover()`` with a function to register config classes with.
 """
 
 from typing import Protocol, TypeVar, runtime_checkable

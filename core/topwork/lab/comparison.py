@@ -8,7 +8,7 @@ from topwork.engine.evaluation.estimates import Estimate, estimate
 from topwork.errors import ConfigurationError, PluginError
 from topwork.interfaces.head import Metric
 from topwork.lab.tracking.finished_run import FinishedRun, find_runs
-from topwork.registry import discover
+from topwork.registry import Registry, discover
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ def compare(runs: Sequence[str], *, uri: str | None = None) -> Comparison:
     for run, other in zip(finished[1:], others, strict=True):
         if why := why_not_comparable(first, other):
             raise ConfigurationError(f"runs {finished[0].name} and {run.name} cannot be compared: {why}")
+    registry = discover()
     estimates, differences = {}, {}
-    for task in (task for task in first.classes if all(task in other.classes for other in others)):
-        targets, metrics = first.targets[task], [_metrics(run, task) for run in finished]  # heads may differ
+    for task in (task for task in first.labels if all(task in other.labels for other in others)):
+        targets, metrics = first.targets[task], [_metrics(run, task, registry) for run in finished]  # heads may differ
         outputs = [run.outputs.by_seed(task) for run in finished]
         for name in (name for name in metrics[0] if all(name in having for having in metrics)):
             by_run = [(having[name], of_seeds) for having, of_seeds in zip(metrics, outputs, strict=True)]
@@ -68,9 +69,8 @@ def compare(runs: Sequence[str], *, uri: str | None = None) -> Comparison:
     )
 
 
-def _metrics(run: FinishedRun, task: str) -> dict[str, Metric]:
+def _metrics(run: FinishedRun, task: str, registry: Registry) -> dict[str, Metric]:
     """What the head of a run's task measures, by name."""
-    registry = discover()
     try:
         head = registry.heads.parse(run.heads[task], problems=registry.problems)
     except ValueError as error:  # pydantic's is one too

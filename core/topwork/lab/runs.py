@@ -15,7 +15,7 @@ from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.trained_model import TrainedModel
 from topwork.engine.training.accelerator import make_accelerator
 from topwork.errors import TrainingError
-from topwork.experiment.schema import Experiment, SplitName
+from topwork.experiment.schema import EVALUATED, Experiment, SplitName
 from topwork.files import check_new_folder
 from topwork.lab.processes import exit_on_sigterm
 from topwork.lab.result import Result
@@ -70,8 +70,7 @@ def _run(
             raise
         save_model(folder, _trained_model(prepared), registry)
         raise TrainingError(f"{error}; they are in {folder}", kept_epoch=error.kept_epoch) from None
-    order: tuple[SplitName, ...] = ("test", "validation", "train")
-    split = next(one for one in order if one in fitted.data)
+    split = next(one for one in EVALUATED if one in fitted.data)
     outputs = outputs_of(model, fitted.data[split], device=accelerator.device)
     evaluated = prepared.split_outputs(split, outputs)
     result = Result(
@@ -88,11 +87,11 @@ def _run(
     save_model(folder, _trained_model(prepared), registry)
     if log:
         log.finish(result)
-        log.head_figures(model.tasks, evaluated)
-        log.outputs(evaluated)
+        log.log_head_figures(model.tasks, evaluated)
+        log.log_outputs(evaluated)
         if prepared.experiment.tracking.log_model:
             example = [text[:100] for text in prepared.dataset.splits["train"].texts[:2]]
-            log.model(folder, example, registry, prepared.experiment)
+            log.log_model(folder, example, registry, prepared.experiment)
     return result
 
 

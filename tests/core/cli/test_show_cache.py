@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(root: Path) -> Store:
-    """Store activations of some texts behind a stage, last used so many days ago."""
+    """Store activations of some texts after a stage, last used so many days ago."""
 
     def make(stage: str = "layer.1.ffn", *, texts: int = 3, unused: float = 0) -> ActivationStore:
         description = {
@@ -61,9 +61,9 @@ def test_list_shows_what_is_stored_the_last_used_first(command: Command, store: 
     code, out, err = command("cache", "list")
     assert (code, err) == (0, "")
     _, first, second, total = (line.split() for line in out.splitlines())
-    assert first[:7] == [new.key.digest[:12], "TinyBackbone", "behind", "layer.1.ffn", "tokens", "float16", "3"]
+    assert first[:7] == [new.key.digest[:12], "TinyBackbone", "after", "layer.1.ffn", "tokens", "float16", "3"]
     assert first[-1] == "today"
-    assert second[:7] == [old.key.digest[:12], "TinyBackbone", "behind", "layer.0.ffn", "tokens", "float16", "1,200"]
+    assert second[:7] == [old.key.digest[:12], "TinyBackbone", "after", "layer.0.ffn", "tokens", "float16", "1,200"]
     assert second[-3:] == ["12", "days", "ago"]
     assert total[-1] == str(root)
 

@@ -1,4 +1,4 @@
-"""``topwork compare`` prints what was set otherwise, every metric, and each difference with its interval."""
+"""``topwork compare`` prints settings that differ, every metric, and each difference with its interval."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -29,7 +29,7 @@ def test_plan_shows_groups_cut_and_cost(command: Command) -> None:
 @pytest.mark.parametrize(
     ("freeze", "said"),
     [
-        ("all", "cut: behind the pooling; the 13 stages left of it run once"),
+        ("all", "cut: after the pooling; the 13 stages left of it run once"),
         ("none", "cut: before the first stage, since it trains; every epoch runs the whole backbone"),
     ],
 )

@@ -111,7 +111,7 @@ def test_an_interrupted_study_says_how_to_go_on(tmp_path: Path) -> None:
     wait_for(lambda: running_after(url, finished=1))
     running.process.terminate()
     printed = running.finish(code=143)
-    assert printed.splitlines()[-1] == "interrupted; the same command goes on where this ended"
+    assert printed.splitlines()[-1] == "interrupted; run the same command to resume"
 
 
 def test_a_terminal_shows_the_best_trials_and_a_bar(tmp_path: Path) -> None:

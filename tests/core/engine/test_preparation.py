@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def test_preparing_computes_and_stores_nothing(make: Make) -> None:
     prepared = prepare(make(training={"store": "require"}))
-    assert prepared.corpus.size == prepared.plan.corpus
+    assert prepared.corpus.size == prepared.plan.corpus_size
     assert not list(cache_folder().glob("activations/*"))
     assert all(parameter.grad is None for parameter in prepared.model.parameters())
 
@@ -31,12 +31,14 @@ def test_the_examples_of_every_split_have_its_rows_in_order(make: Make) -> None:
     prepared = prepare(make())
     examples, report = prepared.load_examples(prepared.plan.phases[0], CPU, Observer())
     assert {name: one.count for name, one in examples.items()} == {"train": 36, "validation": 12, "test": 12}
-    assert report.texts == prepared.plan.corpus.distinct_texts
+    assert report.texts == prepared.plan.corpus_size.distinct_texts
     for name, split in prepared.dataset.splits.items():
         assert examples[name].targets["category"].tolist() == split.targets["category"].tolist()
         alone, _ = examples[name].activations.batch(torch.tensor([3]))
         ids = torch.tensor([prepared.model.backbone.tokenizer.encode(split.texts[3]).ids])
-        assert torch.equal(alone, prepared.model.prefix(ids.expand(64, -1), torch.ones(64, ids.shape[1]).bool())[:1])
+        assert torch.equal(
+            alone, prepared.model.run_prefix(ids.expand(64, -1), torch.ones(64, ids.shape[1]).bool())[:1]
+        )
 
 
 def test_outputs_of_a_split_carry_what_is_needed_to_compare_them(make: Make) -> None:
@@ -44,8 +46,8 @@ def test_outputs_of_a_split_carry_what_is_needed_to_compare_them(make: Make) -> 
     examples, _ = prepared.load_examples(prepared.plan.phases[0], CPU, Observer())
     outputs = prepared.split_outputs("train", outputs_of(prepared.model, examples["train"], device=CPU))
     assert outputs.split == "training"
-    assert outputs.texts == digest_of_texts(prepared.dataset.splits["train"].texts)
-    assert outputs.classes == prepared.dataset.labels
+    assert outputs.texts_sha256 == digest_of_texts(prepared.dataset.splits["train"].texts)
+    assert outputs.labels == prepared.dataset.labels
     assert torch.equal(outputs.targets["sentiment"], examples["train"].targets["sentiment"])
 
 

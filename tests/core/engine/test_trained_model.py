@@ -25,7 +25,7 @@ def test_a_prediction_gives_label_and_probabilities_of_each_task(loaded: Any) ->
     for prediction in loaded.predict(TEXTS):
         assert list(prediction) == ["sentiment", "category"]
         for task, said in prediction.items():
-            assert list(said.probabilities) == list(loaded.tasks[task].names)
+            assert list(said.probabilities) == list(loaded.labels[task].names)
             assert sum(said.probabilities.values()) == pytest.approx(1)
             assert said.label == max(said.probabilities, key=said.probabilities.__getitem__)
 

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from topwork.experiment.study import MOST_VALUES, Dimension, Study
+from topwork.experiment.study import MOST_VALUES, Dimension, StudySettings
 
 UNFAIR = "cannot be searched: trials must learn the same tasks from the same rows; for seeds, set study.seeds"
 
 
-def make(search: dict[str, Any], **settings: Any) -> Study:
-    return Study.model_validate({"search": search, "objective": "loss", **settings})
+def make(search: dict[str, Any], **settings: Any) -> StudySettings:
+    return StudySettings.model_validate({"search": search, "objective": "loss", **settings})
 
 
 def errors(search: dict[str, Any], **settings: Any) -> dict[str, str]:

@@ -55,7 +55,7 @@ def check_stored(job: EncodingJob, store: ActivationStore, stored: StoredActivat
     Raises:
         StorageError: they differ.
     """
-    held = (stored.shard >= 0).nonzero()[:, 0]
+    held = (stored.shard_index >= 0).nonzero()[:, 0]
     generator = torch.Generator().manual_seed(derive_seed(job.settings.seed, "self-check"))
     some = held[torch.randperm(len(held), generator=generator)[:CHECKED_TEXTS]]
     if not len(some):
@@ -135,4 +135,4 @@ def _without_store(job: EncodingJob, reason: str, observer: Observer) -> tuple[A
 
 
 def _report(job: EncodingJob, where: Location, note: str, *, encoded: int = 0, seconds: float = 0.0) -> EncodingReport:
-    return EncodingReport(job.plan.corpus.distinct_texts, encoded, seconds, where, note)
+    return EncodingReport(job.plan.corpus_size.distinct_texts, encoded, seconds, where, note)

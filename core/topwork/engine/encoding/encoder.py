@@ -90,7 +90,7 @@ def _encode_batch(
     repeated = torch.cat([rows, rows[:1].expand(missing)]) if missing > 0 else rows
     index = token_ids.offsets[repeated][:, None] + torch.arange(length)
     ids = token_ids.values[index].to(device)  # (B, length)
-    return model.prefix(ids, torch.ones_like(ids, dtype=torch.bool))[: len(rows)]
+    return model.run_prefix(ids, torch.ones_like(ids, dtype=torch.bool))[: len(rows)]
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def missing_bytes(job: EncodingJob, stored: StoredActivations) -> int:
 
 def _why_not(job: EncodingJob) -> str:
     """Say why the store is of no use to a phase; nothing where it is."""
-    phase, size, setting = job.phase, job.plan.corpus, job.settings.store
+    phase, size, setting = job.phase, job.plan.corpus_size, job.settings.store
     if setting == "off":
         return "training.store is off"
     if phase.cut.keeps == "token ids":

@@ -23,18 +23,18 @@ class SplitOutputs:
 
     Attributes:
         split: which rows: ``test``, ``validation`` or ``training``.
-        texts: sha256 of the N texts, in their order.
+        texts_sha256: of the N texts, in their order.
         width: of the pooled vectors (W).
-        classes: the classes of each task.
+        labels: the classes of each task.
         outputs: for each task, (N, C) float32; of several seeds, side by side (N, seeds * C).
         targets: for each task, (N,) int64.
         seeds: how many models, trained with as many seeds, the outputs are of.
     """
 
     split: str
-    texts: str
+    texts_sha256: str
     width: int
-    classes: dict[str, Classes]
+    labels: dict[str, Classes]
     outputs: dict[str, Tensor]
     targets: dict[str, Tensor]
     seeds: int = 1
@@ -47,8 +47,8 @@ class SplitOutputs:
         """Return this as a safetensors file."""
         tensors = {f"outputs/{task}": outputs.contiguous() for task, outputs in self.outputs.items()}
         tensors |= {f"targets/{task}": targets.contiguous() for task, targets in self.targets.items()}
-        classes = json.dumps({task: list(classes.names) for task, classes in self.classes.items()})
-        described = {"split": self.split, "texts": self.texts, "width": str(self.width), "classes": classes}
+        classes = json.dumps({task: list(classes.names) for task, classes in self.labels.items()})
+        described = {"split": self.split, "texts": self.texts_sha256, "width": str(self.width), "classes": classes}
         described["seeds"] = str(self.seeds)
         return safetensors.torch.save(tensors, described)
 
@@ -65,9 +65,9 @@ class SplitOutputs:
             classes = {task: Classes(tuple(names)) for task, names in json.loads(described["classes"]).items()}
             return cls(
                 split=described["split"],
-                texts=described["texts"],
+                texts_sha256=described["texts"],
                 width=int(described["width"]),
-                classes=classes,
+                labels=classes,
                 outputs={task: tensors[f"outputs/{task}"] for task in classes},
                 targets={task: tensors[f"targets/{task}"] for task in classes},
                 seeds=int(described["seeds"]),
@@ -84,7 +84,7 @@ class Difference:
         value: second minus first.
         low, high: the 95 % interval, a bootstrap that draws the same rows for both, and seeds with them where there
             are several; see ``interval``. Both are equal where no row makes a difference.
-        p: of McNemar's exact test (McNemar 1947), the chance of so uneven a count of rows that only one of
+        p_value: of McNemar's exact test (McNemar 1947), the chance of so uneven a count of rows that only one of
             the two gets right, if both were equally good; None for several seeds, and for a metric that does not score
             each row as right or wrong.
         seeds: how many models stand behind each side.
@@ -93,7 +93,7 @@ class Difference:
     value: float
     low: float
     high: float
-    p: float | None
+    p_value: float | None
     seeds: int = 1
 
 
@@ -130,7 +130,7 @@ def difference(
 
 def metrics_of(head: HeadConfig, outputs: SplitOutputs, task: str) -> dict[str, Metric]:
     """Return what the head of a task measures, by name."""
-    return {metric.name: metric for metric in head.build(outputs.width, outputs.classes[task]).metrics}
+    return {metric.name: metric for metric in head.build(outputs.width, outputs.labels[task]).metrics}
 
 
 def stack_seeds(outputs: Sequence[SplitOutputs]) -> SplitOutputs:
@@ -171,13 +171,13 @@ def why_not_comparable(first: SplitOutputs, second: SplitOutputs) -> str:
         return f"one was evaluated on {first.split} rows, the other on {second.split} rows"
     if first.seeds != second.seeds:
         return f"one is the mean over {first.seeds} seeds, the other over {second.seeds}"
-    if first.texts != second.texts:
+    if first.texts_sha256 != second.texts_sha256:
         return f"their {first.split} rows differ"
-    common = first.classes.keys() & second.classes.keys()
+    common = first.labels.keys() & second.labels.keys()
     if not common:
-        return f"they have no task in common: {', '.join(first.classes)} and {', '.join(second.classes)}"
+        return f"they have no task in common: {', '.join(first.labels)} and {', '.join(second.labels)}"
     for task in sorted(common):
-        if first.classes[task] != second.classes[task] or not torch.equal(first.targets[task], second.targets[task]):
+        if first.labels[task] != second.labels[task] or not torch.equal(first.targets[task], second.targets[task]):
             return f"the labels of task {task} differ"
     return ""
 

@@ -57,12 +57,12 @@ def measure(
     targets: Mapping[str, Shaped[Tensor, " N"]],
 ) -> dict[str, float]:
     """Return ``<task>/loss`` and ``<task>/<metric>`` for every task."""
-    figures = {}
+    values = {}
     for task, head in tasks.items():
-        figures[f"{task}/loss"] = float(head.loss(outputs[task], targets[task]))
+        values[f"{task}/loss"] = float(head.loss(outputs[task], targets[task]))
         for metric in head.metrics:
-            figures[f"{task}/{metric.name}"] = float(metric.compute(outputs[task], targets[task]).mean())
-    return figures
+            values[f"{task}/{metric.name}"] = float(metric.compute(outputs[task], targets[task]).mean())
+    return values
 
 
 def estimate(

@@ -79,7 +79,7 @@ class MultiTaskModel(nn.Module):
         return self
 
     @torch.no_grad()
-    def prefix(self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Shaped[Tensor, "B kept *columns"]:
+    def run_prefix(self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Shaped[Tensor, "B kept *columns"]:
         """Turn token ids (B, T) with mask (B, T) into what the cut keeps: (B, T), (B, 1, D), (B, T, D) or (B, 1, W).
 
         Where the first token is all that is needed, the last stage that mixes tokens computes no other, and

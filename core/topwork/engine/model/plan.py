@@ -73,14 +73,14 @@ class Plan:
         phases: by first epoch; most freeze strategies have one.
         shapes: the shape of each parameter that ever trains, by name.
         frozen: how many numbers stay as they are throughout.
-        corpus: how much there is to read.
+        corpus_size: how much there is to read.
         bytes_per_value: of what is kept.
     """
 
     phases: tuple[Phase, ...]
     shapes: dict[str, tuple[int, ...]]
     frozen: int
-    corpus: CorpusSize
+    corpus_size: CorpusSize
     bytes_per_value: int
 
     @property
@@ -94,7 +94,7 @@ class Plan:
 
     def kept_bytes(self, phase: Phase) -> int:
         """The size of the activations of all distinct texts; 0 where nothing is kept."""
-        texts, tokens = self.corpus.distinct_texts, self.corpus.distinct_tokens
+        texts, tokens = self.corpus_size.distinct_texts, self.corpus_size.distinct_tokens
         vectors = {"token ids": 0, "first token": texts, "pooled": texts, "tokens": tokens}
         return vectors[phase.cut.keeps] * self.bytes_per_vector(phase)
 
@@ -109,7 +109,7 @@ class Plan:
     def dump(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))  # tuples become lists
-        size: dict[str, Any] = plain.pop("corpus")
+        size: dict[str, Any] = plain.pop("corpus_size")
         return plain | size | {"kept_bytes": [self.kept_bytes(phase) for phase in self.phases], "digest": self.digest}
 
     @property
@@ -155,7 +155,7 @@ def make_plan(
         phases=tuple(phases),
         shapes={name: tuple(parameters[name].shape) for name in parameters if name in trained},
         frozen=sum(parameter.numel() for name, parameter in parameters.items() if name not in trained),
-        corpus=size,
+        corpus_size=size,
         bytes_per_value=4 if settings.activation_dtype == "float32" else 2,
     )
 

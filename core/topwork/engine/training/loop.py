@@ -17,7 +17,7 @@ from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.model.seeding import derive_seed, seeded
 from topwork.engine.observer import Epoch, Observer
-from topwork.engine.training.monitor import Monitor, metric_directions
+from topwork.engine.training.early_stopping import EarlyStopping, metric_directions
 from topwork.engine.training.optimizer import make_optimizer, set_learning_rates, start_phase
 from topwork.errors import TrainingError
 from topwork.experiment.schema import SplitName, Training
@@ -29,7 +29,7 @@ LoadExamples = Callable[[Phase], Mapping[SplitName, Examples]]
 
 @dataclass(frozen=True)
 class Fit:
-    """The outcome of training: the model holds the weights of ``best_epoch``, and ``data`` is cut to fit them."""
+    """The outcome of training: the model holds the weights of ``best_epoch``, and is cut as ``data`` is."""
 
     epochs: list[Epoch]
     best_epoch: int
@@ -59,8 +59,8 @@ def fit(
     data = load_examples(phase)
     steps = math.ceil(data["train"].count / settings.batch_size)
     directions = metric_directions(model.tasks, data.keys())
-    monitor = Monitor(plan.shapes.keys(), settings.monitor, directions, settings.patience)
-    prepared, optimizer = accelerator.prepare(model), make_optimizer(model, phase)
+    early_stopping = EarlyStopping(plan.shapes.keys(), settings.monitor, directions, settings.patience)
+    wrapped, optimizer = accelerator.prepare(model), make_optimizer(model, phase)
     epochs: list[Epoch] = []
 
     for number in range(1, settings.epochs + 1):
@@ -68,48 +68,73 @@ def fit(
         if phase.first == number > 1:  # other layers train from here on, so the cut moves
             start_phase(phase, model, optimizer)
             data = load_examples(phase)
-        train = data["train"]
-        observer.begin(f"epoch {number}", steps)
-        started = perf_counter()
-        losses = dict.fromkeys(model.tasks, 0.0)
-        model.train()
-        with seeded(settings.seed, "dropout", str(number)):
-            for step, rows in enumerate(epoch_order(train.count, settings, number).split(settings.batch_size), 1):
-                optimizer.zero_grad(set_to_none=True)
-                rates = set_learning_rates(
-                    optimizer, settings, (number - 1) * steps + step - 1, steps * settings.epochs
-                )
-                batch_losses = backward(
-                    prepared, model.tasks, train, rows, loss_weights, settings.accumulation, accelerator=accelerator
-                )
-                if not all(map(math.isfinite, batch_losses.values())):
-                    monitor.restore(model)
-                    raise diverged(batch_losses, rates, number, step, monitor.best_epoch)
-                if settings.clip_norm is not None:
-                    accelerator.clip_grad_norm_(prepared.parameters(), settings.clip_norm)
-                optimizer.step()
-                losses = {name: loss + batch_losses[name] * len(rows) / train.count for name, loss in losses.items()}
-                observer.advance(1)
-        seconds = perf_counter() - started
-
-        metrics = measure_epoch(model, losses, data, loss_weights, device=accelerator.device)
-        broken = {name: value for name, value in metrics.items() if name.endswith("/loss") and not math.isfinite(value)}
-        if broken or not weights_are_finite(model):
-            monitor.restore(model)
-            raise diverged(broken, rates, number, steps, monitor.best_epoch)
-        epochs.append(Epoch(number, metrics, rates, train.count / seconds))
+        try:
+            started = perf_counter()
+            losses, rates = train_epoch(
+                wrapped, model, optimizer, data["train"], number, settings, loss_weights, accelerator, observer
+            )
+            seconds = perf_counter() - started
+            metrics = measure_epoch(model, losses, data, loss_weights, device=accelerator.device)
+            check_finite(model, metrics, step=steps)
+        except NotFiniteError as error:
+            early_stopping.restore(model)
+            raise divergence_error(error, number, optimizer, early_stopping.best_epoch) from None
+        epochs.append(Epoch(number, metrics, rates, data["train"].count / seconds))
         observer.epoch(epochs[-1])
-        monitor.update(epochs[-1], model)
-        if monitor.should_stop(number):
+        early_stopping.update(epochs[-1], model)
+        if early_stopping.should_stop(number):
             break
 
-    monitor.restore(model)
-    if (best := plan.phase_of(monitor.best_epoch)) != phase:  # it has another cut, or other weights left of it
+    early_stopping.restore(model)
+    best_epoch = early_stopping.best_epoch
+    if (best := plan.phase_of(best_epoch)) != phase:  # it has another cut, or other weights left of it
         start_phase(best, model, optimizer)
         data = load_examples(best)
-    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # undo autocast: what follows is plain float32
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # undo autocast: what follows is plain float32
     model.eval()
-    return Fit(epochs, monitor.best_epoch, data)
+    return Fit(epochs, best_epoch, data)
+
+
+def train_epoch(
+    wrapped: nn.Module,
+    model: MultiTaskModel,
+    optimizer: torch.optim.Optimizer,
+    examples: Examples,
+    epoch: int,
+    settings: Training,
+    loss_weights: Mapping[str, float],
+    accelerator: Accelerator,
+    observer: Observer,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Take every training row once; return each task's mean loss, and each group's learning rate in the last step.
+
+    Args:
+        wrapped: ``model`` as accelerate runs it.
+        epoch: its number, from 1.
+
+    Raises:
+        NotFiniteError: a loss is not finite.
+    """
+    count, steps = examples.count, math.ceil(examples.count / settings.batch_size)
+    losses = dict.fromkeys(model.tasks, 0.0)
+    rates: dict[str, float] = {}
+    observer.begin(f"epoch {epoch}", steps)
+    model.train()
+    with seeded(settings.seed, "dropout", str(epoch)):
+        for step, rows in enumerate(epoch_order(count, settings, epoch).split(settings.batch_size), 1):
+            optimizer.zero_grad(set_to_none=True)
+            rates = set_learning_rates(optimizer, settings, (epoch - 1) * steps + step - 1, steps * settings.epochs)
+            batch_losses = backward(
+                wrapped, model.tasks, examples, rows, loss_weights, settings.accumulation, accelerator=accelerator
+            )
+            if not all(map(math.isfinite, batch_losses.values())):
+                raise NotFiniteError(batch_losses, step)
+            if settings.clip_norm is not None:
+                accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
+            optimizer.step()
+            losses = {name: loss + batch_losses[name] * len(rows) / count for name, loss in losses.items()}
+            observer.advance(1)
+    return losses, rates
 
 
 def backward(
@@ -153,8 +178,8 @@ def measure_epoch(
     metrics["training/loss"] = total_loss(metrics, "training", loss_weights)
     if "validation" in data:
         examples = data["validation"]
-        figures = measure(model.tasks, outputs_of(model, examples, device=device), examples.targets)
-        metrics |= {f"validation/{name}": value for name, value in figures.items()}
+        values = measure(model.tasks, outputs_of(model, examples, device=device), examples.targets)
+        metrics |= {f"validation/{name}": value for name, value in values.items()}
         metrics["validation/loss"] = total_loss(metrics, "validation", loss_weights)
     return metrics
 
@@ -172,24 +197,45 @@ def epoch_order(count: int, settings: Training, epoch: int) -> Int[Tensor, " N"]
     return torch.randperm(count, generator=generator)
 
 
-def weights_are_finite(model: MultiTaskModel) -> bool:
-    """Whether all trainable weights are finite."""
+class NotFiniteError(Exception):
+    """A loss or a weight is not finite.
+
+    Attributes:
+        values: losses by name, of which some are not finite; none where it is a weight.
+        step: of the epoch, from 1.
+    """
+
+    def __init__(self, values: Mapping[str, float], step: int) -> None:
+        super().__init__()
+        self.values = {name: value for name, value in values.items() if not math.isfinite(value)}
+        self.step = step
+
+
+def check_finite(model: MultiTaskModel, metrics: Mapping[str, float], *, step: int) -> None:
+    """Check losses and trainable weights after the last ``step`` of an epoch.
+
+    Raises:
+        NotFiniteError: one is not finite.
+    """
+    losses = {name: value for name, value in metrics.items() if name.endswith("/loss")}
     # The sum of finite numbers is nearly always finite, and three times quicker than a look at each.
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return all(bool(p.sum().isfinite()) or bool(p.isfinite().all()) for p in trainable)
+    weights_are_finite = all(bool(p.sum().isfinite()) or bool(p.isfinite().all()) for p in trainable)
+    if not weights_are_finite or not all(map(math.isfinite, losses.values())):
+        raise NotFiniteError(losses, step)
 
 
-def diverged(
-    figures: Mapping[str, float], rates: Mapping[str, float], epoch: int, step: int, best_epoch: int
+def divergence_error(
+    error: NotFiniteError, epoch: int, optimizer: torch.optim.Optimizer, best_epoch: int
 ) -> TrainingError:
     """Say what is not finite, when, and at which rates."""
-    wrong = ", ".join(f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value))
-    at_rates = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
-    kept = (
-        f"the weights of epoch {best_epoch} are kept" if best_epoch else "no epoch was finished, so no weights are kept"
-    )
+    wrong = ", ".join(f"{name} is {value}" for name, value in error.values.items()) or "a weight is not finite"
+    rates = ", ".join(f"{group['name']} {group['lr']:g}" for group in optimizer.param_groups)
+    kept = f"the weights of epoch {best_epoch} are kept"
+    if not best_epoch:
+        kept = "no epoch was finished, so no weights are kept"
     return TrainingError(
-        f"training diverged in epoch {epoch}, step {step}: {wrong or 'a weight is not finite'}; "
-        f"learning rates: {at_rates}; try lower rates or training.clip_norm; {kept}",
+        f"training diverged in epoch {epoch}, step {error.step}: {wrong}; learning rates: {rates}; "
+        f"try lower rates or training.clip_norm; {kept}",
         kept_epoch=best_epoch,
     )

@@ -64,7 +64,7 @@ def draw(
 def _plots(
     objectives: Sequence[str], search: Sequence[SearchedSetting]
 ) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Yield name, title, function and settings of every picture."""
+    """Yield name, title, function and settings of every figure."""
     names = [searched.name for searched in search]
     labels = objective_names(objectives)
     for number, objective in enumerate(objectives):

@@ -18,22 +18,22 @@ from topwork.experiment.search import SearchedSetting, get
 from topwork.files import write_file
 from topwork.interfaces.head import Metric
 from topwork.lab.study.resolved_study import ResolvedStudy
-from topwork.lab.study.result import Trial, TrialEvaluation
+from topwork.lab.study.result import TrialEvaluation, TrialSummary
 from topwork.lab.study.search_space import values_of
 from topwork.lab.study.trial_queue import TrialQueue
 from topwork.lab.study.trial_states import REASON, RUN, STATES
 from topwork.lab.study.worker_job import outputs_file
-from topwork.lab.tracking.store import Store
+from topwork.lab.tracking.store import TrackingStore
 from topwork.lab.tracking.study_log import fetch_outputs
 
 #: A metric, the outputs (N, C) of each seed's model, and the targets (N,).
 Measured = tuple[Metric, Sequence[Tensor]]
 
 
-def summarize(trials: Sequence[FrozenTrial]) -> list[Trial]:
+def summarize(trials: Sequence[FrozenTrial]) -> list[TrialSummary]:
     """Turn Optuna's finished trials into the study's."""
     return [
-        Trial(
+        TrialSummary(
             number=trial.number,
             state=STATES[trial.state],
             parameters=dict(trial.params),
@@ -45,13 +45,13 @@ def summarize(trials: Sequence[FrozenTrial]) -> list[Trial]:
     ]
 
 
-def find_baseline(trials: Sequence[Trial], search: Sequence[SearchedSetting]) -> int | None:
+def find_baseline(trials: Sequence[TrialSummary], search: Sequence[SearchedSetting]) -> int | None:
     """Return the number of the complete trial with the experiment's own values."""
     values = {searched.name: searched.baseline for searched in search}
     return next((trial.number for trial in trials if trial.state == "complete" and trial.parameters == values), None)
 
 
-def find_best(trials: Sequence[Trial], maximize: Sequence[bool]) -> list[int]:
+def find_best(trials: Sequence[TrialSummary], maximize: Sequence[bool]) -> list[int]:
     """Return the number of the best complete trial, the first of equals; of several objectives the Pareto front.
 
     Values are equal that agree in six digits: what is left is rounding in float32.
@@ -67,18 +67,18 @@ def find_best(trials: Sequence[Trial], maximize: Sequence[bool]) -> list[int]:
     return [complete[trial.number].number for trial in study.best_trials]
 
 
-def rank(trials: Sequence[Trial], maximize: Sequence[bool]) -> list[Trial]:
+def rank(trials: Sequence[TrialSummary], maximize: Sequence[bool]) -> list[TrialSummary]:
     """Return the trials with the best first; those that are not complete come last."""
     front = find_best(trials, maximize)
 
-    def key(trial: Trial) -> tuple[bool, bool, float, int]:
+    def key(trial: TrialSummary) -> tuple[bool, bool, float, int]:
         score = _score(trial.values[0], maximize=maximize[0]) if trial.values else 0.0
         return trial.state != "complete", len(maximize) > 1 and trial.number not in front, -score, trial.number
 
     return sorted(trials, key=key)
 
 
-def changes_of(trial: Trial, study: ResolvedStudy) -> dict[str, tuple[Any, Any]]:
+def changes_of(trial: TrialSummary, study: ResolvedStudy) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which a trial differs from the experiment, its own and the new value by path."""
     before, after = study.experiment.dump(), _experiment_of(trial, study).dump()
     paths = [searched.path for searched in study.search]
@@ -87,7 +87,7 @@ def changes_of(trial: Trial, study: ResolvedStudy) -> dict[str, tuple[Any, Any]]
     return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def write_experiment(path: Path, trial: Trial, study: ResolvedStudy) -> None:
+def write_experiment(path: Path, trial: TrialSummary, study: ResolvedStudy) -> None:
     """Write the experiment with a trial's values, for ``topwork train``.
 
     Raises:
@@ -107,15 +107,15 @@ def write_experiment(path: Path, trial: Trial, study: ResolvedStudy) -> None:
 
 
 def evaluate_trials(
-    trials: Sequence[Trial],
+    trials: Sequence[TrialSummary],
     baseline: int | None,
     study: ResolvedStudy,
     queue: TrialQueue,
     test_texts: Sequence[str],
-    store: Store | None,
+    store: TrackingStore | None,
 ) -> tuple[dict[int, TrialEvaluation], list[str]]:
     """Measure trials on the test rows, each against the baseline; and say of which the outputs cannot be had."""
-    texts = digest_of_texts(test_texts)
+    texts_sha256 = digest_of_texts(test_texts)
     runs = {trial.number: trial.user_attrs.get(RUN) for trial in queue.finished()}
     outputs: dict[int, SplitOutputs] = {}
     warnings = []
@@ -126,7 +126,7 @@ def evaluate_trials(
             warnings.append(f"the outputs of trial {trial.number} on the test rows {why}")
         if found is None:
             continue
-        if found.texts != texts:
+        if found.texts_sha256 != texts_sha256:
             warnings.append(f"the outputs of trial {trial.number} are of other test rows and are left out")
         else:
             outputs[trial.number] = found
@@ -138,7 +138,7 @@ def evaluate_trials(
     }, warnings
 
 
-def _find_outputs(path: Path, store: Store | None, run_id: str | None) -> tuple[SplitOutputs | None, str]:
+def _find_outputs(path: Path, store: TrackingStore | None, run_id: str | None) -> tuple[SplitOutputs | None, str]:
     """Return a trial's outputs for the test rows, from this machine or else from MLflow, and what is amiss."""
     why = ""
     try:
@@ -155,7 +155,7 @@ def _find_outputs(path: Path, store: Store | None, run_id: str | None) -> tuple[
         return None, f"cannot be read: {first_line(error)}"
 
 
-def _measured(trial: Trial, outputs: SplitOutputs, study: ResolvedStudy) -> dict[str, Measured]:
+def _measured(trial: TrialSummary, outputs: SplitOutputs, study: ResolvedStudy) -> dict[str, Measured]:
     """Return the metrics of a trial's own heads, by ``<task>/<metric>``, with the outputs that they measure."""
     return {
         f"{name}/{metric}": (measure, outputs.by_seed(name))
@@ -170,7 +170,7 @@ def _evaluate(
     targets = {name: outputs.targets[name.rpartition("/")[0]] for name in measured}
     return TrialEvaluation(
         estimates={name: estimate(*one, targets[name]) for name, one in measured.items()},
-        gains={
+        differences={
             name: difference(reference[name], one, targets[name]) for name, one in measured.items() if name in reference
         },
     )
@@ -181,5 +181,5 @@ def _score(value: float, *, maximize: bool) -> float:
     return rounded if maximize else -rounded
 
 
-def _experiment_of(trial: Trial, study: ResolvedStudy) -> Experiment:
+def _experiment_of(trial: TrialSummary, study: ResolvedStudy) -> Experiment:
     return study.trial_experiment(values_of(trial.parameters, study.search))

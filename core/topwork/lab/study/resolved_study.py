@@ -7,12 +7,12 @@ from typing import Any
 
 from topwork.engine.preparation import Preparation
 from topwork.engine.preparation_cache import PreparationCache
-from topwork.engine.training.monitor import metric_directions
+from topwork.engine.training.early_stopping import metric_directions
 from topwork.errors import ConfigurationError, text_of
 from topwork.experiment.objective import Objective, greater_is_better, parse_objective
 from topwork.experiment.schema import SPLITS, Experiment
 from topwork.experiment.search import SearchedSetting, resolve_search, study_of, vary
-from topwork.experiment.study import Study
+from topwork.experiment.study import StudySettings
 from topwork.lab.study.search_space import count_trials
 from topwork.lab.tracking.store import flatten
 from topwork.registry import Registry
@@ -38,7 +38,7 @@ class ResolvedStudy:
     """
 
     experiment: Experiment
-    settings: Study
+    settings: StudySettings
     registry: Registry
     search: tuple[SearchedSetting, ...]
     objectives: tuple[Objective, ...]
@@ -64,6 +64,11 @@ class ResolvedStudy:
     def n_trials(self) -> int:
         """How many trials count at the end."""
         return count_trials(self.settings, self.search)
+
+    @property
+    def total_epochs(self) -> int:
+        """Of a trial at most, all seeds together."""
+        return self.max_epochs * len(self.seeds)
 
     def trial_experiment(self, values: Mapping[str, Any], seed: int | None = None) -> Experiment:
         """Return the experiment that a trial trains with one seed.

@@ -16,7 +16,7 @@ State = Literal["complete", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialSummary:
     """A finished trial.
 
     Attributes:
@@ -42,11 +42,11 @@ class TrialEvaluation:
 
     Attributes:
         estimates: every metric with its interval, by ``<task>/<metric>``.
-        gains: the difference from the baseline trial on the same rows.
+        differences: from the baseline trial on the same rows.
     """
 
     estimates: dict[str, Estimate]
-    gains: dict[str, Difference] = field(default_factory=dict)
+    differences: dict[str, Difference] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class StudyResult:
     storage: str
     objectives: tuple[str, ...]
     maximize: tuple[bool, ...]
-    trials: list[Trial]
+    trials: list[TrialSummary]
     baseline: int | None
     best: list[int]
     changes: dict[int, dict[str, tuple[Any, Any]]]
@@ -104,5 +104,5 @@ class StudyObserver(Observer):
     def resolved(self, study: "ResolvedStudy") -> None:
         """The study's settings fit the schema and the installed plugins."""
 
-    def trials(self, finished: list[Trial], running: int, n_trials: int) -> None:
+    def trials(self, finished: list[TrialSummary], running: int, n_trials: int) -> None:
         """Called some times a second; the finished trials come with the best first."""

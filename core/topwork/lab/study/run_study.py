@@ -3,7 +3,7 @@
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,13 +25,13 @@ from topwork.lab.study.report import (
     write_experiment,
 )
 from topwork.lab.study.resolved_study import ResolvedStudy, StudyPlan, plan_study, resolve_study
-from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, Trial, TrialEvaluation
+from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, TrialEvaluation, TrialSummary
 from topwork.lab.study.storage import check_url, close, locked, open_storage, redacted, report_errors
 from topwork.lab.study.trial_queue import MAX_FAILURES, TrialQueue, open_trial_queue
 from topwork.lab.study.trial_states import PARENT_RUN
 from topwork.lab.study.worker_job import TrackedRun, WorkerJob
 from topwork.lab.study.worker_pool import WorkerPool
-from topwork.lab.tracking.store import Store, open_store, redact_text, redact_uri
+from topwork.lab.tracking.store import TrackingStore, open_store, redact_text, redact_uri
 from topwork.lab.tracking.study_log import StudyLog, open_study_log
 from topwork.registry import discover
 
@@ -56,7 +56,7 @@ class StudyRun:
         timeout = self.study.settings.timeout
         return self.started + timeout if timeout else None
 
-    @property
+    @cached_property
     def job(self) -> WorkerJob:
         """What the workers need to know."""
         log, study = self.log, self.study
@@ -103,7 +103,7 @@ def study(experiment: Experiment, *, observer: StudyObserver | None = None) -> S
             resolved.search,
             identity=plan.identity,
             maximize=plan.maximize,
-            epochs=resolved.max_epochs * len(resolved.seeds),
+            epochs=resolved.total_epochs,
         )
         queue.since = started
         queue.requeue_failed()
@@ -190,7 +190,7 @@ def _poll(run: StudyRun, observer: StudyObserver) -> bool:
     return False
 
 
-def _open_log(store: Store, queue: TrialQueue, study: ResolvedStudy, plan: StudyPlan) -> StudyLog:
+def _open_log(store: TrackingStore, queue: TrialQueue, study: ResolvedStudy, plan: StudyPlan) -> StudyLog:
     """Begin the study's MLflow run, or go on with it; of several parents one begins it."""
     with locked(queue.storage):
         run_id = queue.study.user_attrs.get(PARENT_RUN)
@@ -254,7 +254,7 @@ def _finish(run: StudyRun, encoding_seconds: float) -> StudyResult:
 
 
 def _evaluate(
-    run: StudyRun, trials: list[Trial], *, baseline: int | None, best: list[int]
+    run: StudyRun, trials: list[TrialSummary], *, baseline: int | None, best: list[int]
 ) -> tuple[dict[int, TrialEvaluation], list[str]]:
     """Measure the best trials on the test rows; and say what went wrong on the way."""
     study, queue, splits = run.study, run.queue, run.plan.baseline.dataset.splits
@@ -285,7 +285,7 @@ def _log_result(log: StudyLog, queue: TrialQueue, study: ResolvedStudy, result: 
     )
     pages = {"figures/study.html": page} if page else {}
     best = {path.name: path.read_text(encoding="utf-8") for path in result.files.values()}
-    log.files(figures, pages | {name: redact_text(text) for name, text in best.items()})
+    log.log_files(figures, pages | {name: redact_text(text) for name, text in best.items()})
 
 
 def _raise_if_failed(run: StudyRun, result: StudyResult) -> None:
@@ -306,5 +306,5 @@ def _raise_if_failed(run: StudyRun, result: StudyResult) -> None:
         raise FailedStudyError(f"no trial of study {result.name} is complete{reason}", result)
 
 
-def _last_reason(failed: list[Trial]) -> str:
+def _last_reason(failed: list[TrialSummary]) -> str:
     return f"trial {failed[-1].number}: {failed[-1].reason}"

@@ -9,10 +9,10 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, BruteForceSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from topwork.experiment.study import Study
+from topwork.experiment.study import StudySettings
 
 
-class GridSampler(BruteForceSampler):
+class AskTellBruteForceSampler(BruteForceSampler):
     """Optuna's exhaustive search, for trials that are asked for one by one."""
 
     def after_trial(
@@ -21,7 +21,7 @@ class GridSampler(BruteForceSampler):
         """Let the caller stop when all points are tried; Optuna would stop a loop that there is none of."""
 
 
-def make_sampler(settings: Study, seed: int) -> BaseSampler:
+def make_sampler(settings: StudySettings, seed: int) -> BaseSampler:
     """Build the sampler. Trials that are still running count as poor ones, so that no two are alike."""
     seed %= 2**32
     if settings.sampler == "tpe":
@@ -31,11 +31,11 @@ def make_sampler(settings: Study, seed: int) -> BaseSampler:
     if settings.sampler == "grid":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return GridSampler(seed=seed)
+            return AskTellBruteForceSampler(seed=seed)
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def make_pruner(settings: Study, epochs: int) -> BasePruner:
+def make_pruner(settings: StudySettings, epochs: int) -> BasePruner:
     """Build the pruner for trials of at most ``epochs`` epochs, all seeds together."""
     if settings.pruner == "median":
         return optuna.pruners.MedianPruner()

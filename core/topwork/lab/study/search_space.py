@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 
 from topwork.experiment.search import ParamValue, SearchedSetting
-from topwork.experiment.study import Study
+from topwork.experiment.study import StudySettings
 
 
 def suggest(trial: optuna.Trial, searched: SearchedSetting) -> ParamValue:
@@ -39,7 +39,7 @@ def with_logarithms(params: Mapping[str, Any], search: Sequence[SearchedSetting]
     return {**params, **logarithms}
 
 
-def count_trials(settings: Study, search: Sequence[SearchedSetting]) -> int:
+def count_trials(settings: StudySettings, search: Sequence[SearchedSetting]) -> int:
     """How many trials count at the end of a study; of a grid, no more than it has points."""
     if settings.sampler != "grid":
         return settings.trials

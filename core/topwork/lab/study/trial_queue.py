@@ -20,7 +20,7 @@ from topwork.engine.evaluation.comparison import differing
 from topwork.engine.model.seeding import derive_seed
 from topwork.errors import ConfigurationError
 from topwork.experiment.search import SearchedSetting
-from topwork.experiment.study import Study
+from topwork.experiment.study import StudySettings
 from topwork.lab.processes import is_dead_here, this_process
 from topwork.lab.study.samplers import make_pruner, make_sampler
 from topwork.lab.study.search_space import count_trials, suggest
@@ -60,7 +60,7 @@ class TrialQueue:
         self,
         study: optuna.Study,
         storage: RDBStorage,
-        settings: Study,
+        settings: StudySettings,
         search: Sequence[SearchedSetting],
         *,
         epochs: int,
@@ -208,7 +208,7 @@ class TrialQueue:
 def open_trial_queue(
     storage: RDBStorage,
     name: str,
-    settings: Study,
+    settings: StudySettings,
     search: Sequence[SearchedSetting],
     *,
     identity: Mapping[str, str],
@@ -244,7 +244,7 @@ def open_trial_queue(
 
 
 def join_trial_queue(
-    storage: RDBStorage, name: str, settings: Study, search: Sequence[SearchedSetting], *, epochs: int
+    storage: RDBStorage, name: str, settings: StudySettings, search: Sequence[SearchedSetting], *, epochs: int
 ) -> TrialQueue:
     """Join a study that another process has opened."""
     study = optuna.load_study(study_name=name, storage=storage)

@@ -20,7 +20,7 @@ STATES: dict[TrialState, State] = {
 #: Names of the user attributes of a study, as they are stored.
 IDENTITY, ID, PARENT_RUN = "topwork.identity", "topwork.id", "topwork.mlflow_run"
 
-#: Names of the user attributes of a trial, as they are stored.
+#: Names of the user attributes of a trial, as they are stored; "lost" and "deaths" are the words of version 0.1.
 PROCESS, REASON, INTERRUPTED, RETRY_OF, CRASHES, RUN = (
     "process",
     "reason",

@@ -15,7 +15,6 @@ from typing import Any
 import optuna
 import torch
 from optuna.exceptions import OptunaError
-from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.engine.preparation_cache import PreparationCache
@@ -29,7 +28,7 @@ from topwork.lab.study.trial import TrialOutcome, train_trial
 from topwork.lab.study.trial_queue import TrialQueue, join_trial_queue
 from topwork.lab.study.trial_states import RUN
 from topwork.lab.study.worker_job import WorkerJob, outputs_file
-from topwork.lab.tracking.store import Store, store_of
+from topwork.lab.tracking.store import TrackingStore, store_of
 from topwork.lab.tracking.study_log import TrialLog, open_trial_log
 from topwork.registry import discover
 
@@ -51,16 +50,15 @@ class Worker:
         registry = discover()
         experiment = Experiment.model_validate(job.experiment, context={"registry": registry})
         self.study = resolve_study(experiment, registry)
-        self.storage: RDBStorage = open_storage(job.storage)
         self.queue: TrialQueue = join_trial_queue(
-            self.storage,
+            open_storage(job.storage),
             self.study.name,
             self.study.settings,
             self.study.search,
-            epochs=self.study.max_epochs * len(self.study.seeds),
+            epochs=self.study.total_epochs,
         )
         self.queue.since = job.since
-        self.store: Store | None = store_of(job.tracked.uri, job.tracked.experiment_id) if job.tracked else None
+        self.store: TrackingStore | None = store_of(job.tracked.uri, job.tracked.experiment_id) if job.tracked else None
         self.cache = PreparationCache()
         prepared = self.cache.prepare(experiment)  # what the first trial needs, before it is on the clock
         if prepared.dataset.digest != job.digest:

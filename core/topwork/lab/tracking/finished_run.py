@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.errors import ConfigurationError, StorageError, did_you_mean, first_line
-from topwork.lab.tracking.store import PARENT_TAG, STUDY_TAG, find_store, flatten, redact_uri
+from topwork.lab.tracking.store import PARENT_TAG, STUDY_TAG, existing_uri, flatten, redact_uri
 
 #: The artifact with the outputs of a run's model for the rows that it was evaluated on.
 OUTPUTS_FILE = "outputs.safetensors"
@@ -44,7 +44,7 @@ def find_runs(wanted: Sequence[str], uri: str | None) -> list[FinishedRun]:
             are the same.
         StorageError: the store cannot be read.
     """
-    uri = find_store(uri)
+    uri = existing_uri(uri)
     try:
         client = MlflowClient(tracking_uri=uri)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -63,7 +63,7 @@ def find_runs(wanted: Sequence[str], uri: str | None) -> list[FinishedRun]:
 def find_outputs(client: MlflowClient, run_id: str) -> str | None:
     """Return the path of the artifact with a run's outputs; None where it has none.
 
-    It is the only safetensors file at the top. Its name was another one before 0.2.
+    It is the only safetensors file at the top; earlier versions gave it another name.
     """
     paths = (artifact.path for artifact in client.list_artifacts(run_id))
     return next((path for path in paths if path.endswith(".safetensors")), None)
@@ -100,7 +100,7 @@ def _read(client: MlflowClient, run: Run) -> FinishedRun:
     if artifact is None:
         raise ConfigurationError(
             f"run {name} ({run.info.status}) did not keep its model's outputs for each row, so it cannot be compared; "
-            "compare finished runs of this version of topwork"
+            "compare finished runs that topwork has logged"
         )
     with tempfile.TemporaryDirectory() as folder:
         content = Path(client.download_artifacts(run.info.run_id, artifact, folder)).read_bytes()

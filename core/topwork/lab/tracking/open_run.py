@@ -16,9 +16,9 @@ from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.errors import describe
 from topwork.experiment.schema import Experiment
 from topwork.lab.tracking.finished_run import OUTPUTS_FILE
-from topwork.lab.tracking.store import Store, redact_text, redact_uri
+from topwork.lab.tracking.store import TrackingStore, redact_text, redact_uri
 
-#: MLflow's limit for the value of a parameter; longer ones are in the artifact experiment.yaml.
+#: MLflow's limit for the value of a parameter; longer ones are in the artifact experiment.resolved.yaml.
 LONGEST_PARAMETER = 6000
 
 #: MLflow takes 1,000 at once.
@@ -33,12 +33,12 @@ class RunWriter:
     Metrics that could not be written are kept and sent with the next ones.
     """
 
-    def __init__(self, store: Store, run_id: str) -> None:
+    def __init__(self, store: TrackingStore, run_id: str) -> None:
         self.store = store
         self.run_id = run_id
         self.unsent: list[Metric] = []
 
-    def outputs(self, outputs: SplitOutputs) -> None:
+    def log_outputs(self, outputs: SplitOutputs) -> None:
         """Keep the model's outputs for each row, so that runs can be compared row by row."""
 
         def store_outputs() -> None:
@@ -58,14 +58,14 @@ class RunWriter:
             logger.warning("%d metric values could not be written to %s", len(self.unsent), redact_uri(self.store.uri))
         self._attempt("the end of the run", lambda: self.store.client.set_terminated(self.run_id, status=status))
 
-    def _experiment(self, experiment: Experiment) -> None:
-        self._text("experiment.yaml", redact_text(experiment.origin.text or as_yaml(experiment)))
-        self._resolved(experiment)
+    def _log_experiment(self, experiment: Experiment) -> None:
+        self._log_text("experiment.yaml", redact_text(experiment.origin.text or as_yaml(experiment)))
+        self._log_resolved(experiment)
 
-    def _resolved(self, experiment: Experiment) -> None:
-        self._text("experiment.resolved.yaml", redact_text(as_yaml(experiment)))
+    def _log_resolved(self, experiment: Experiment) -> None:
+        self._log_text("experiment.resolved.yaml", redact_text(as_yaml(experiment)))
 
-    def _metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def _log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         self._buffer(metrics, step)
         self._send()
 
@@ -79,11 +79,11 @@ class RunWriter:
                 return
             del self.unsent[: len(batch)]
 
-    def _figure(self, name: str, draw: Callable[[], Figure]) -> None:
+    def _log_figure(self, name: str, draw: Callable[[], Figure]) -> None:
         path = f"figures/{name}.png"
         self._attempt(path, lambda: self.store.client.log_figure(self.run_id, draw(), path))
 
-    def _text(self, name: str, text: str) -> None:
+    def _log_text(self, name: str, text: str) -> None:
         self._attempt(name, lambda: self.store.client.log_text(self.run_id, text, name))
 
     def _attempt(self, what: str, call: Callable[[], object]) -> bool:
@@ -99,7 +99,11 @@ class RunWriter:
 def short(value: object) -> str:
     """Cut a parameter's value down to what MLflow takes, and say so in it."""
     text = str(value)
-    return text if len(text) <= LONGEST_PARAMETER else f"{text[: LONGEST_PARAMETER - 40]}... (whole in experiment.yaml)"
+    return (
+        text
+        if len(text) <= LONGEST_PARAMETER
+        else f"{text[: LONGEST_PARAMETER - 50]}... (whole in experiment.resolved.yaml)"
+    )
 
 
 def as_yaml(experiment: Experiment) -> str:

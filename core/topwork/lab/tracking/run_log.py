@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from mlflow import pyfunc
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
-from mlflow.pyfunc import log_model
 
 from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.engine.model_folder import needed_plugins
@@ -24,8 +24,8 @@ from topwork.interfaces.head import Head, HeadFigure
 from topwork.lab.figures import learning_curves
 from topwork.lab.processes import this_process
 from topwork.lab.result import Result
-from topwork.lab.tracking.open_run import RunWriter, short
-from topwork.lab.tracking.store import PROCESS_TAG, Store, active, flatten, redact_uri
+from topwork.lab.tracking.open_run import LONGEST_PARAMETER, RunWriter, short
+from topwork.lab.tracking.store import PROCESS_TAG, TrackingStore, active_run, flatten, redact_uri
 from topwork.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 class RunLog(RunWriter, Observer):
     """Writes what happens in a training run to MLflow."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
+    def __init__(self, store: TrackingStore, run_id: str) -> None:
         super().__init__(store, run_id)
         self.last_epoch = 0
         self.reports: list[EncodingReport] = []
@@ -42,17 +42,17 @@ class RunLog(RunWriter, Observer):
     def epoch(self, epoch: Epoch) -> None:
         self.last_epoch = epoch.number
         rates = {f"learning_rate/{group}": rate for group, rate in epoch.learning_rates.items()}
-        self._metrics(epoch.metrics | rates | {"texts_per_second/training": epoch.texts_per_second}, epoch.number)
+        self._log_metrics(epoch.metrics | rates | {"texts_per_second/training": epoch.texts_per_second}, epoch.number)
 
     def encoded(self, report: EncodingReport) -> None:
         figures = {"activations/texts": report.texts, "activations/found": report.found}
         rate = report.texts_per_second
-        self._metrics(figures | ({"texts_per_second/encoding": rate} if rate else {}), self.last_epoch)
+        self._log_metrics(figures | ({"texts_per_second/encoding": rate} if rate else {}), self.last_epoch)
         self.reports.append(report)
         where, note = (
             "; ".join(dict.fromkeys(getattr(one, name) for one in self.reports)) for name in ("where", "note")
         )
-        tags = [RunTag("activations.where", where), RunTag("activations.note", short(note))]
+        tags = [RunTag("activations.where", where), RunTag("activations.note", note[:LONGEST_PARAMETER])]
         self._attempt("tags", lambda: self.store.client.log_batch(self.run_id, tags=tags))
 
     def start(self, prepared: Preparation, registry: Registry) -> None:
@@ -67,15 +67,15 @@ class RunLog(RunWriter, Observer):
             settings["tracking.uri"] = redact_uri(experiment.tracking.uri)
         parameters = [Param(name, short(value)) for name, value in (settings | counts).items()]
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=parameters))
-        self._experiment(experiment)
+        self._log_experiment(experiment)
         if prepared.warnings:
-            self._text("warnings.txt", "\n".join(prepared.warnings) + "\n")
+            self._log_text("warnings.txt", "\n".join(prepared.warnings) + "\n")
         self._attempt("the plan", lambda: self.store.client.log_dict(self.run_id, plan.dump(), "plan.json"))
         self._attempt("the sources", lambda: self._log_sources(prepared))
         self._attempt("tags", lambda: self._log_tags(prepared, registry))
 
     def finish(self, result: Result) -> None:
-        """Log the final figures."""
+        """Log the final metrics, and the learning curves."""
         # Names of their own: under those of the epochs, MLflow would show the last epoch's figures, not the best's.
         best = next((epoch.metrics for epoch in result.epochs if epoch.number == result.best_epoch), {})
         final: dict[str, float] = {
@@ -85,23 +85,23 @@ class RunLog(RunWriter, Observer):
         for name, estimate in result.estimates.items():
             prefix = f"test/{name}" if result.split == "test" else f"best/{result.split}/{name}"
             final |= {prefix: estimate.value, f"{prefix}/low": estimate.low, f"{prefix}/high": estimate.high}
-        self._metrics({name: value for name, value in final.items() if not math.isnan(value)}, result.best_epoch)
-        self._figure("learning_curves", lambda: learning_curves(result.epochs, result.best_epoch))
+        self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, result.best_epoch)
+        self._log_figure("learning_curves", lambda: learning_curves(result.epochs, result.best_epoch))
 
-    def head_figures(self, heads: Mapping[str, Head], outputs: SplitOutputs) -> None:
+    def log_head_figures(self, heads: Mapping[str, Head], outputs: SplitOutputs) -> None:
         """Log what the head of each task draws of its outputs."""
         for task, head in heads.items():
             for figure in head.figures:
-                self._figure(f"{figure.name}_{task}", partial(_draw, figure, task, outputs))
+                self._log_figure(f"{figure.name}_{task}", partial(_draw, figure, task, outputs))
 
-    def model(self, folder: Path, example: list[str], registry: Registry, experiment: Experiment) -> None:
-        """Store the trained model as an MLflow model that ``mlflow.pyfunc`` loads and serves."""
+    def log_model(self, folder: Path, example: list[str], registry: Registry, experiment: Experiment) -> None:
+        """TrackingStore the trained model as an MLflow model that ``mlflow.pyfunc`` loads and serves."""
         needed = {(plugin.package, plugin.version) for plugin in needed_plugins(experiment.dump(), registry)}
         requirements = sorted({f"topwork=={version('topwork')}", *(f"{name}=={number}" for name, number in needed)})
 
         def store_model() -> None:
-            with active(self.store, self.run_id):
-                log_model(
+            with active_run(self.store, self.run_id):
+                pyfunc.log_model(
                     name="model",
                     python_model=str(Path(__file__).with_name("served_model.py")),
                     artifacts={"model": str(folder)},
@@ -140,13 +140,13 @@ class RunLog(RunWriter, Observer):
 
 
 def _draw(figure: HeadFigure, task: str, outputs: SplitOutputs) -> Figure:
-    drawn = figure.draw(outputs.outputs[task], outputs.targets[task], outputs.classes[task])
+    drawn = figure.draw(outputs.outputs[task], outputs.targets[task], outputs.labels[task])
     drawn.suptitle(task, parse_math=False)  # a $ in a name is a dollar
     return drawn
 
 
 @contextmanager
-def log_run(store: Store, name: str) -> Iterator[RunLog]:
+def log_run(store: TrackingStore, name: str) -> Iterator[RunLog]:
     """Open an MLflow run and see to it that it is closed, however the block ends."""
     with ExitStack() as at_the_end:
         with store.defer_signals():

@@ -34,7 +34,7 @@ PROCESS_TAG, STUDY_TAG, PARENT_TAG = "topwork.process", "topwork.study", "mlflow
 
 
 @dataclass(frozen=True)
-class Store:
+class TrackingStore:
     """An MLflow store that has been reached, and the MLflow experiment in it."""
 
     uri: str
@@ -46,7 +46,7 @@ class Store:
         return nullcontext() if is_server(self.uri) else defer_signals()
 
 
-def open_store(settings: Tracking, name: str) -> Store:
+def open_store(settings: Tracking, name: str) -> TrackingStore:
     """Reach the tracking store, create what is missing in it, and close runs that dead processes left open.
 
     Args:
@@ -55,7 +55,7 @@ def open_store(settings: Tracking, name: str) -> Store:
     Raises:
         StorageError: the store cannot be reached; names the option to go on without it.
     """
-    uri = uri_of(settings.uri)
+    uri = tracking_uri_of(settings.uri)
     try:
         check_reachable(uri)
         if file := sqlite_file(uri):
@@ -63,7 +63,7 @@ def open_store(settings: Tracking, name: str) -> Store:
         with _lock(uri):
             client = MlflowClient(tracking_uri=uri)
             experiment_id = _experiment_id(client, uri, settings.experiment or name)
-        store = Store(uri, experiment_id, client)
+        store = TrackingStore(uri, experiment_id, client)
         _close_orphans(store)
     except Exception as error:  # whatever mlflow, sqlalchemy or a database driver raises
         done = "reached" if is_server(uri) else "used"
@@ -74,25 +74,25 @@ def open_store(settings: Tracking, name: str) -> Store:
     return store
 
 
-def store_of(uri: str, experiment_id: str) -> Store:
+def store_of(uri: str, experiment_id: str) -> TrackingStore:
     """Return a store that another process has opened."""
-    return Store(uri, experiment_id, MlflowClient(tracking_uri=uri))
+    return TrackingStore(uri, experiment_id, MlflowClient(tracking_uri=uri))
 
 
-def uri_of(given: str | None) -> str:
+def tracking_uri_of(given: str | None) -> str:
     """A URI that was given, or MLFLOW_TRACKING_URI, or mlflow.db in the working directory."""
     uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     file = sqlite_file(uri)
     return f"sqlite:///{file}" if file else uri
 
 
-def find_store(given: str | None) -> str:
+def existing_uri(given: str | None) -> str:
     """Return the URI of an MLflow store that is there.
 
     Raises:
         StorageError: it is not.
     """
-    uri = uri_of(given)
+    uri = tracking_uri_of(given)
     if (file := sqlite_file(uri)) and not file.exists():  # mlflow would create it
         raise StorageError(f"there is no MLflow store {file}; name one with --uri, or set MLFLOW_TRACKING_URI")
     try:
@@ -114,7 +114,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def active(store: Store, run_id: str) -> Iterator[None]:
+def active_run(store: TrackingStore, run_id: str) -> Iterator[None]:
     """Make a run mlflow's active one for calls that know no other way; afterwards all is as it was."""
     variable = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(store.uri)
@@ -229,7 +229,7 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         return str(created.experiment_id)  # another machine was quicker
 
 
-def _close_orphans(store: Store) -> None:
+def _close_orphans(store: TrackingStore) -> None:
     """Mark runs as KILLED whose process on this host is gone."""
     open_runs = store.client.search_runs(
         [store.experiment_id], filter_string="attributes.status = 'RUNNING'", run_view_type=ViewType.ACTIVE_ONLY

@@ -19,7 +19,7 @@ from topwork.experiment.schema import Experiment
 from topwork.lab.processes import this_process
 from topwork.lab.tracking.finished_run import find_outputs
 from topwork.lab.tracking.open_run import RunWriter, short
-from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, Store, redact_uri
+from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, TrackingStore, redact_uri
 
 #: Seconds between two writes of a trial's metrics: writing them one by one would cost more than short trainings.
 WRITE_INTERVAL = 10.0
@@ -38,7 +38,7 @@ class TrialLog(RunWriter):
     The objective comes first of all metrics, because MLflow's page to compare runs begins with the first.
     """
 
-    def __init__(self, store: Store, run_id: str) -> None:
+    def __init__(self, store: TrackingStore, run_id: str) -> None:
         super().__init__(store, run_id)
         self.step = 0
         self.written = monotonic()
@@ -57,8 +57,8 @@ class TrialLog(RunWriter):
         """Write the rest, the outcome and what is needed to compare the trial with others, and end it as complete."""
         self._buffer_first(dict(zip(objective_names(objectives), objectives, strict=True)))
         if outputs:
-            self._resolved(experiment)
-            self.outputs(outputs)
+            self._log_resolved(experiment)
+            self.log_outputs(outputs)
         self.end("complete")
 
     def _buffer_first(self, metrics: Mapping[str, float]) -> None:
@@ -79,7 +79,7 @@ class StudyLog(RunWriter):
         """Log what is to be searched, and how."""
         shortened = [Param(name, short(value)) for name, value in parameters.items()]
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=shortened))
-        self._experiment(experiment)
+        self._log_experiment(experiment)
 
     def finish(
         self, objectives: Mapping[str, Sequence[float]], estimates: Mapping[str, Mapping[str, Estimate]], count: int
@@ -92,14 +92,14 @@ class StudyLog(RunWriter):
             for name, estimate in figures.items():
                 ends = {"": estimate.value, "/low": estimate.low, "/high": estimate.high}
                 final |= {f"{trial}/test/{name}{end}": value for end, value in ends.items()}
-        self._metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)
+        self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)
 
-    def files(self, figures: Mapping[str, Figure], texts: Mapping[str, str]) -> None:
-        """Store pictures, pages and files."""
+    def log_files(self, figures: Mapping[str, Figure], texts: Mapping[str, str]) -> None:
+        """TrackingStore figures, pages and files."""
         for name, figure in figures.items():
-            self._figure(name, partial(_drawn, figure))
+            self._log_figure(name, partial(_drawn, figure))
         for name, text in texts.items():
-            self._text(name, text)
+            self._log_text(name, text)
 
     def sync_states(self, states: Mapping[int, str]) -> None:
         """Give each trial's run the state of its trial, also where a process died before it could."""
@@ -121,7 +121,7 @@ class StudyLog(RunWriter):
         self._attempt("the states of trials", sync)
 
 
-def open_study_log(store: Store, run_id: str | None, name: str, digest: str) -> StudyLog:
+def open_study_log(store: TrackingStore, run_id: str | None, name: str, digest: str) -> StudyLog:
     """Begin a study's run, or go on with the one that an earlier process began.
 
     Raises:
@@ -143,7 +143,7 @@ def open_study_log(store: Store, run_id: str | None, name: str, digest: str) -> 
 
 
 def open_trial_log(
-    store: Store, parent: str, study: str, number: int, values: Mapping[str, object], digest: str
+    store: TrackingStore, parent: str, study: str, number: int, values: Mapping[str, object], digest: str
 ) -> TrialLog | None:
     """Begin a trial's run below its study's; None, with a warning, where the store does not take it."""
     tags = {
@@ -164,7 +164,7 @@ def open_trial_log(
     return TrialLog(store, run.info.run_id)
 
 
-def fetch_outputs(store: Store, run_id: str) -> bytes | None:
+def fetch_outputs(store: TrackingStore, run_id: str) -> bytes | None:
     """Return the outputs of a trial's models for the test rows; None, with a warning, where they cannot be had."""
     try:
         with store.defer_signals(), tempfile.TemporaryDirectory() as folder:
@@ -184,7 +184,7 @@ def objective_names(values: Sequence[object]) -> list[str]:
     return ["objective"] if len(values) == 1 else [f"objective_{number}" for number in range(1, len(values) + 1)]
 
 
-def _reopen(store: Store, run_id: str, tags: Mapping[str, str]) -> bool:
+def _reopen(store: TrackingStore, run_id: str, tags: Mapping[str, str]) -> bool:
     """Set a run to running again; False where it is gone.
 
     Raises:

@@ -130,8 +130,8 @@ def test_equal_texts_are_encoded_once(on_minilm: Make, write: Callable[..., Path
     prepared = prepare(on_minilm(file=repeated(write), pooling=MeanConfig(), training={"store": store}))
     counter = Counter()
     data, report = read(prepared, counter)
-    assert report.texts == prepared.plan.corpus.distinct_texts == 5
-    assert counter.tokens == prepared.plan.corpus.distinct_tokens < prepared.plan.corpus.tokens
+    assert report.texts == prepared.plan.corpus_size.distinct_texts == 5
+    assert counter.tokens == prepared.plan.corpus_size.distinct_tokens < prepared.plan.corpus_size.tokens
     assert counter.phases == [("encoding (tokens)", counter.tokens)]
     assert sum(rows.count for rows in data.values()) == 40
 
@@ -141,8 +141,8 @@ def test_what_the_store_has_is_not_encoded_again(on_minilm: Make) -> None:
     part, whole = prepare(on_minilm(limit=25)), prepare(on_minilm())
     first, second, third = Counter(), Counter(), Counter()
     reports = [read(prepared, counter)[1] for prepared, counter in ((part, first), (whole, second), (whole, third))]
-    assert first.tokens == part.plan.corpus.distinct_tokens
-    assert second.tokens == whole.plan.corpus.distinct_tokens - part.plan.corpus.distinct_tokens
+    assert first.tokens == part.plan.corpus_size.distinct_tokens
+    assert second.tokens == whole.plan.corpus_size.distinct_tokens - part.plan.corpus_size.distinct_tokens
     assert (third.tokens, third.phases) == (0, [])
     assert [(report.found, report.texts) for report in reports] == [(0, 25), (25, 60), (60, 60)]
     assert [report.texts_per_second is None for report in reports] == [False, False, True]

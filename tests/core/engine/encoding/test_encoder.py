@@ -262,7 +262,7 @@ def test_the_first_token_alone_is_what_it_is_among_the_others(
     with torch.no_grad():
         for stage in model.backbone.stages()[: model.cut.stage]:
             hidden = stage.run(hidden, mask)
-    kept = model.prefix(ids, mask)
+    kept = model.run_prefix(ids, mask)
     if model.cut.keeps == "tokens":
         torch.testing.assert_close(kept[mask], hidden[mask], atol=0, rtol=0)
     else:
@@ -322,7 +322,7 @@ def test_stages_behind_the_last_that_mixes_tokens_see_one_token(narrow: bool, te
     backbone = Recording(narrow=narrow)
     model = MultiTaskModel(backbone, FirstToken(), {})
     model.set_trainable([])
-    kept = model.eval().prefix(torch.randint(3, 50, (texts, 9)), torch.ones(texts, 9, dtype=torch.bool))
+    kept = model.eval().run_prefix(torch.randint(3, 50, (texts, 9)), torch.ones(texts, 9, dtype=torch.bool))
     assert kept.shape == (texts, 1, 16)
     whole, one = (texts, 9), (max(texts, MIN_ROWS), 1)
     last = "layer.1.attention, first token" if narrow else "layer.1.attention"
@@ -343,7 +343,7 @@ def test_where_other_tokens_are_needed_all_are_computed(pooling: Pooling, trains
     backbone = Recording(narrow=True)
     model = MultiTaskModel(backbone, pooling, {})
     model.set_trainable([name for name, _ in model.named_parameters() if trains in name])
-    model.eval().prefix(torch.randint(3, 50, (3, 9)), torch.ones(3, 9, dtype=torch.bool))
+    model.eval().run_prefix(torch.randint(3, 50, (3, 9)), torch.ones(3, 9, dtype=torch.bool))
     assert model.first_token_stage is None
     assert len(backbone.seen) == model.cut.stage
     assert {shape for _, shape, _ in backbone.seen} == {(3, 9)}

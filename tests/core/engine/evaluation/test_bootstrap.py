@@ -110,7 +110,7 @@ def test_a_difference_between_means_over_seeds_covers_the_spread_of_the_seeds() 
         difference((ACCURACY, outputs_of_seeds(first)), (ACCURACY, outputs_of_seeds(second)), targets)
         for second in (steady, unsteady)
     ]
-    assert all(gain.seeds == 3 and gain.p is None for gain in gains)
+    assert all(gain.seeds == 3 and gain.p_value is None for gain in gains)
     assert gains[1].high - gains[1].low > 2 * (gains[0].high - gains[0].low)
 
 

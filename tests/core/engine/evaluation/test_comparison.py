@@ -35,9 +35,9 @@ def targets() -> torch.Tensor:
 def split_outputs(targets: torch.Tensor, right: list[bool], task: str = "mood") -> SplitOutputs:
     return SplitOutputs(
         split="test",
-        texts="0" * 64,
+        texts_sha256="0" * 64,
         width=16,
-        classes={task: Classes(("no", "yes"))},
+        labels={task: Classes(("no", "yes"))},
         outputs={task: outputs_with(right, targets)},
         targets={task: targets},
     )
@@ -77,15 +77,16 @@ def test_the_test_of_mcnemar_counts_the_rows_that_only_one_gets_right(won: int, 
     targets = torch.arange(60) % 2
     first = outputs_with([row >= won for row in range(60)], targets)
     second = outputs_with([not won <= row < won + lost for row in range(60)], targets)
-    p = difference((ACCURACY, [first]), (ACCURACY, [second]), targets).p
+    p = difference((ACCURACY, [first]), (ACCURACY, [second]), targets).p_value
     assert p == pytest.approx(binomtest(won, won + lost).pvalue)
 
 
 def test_outputs_are_read_as_they_were_written(targets: torch.Tensor) -> None:
     kept = split_outputs(targets, [True] * 100, task="sentiment/of a text")
     read = SplitOutputs.from_bytes(kept.to_bytes(), name="a file")
-    assert (read.split, read.texts, read.width, read.classes) == (kept.split, kept.texts, kept.width, kept.classes)
-    for task in kept.classes:
+    assert (read.split, read.texts_sha256, read.width) == (kept.split, kept.texts_sha256, kept.width)
+    assert read.labels == kept.labels
+    for task in kept.labels:
         assert torch.equal(read.outputs[task], kept.outputs[task])
         assert torch.equal(read.targets[task], kept.targets[task])
 
@@ -112,12 +113,12 @@ def test_models_with_outputs_for_other_rows_cannot(targets: torch.Tensor) -> Non
     one = split_outputs(targets, [True] * 100)
     others = {
         "one was evaluated on test rows, the other on validation rows": dataclasses.replace(one, split="validation"),
-        "their test rows differ": dataclasses.replace(one, texts="1" * 64),
+        "their test rows differ": dataclasses.replace(one, texts_sha256="1" * 64),
         "they have no task in common: mood and other": split_outputs(targets, [True] * 100, task="other"),
         "the labels of task mood differ": split_outputs(1 - targets, [True] * 100),
     }
     assert {why_not_comparable(one, other): other for other in others.values()} == others
-    renamed = dataclasses.replace(one, classes={"mood": Classes(("bad", "good"))})
+    renamed = dataclasses.replace(one, labels={"mood": Classes(("bad", "good"))})
     assert why_not_comparable(one, renamed) == "the labels of task mood differ"
 
 

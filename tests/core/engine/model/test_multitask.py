@@ -104,7 +104,7 @@ def test_prefix_and_suffix_together_are_the_whole_model(
     ids, mask = torch.randint(3, 50, (4, 9)), torch.ones(4, 9, dtype=torch.bool)
     whole = {task: head(model.pooling(model.backbone(ids, mask), mask)) for task, head in model.heads.items()}
     model.set_trainable(names_with(model, *trains))
-    kept = model.prefix(ids, mask)
+    kept = model.run_prefix(ids, mask)
     for task, outputs in model.eval()(kept, mask[:, : kept.shape[1]]).items():
         torch.testing.assert_close(outputs, whole[task], atol=1e-6, rtol=0)
 
@@ -161,7 +161,7 @@ def test_a_pooling_right_of_the_cut_trains() -> None:
 def test_the_prefix_gives_no_gradient() -> None:
     model = tiny_model()
     model.set_trainable(names_with(model, "layer.1.ffn"))
-    kept = model.prefix(torch.randint(3, 50, (2, 5)), torch.ones(2, 5, dtype=torch.bool))
+    kept = model.run_prefix(torch.randint(3, 50, (2, 5)), torch.ones(2, 5, dtype=torch.bool))
     assert not kept.requires_grad
 
 

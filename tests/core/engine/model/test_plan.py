@@ -164,18 +164,19 @@ def test_a_group_without_parameters_is_left_out(make: Make) -> None:
 def test_a_plan_counts_texts_and_tokens_of_all_splits(make: Make) -> None:
     prepared = prepare(make())
     texts = [text for part in prepared.dataset.splits.values() for text in part.texts]
-    assert prepared.plan.corpus.texts == len(texts) == 60
-    assert prepared.plan.corpus.tokens == sum(min(32, len(text) + 2) for text in texts)
-    assert prepared.plan.corpus.truncated == sum(len(text) > 30 for text in texts) == 0
+    assert prepared.plan.corpus_size.texts == len(texts) == 60
+    assert prepared.plan.corpus_size.tokens == sum(min(32, len(text) + 2) for text in texts)
+    assert prepared.plan.corpus_size.truncated == sum(len(text) > 30 for text in texts) == 0
 
 
 def test_truncated_texts_are_a_warning(make: Make) -> None:
     experiment = make()
     prepared = prepare(experiment.model_copy(update={"backbone": type(experiment.backbone)(max_length=12)}))
+    truncated = prepared.plan.corpus_size.truncated
     assert prepared.warnings == [
-        f"{prepared.plan.corpus.truncated} of 60 texts are longer than the backbone's max_length and were truncated"
+        f"{truncated} of 60 texts are longer than the backbone's max_length and were truncated"
     ]
-    assert prepared.plan.corpus.truncated > 50
+    assert truncated > 50
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_kept_bytes_are_those_of_float32_activations(
     expected = {
         "pooled": 60 * 16 * 4,
         "first token": 60 * 16 * 4,
-        "tokens": plan.corpus.tokens * 16 * 4,
+        "tokens": plan.corpus_size.tokens * 16 * 4,
         "token ids": 0,
     }
     (phase,) = plan.phases
@@ -217,8 +218,8 @@ def test_equal_texts_are_kept_once(make: Make, write: Callable[..., Path]) -> No
     file = write("twice.csv", "text,sentiment\n" + rows)
     twice = experiment.model_copy(update={"data": {name: source.model_copy(update={"path": file})}})
     plan = plan_of(twice)
-    assert (plan.corpus.texts, plan.corpus.distinct_texts) == (40, 5)
-    assert (plan.corpus.tokens, plan.corpus.distinct_tokens) == (40 * 8, 5 * 8)
+    assert (plan.corpus_size.texts, plan.corpus_size.distinct_texts) == (40, 5)
+    assert (plan.corpus_size.tokens, plan.corpus_size.distinct_tokens) == (40 * 8, 5 * 8)
     assert plan.kept_bytes(plan.phases[0]) == 5 * 8 * 16 * 4
 
 
@@ -241,7 +242,7 @@ def test_the_digest_does_not_change_with_the_data(make: Make) -> None:
     experiment = make()
     name, source = experiment.source
     fewer = experiment.model_copy(update={"data": {name: source.model_copy(update={"limit": 50})}})
-    assert plan_of(fewer).corpus.texts != plan_of(experiment).corpus.texts
+    assert plan_of(fewer).corpus_size.texts != plan_of(experiment).corpus_size.texts
     assert plan_of(fewer).digest == plan_of(experiment).digest
 
 

@@ -100,7 +100,7 @@ def test_however_often_a_study_is_interrupted_the_same_command_ends_it(tmp_path:
         assert scene.complete()[: len(before)] == before  # none is trained again
         before = scene.complete()
     printed = scene.begin().finish()
-    assert printed.count("going on with ") == len(interruptions)
+    assert printed.count("resuming with ") == len(interruptions)
     assert scene.complete()[: len(before)] == before
     scene.assert_whole()
     crashes = [trial.user_attrs.get(CRASHES, 0) for trial in trials_of(scene.url)]

@@ -68,7 +68,7 @@ def test_one_of_two_studies_on_a_database_is_killed_and_the_other_loses_and_doub
     assert f"study quickstart: {TRIALS} trials complete, 0 pruned, 0 failed" in printed
     assert_whole(trials_of(url), tracking, TRIALS)
     again = Command(tmp_path / "here", options).finish()
-    assert f"going on with {TRIALS} of {TRIALS} trials finished" in again
+    assert f"resuming with {TRIALS} of {TRIALS} trials finished" in again
     tables = [said[said.rindex("best trials") : said.rindex("values of trial")] for said in (again, printed)]
     assert tables[0] == tables[1]
 

@@ -23,16 +23,16 @@ from topwork.lab.study.report import (
     summarize,
     write_experiment,
 )
-from topwork.lab.study.result import State, Trial, TrialEvaluation
+from topwork.lab.study.result import State, TrialEvaluation, TrialSummary
 from topwork.lab.study.run_study import StudyRun
 from topwork.lab.study.trial_states import REASON
-from topwork.lab.tracking.store import Store, flatten
+from topwork.lab.tracking.store import TrackingStore, flatten
 
 VALUES = st.lists(st.tuples(st.integers(0, 4).map(float), st.integers(0, 4).map(float)), min_size=1, max_size=12)
 
 
-def trial(number: int, *values: float, state: State = "complete") -> Trial:
-    return Trial(number, state, {}, values)
+def trial(number: int, *values: float, state: State = "complete") -> TrialSummary:
+    return TrialSummary(number, state, {}, values)
 
 
 @pytest.mark.parametrize(
@@ -74,23 +74,27 @@ def test_trials_are_summarized_with_state_reason_and_time() -> None:
     for number, one in enumerate(stored):
         one.number = number
     assert summarize(stored) == [
-        Trial(0, "complete", {}, (0.5,), training_seconds=2.5),
-        Trial(1, "failed", {}, (), "it diverged"),
-        Trial(2, "pruned", {}, (0.25,)),
+        TrialSummary(0, "complete", {}, (0.5,), training_seconds=2.5),
+        TrialSummary(1, "failed", {}, (), "it diverged"),
+        TrialSummary(2, "pruned", {}, (0.25,)),
     ]
 
 
 def test_the_baseline_is_the_complete_trial_with_the_experiments_own_values() -> None:
     search = resolve_small().search
     own, other = {"heads_lr": 1e-3, "backbone_lr": 5e-5}, {"heads_lr": 1e-2, "backbone_lr": 5e-5}
-    trials = [Trial(0, "failed", own, ()), Trial(1, "complete", other, (1.0,)), Trial(2, "complete", own, (1.0,))]
+    trials = [
+        TrialSummary(0, "failed", own, ()),
+        TrialSummary(1, "complete", other, (1.0,)),
+        TrialSummary(2, "complete", own, (1.0,)),
+    ]
     assert find_baseline(trials, search) == 2
     assert find_baseline(trials[:2], search) is None
 
 
 def test_a_best_experiment_differs_in_what_is_said_alone(tmp_path: Path) -> None:
     study = resolve_small(seeds=[5, 6], epoch="last")
-    best = Trial(3, "complete", {"heads_lr": 0.02, "backbone_lr": 5e-5}, (0.5,))
+    best = TrialSummary(3, "complete", {"heads_lr": 0.02, "backbone_lr": 5e-5}, (0.5,))
     changes = changes_of(best, study)
     assert changes == {
         "optimizer.heads_lr": (1e-3, 0.02),
@@ -112,10 +116,10 @@ class Studied:
 
     folder: Path
     run: StudyRun
-    trials: list[Trial]
+    trials: list[TrialSummary]
 
     @property
-    def store(self) -> Store:
+    def store(self) -> TrackingStore:
         assert self.run.log is not None
         return self.run.log.store
 
@@ -123,7 +127,7 @@ class Studied:
     def texts(self) -> list[str]:
         return list(self.run.plan.baseline.dataset.splits["test"].texts)
 
-    def evaluate(self, store: Store | None) -> tuple[dict[int, TrialEvaluation], list[str]]:
+    def evaluate(self, store: TrackingStore | None) -> tuple[dict[int, TrialEvaluation], list[str]]:
         """Measure both trials with what is kept of them in this folder, and in a store."""
         return evaluate_trials(self.trials, 0, self.run.study, self.run.queue, self.texts, store)
 
@@ -166,9 +170,9 @@ def test_each_trial_is_measured_by_its_own_head_as_training_measures_it(studied:
 def test_the_gain_is_the_difference_from_the_baseline(studied: Studied) -> None:
     evaluations, _ = studied.evaluate(None)
     baseline, other = evaluations[0], evaluations[1]
-    assert baseline.gains == {}
-    assert other.gains.keys() == other.estimates.keys() == baseline.estimates.keys()
-    for name, gain in other.gains.items():
+    assert baseline.differences == {}
+    assert other.differences.keys() == other.estimates.keys() == baseline.estimates.keys()
+    for name, gain in other.differences.items():
         assert gain.value == pytest.approx(other.estimates[name].value - baseline.estimates[name].value, abs=1e-6)
         assert gain.low <= gain.value <= gain.high
 
@@ -180,7 +184,7 @@ def test_outputs_that_are_not_here_come_from_mlflow(studied: Studied, kept: Path
     assert studied.evaluate(studied.store) == expected
     evaluations, warnings = studied.evaluate(None)
     assert list(evaluations) == [1]
-    assert evaluations[1].gains == {}
+    assert evaluations[1].differences == {}
     assert warnings == [
         f"the outputs of trial 0 on the test rows are neither in {kept} nor in MLflow; another machine may have "
         "trained it"

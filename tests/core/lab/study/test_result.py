@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from topwork.errors import StudyError
-from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, Trial, TrialEvaluation
+from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, TrialEvaluation, TrialSummary
 
 
 def test_an_error_that_ends_a_study_carries_what_was_found() -> None:
@@ -25,8 +25,8 @@ def test_an_observer_need_not_watch_anything() -> None:
     observer = StudyObserver()
     observer.begin("encoding", 10)
     observer.advance(1)
-    observer.trials([Trial(0, "complete", {}, (0.5,))], 1, 2)
+    observer.trials([TrialSummary(0, "complete", {}, (0.5,))], 1, 2)
 
 
 def test_an_evaluation_without_a_baseline_has_no_gains() -> None:
-    assert TrialEvaluation({}).gains == {}
+    assert TrialEvaluation({}).differences == {}

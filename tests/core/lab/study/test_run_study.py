@@ -19,7 +19,7 @@ from topwork.errors import ConfigurationError, StorageError
 from topwork.experiment.loading import load_experiment
 from topwork.lab.comparison import compare
 from topwork.lab.result import Result
-from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, Trial
+from topwork.lab.study.result import FailedStudyError, StudyObserver, StudyResult, TrialSummary
 from topwork.lab.study.trial_queue import MAX_FAILURES
 from topwork.lab.tracking.study_log import TRIAL_TAG, StudyLog
 
@@ -35,9 +35,9 @@ class Watcher(StudyObserver):
 
     def __init__(self) -> None:
         self.looks: list[tuple[int, int, int]] = []
-        self.finished: list[Trial] = []
+        self.finished: list[TrialSummary] = []
 
-    def trials(self, finished: list[Trial], running: int, n_trials: int) -> None:
+    def trials(self, finished: list[TrialSummary], running: int, n_trials: int) -> None:
         self.looks.append((len(finished), running, n_trials))
         self.finished = finished
 
@@ -57,7 +57,7 @@ class Studied:
         return MlflowClient(tracking_uri=self.result.tracking_uri)
 
     @property
-    def best(self) -> Trial:
+    def best(self) -> TrialSummary:
         return next(trial for trial in self.result.trials if trial.number == self.result.best[0])
 
 

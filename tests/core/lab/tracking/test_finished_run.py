@@ -97,7 +97,7 @@ def test_a_run_that_kept_no_outputs_is_refused(tracked: Tracked) -> None:
         find_runs(["unfinished", tracked.result.name], tracked.uri)
     assert str(caught.value) == (
         "run unfinished (RUNNING) did not keep its model's outputs for each row, so it cannot be compared; "
-        "compare finished runs of this version of topwork"
+        "compare finished runs that topwork has logged"
     )
 
 

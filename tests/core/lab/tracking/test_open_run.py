@@ -28,7 +28,7 @@ def test_a_long_parameter_is_shortened_with_a_note(log: RunLog) -> None:
     value = run_of(log).data.params["freeze.patterns"]
     assert len(value) <= LONGEST_PARAMETER < len(str(patterns))
     assert value.startswith("['layer.1.ffn', ")
-    assert value.endswith("... (whole in experiment.yaml)")
+    assert value.endswith("... (whole in experiment.resolved.yaml)")
 
 
 def test_metrics_that_could_not_be_written_are_sent_with_the_next(
@@ -75,16 +75,16 @@ def test_a_tracker_that_fails_does_not_stop_training(
 
 OUTPUTS = SplitOutputs(
     split="test",
-    texts="0" * 64,
+    texts_sha256="0" * 64,
     width=8,
-    classes={"mood": Classes(("bad", "good"))},
+    labels={"mood": Classes(("bad", "good"))},
     outputs={"mood": torch.tensor([[0.5], [-2.0]])},
     targets={"mood": torch.tensor([1, 0])},
 )
 
 
 def test_outputs_are_kept_as_they_are(log: RunLog) -> None:
-    log.outputs(OUTPUTS)
+    log.log_outputs(OUTPUTS)
     (artifact,) = log.store.client.list_artifacts(log.run_id)
     assert artifact.path == OUTPUTS_FILE
     content = Path(log.store.client.download_artifacts(log.run_id, OUTPUTS_FILE)).read_bytes()
@@ -98,7 +98,7 @@ def test_whatever_mlflow_raises_is_a_warning_with_its_type(log: RunLog, caplog: 
     place = Path(str(run_of(log).info.artifact_uri).removeprefix("file://"))
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text("a file where a folder should be")
-    log.outputs(OUTPUTS)
+    log.log_outputs(OUTPUTS)
     assert f"{OUTPUTS_FILE} could not be logged to MLflow: NotADirectoryError: " in caplog.text
 
 

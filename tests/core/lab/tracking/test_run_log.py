@@ -115,7 +115,7 @@ def test_learning_rates_and_speeds_are_metrics_too(tracked: TrackedRun) -> None:
 
 def test_where_activations_are_is_noted(tracked: TrackedRun) -> None:
     metrics, tags = tracked.run.data.metrics, tracked.run.data.tags
-    texts = prepare(tracked.experiment).plan.corpus.distinct_texts
+    texts = prepare(tracked.experiment).plan.corpus_size.distinct_texts
     assert tracked.history("activations/texts") == [(0, texts)]
     assert tracked.history("activations/found") == [(0, 0)]
     assert metrics["texts_per_second/encoding"] > 0
@@ -332,7 +332,7 @@ def test_a_head_whose_figure_cannot_be_drawn_costs_only_the_figure(
     broken = replace(head, figures=[HeadFigure("sketch", draw), *head.figures])
     targets = prepared.dataset.splits["test"].targets["category"]
     outputs = prepared.split_outputs("test", {task: torch.zeros(len(targets), 3) for task in prepared.model.tasks})
-    log.head_figures({"category": broken}, outputs)
+    log.log_head_figures({"category": broken}, outputs)
     assert "figures/sketch_category.png could not be logged to MLflow: ValueError: no ink" in caplog.text
     assert [one.path for one in log.store.client.list_artifacts(log.run_id, "figures")] == [
         "figures/confusion_category.png"

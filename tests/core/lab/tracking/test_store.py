@@ -23,16 +23,16 @@ from topwork.lab.processes import this_process
 from topwork.lab.tracking import store as store_module
 from topwork.lab.tracking.store import (
     PROCESS_TAG,
-    Store,
-    active,
-    find_store,
+    TrackingStore,
+    active_run,
+    existing_uri,
     flatten,
     is_server,
     redact_text,
     redact_uri,
     sqlite_file,
     store_of,
-    uri_of,
+    tracking_uri_of,
 )
 from waiting import PATIENCE
 
@@ -111,13 +111,13 @@ def test_a_store_to_read_that_cannot_be_reached_is_said_at_once(
     place: Callable[[], AbstractContextManager[str]],
 ) -> None:
     with place() as uri, pytest.raises(StorageError) as caught:
-        find_store(uri)
+        existing_uri(uri)
     assert str(caught.value).startswith(f"the MLflow store {uri} cannot be read: ")
 
 
 def test_a_store_to_read_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
-        find_store(None)
+        existing_uri(None)
     assert str(caught.value) == (
         f"there is no MLflow store {tmp_path}/mlflow.db; name one with --uri, or set MLFLOW_TRACKING_URI"
     )
@@ -125,7 +125,7 @@ def test_a_store_to_read_is_not_created(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_there_is_found(store_uri: str) -> None:
-    assert find_store(store_uri) == find_store(None) == store_uri
+    assert existing_uri(store_uri) == existing_uri(None) == store_uri
 
 
 def test_a_store_that_another_process_writes_is_said(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_the_experiment_comes_before_the_variable(
 ) -> None:
     if variable is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
-    assert uri_of(setting) == uri.format(here=tmp_path)
+    assert tracking_uri_of(setting) == uri.format(here=tmp_path)
 
 
 OPEN = """\
@@ -225,7 +225,7 @@ def test_only_runs_of_dead_processes_of_this_host_are_closed(store_uri: str, own
 
 def test_a_signal_does_not_wait_for_a_server(store_uri: str) -> None:
     opened = open_small_store(store_uri)
-    store = Store("http://127.0.0.1:9", opened.experiment_id, opened.client)
+    store = TrackingStore("http://127.0.0.1:9", opened.experiment_id, opened.client)
     with pytest.raises(KeyboardInterrupt), store.defer_signals():
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the signal waited")
@@ -234,7 +234,7 @@ def test_a_signal_does_not_wait_for_a_server(store_uri: str) -> None:
 def test_a_run_is_active_for_a_while_and_mlflow_is_as_it_was(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_small_store(store_uri)
     run_id = store.client.create_run(store.experiment_id).info.run_id
-    with active(store, run_id):
+    with active_run(store, run_id):
         run = mlflow.active_run()
         assert run is not None
         assert (run.info.run_id, mlflow.get_tracking_uri()) == (run_id, store_uri)
@@ -242,7 +242,7 @@ def test_a_run_is_active_for_a_while_and_mlflow_is_as_it_was(store_uri: str, mon
     assert "MLFLOW_TRACKING_URI" not in os.environ
     assert store.client.get_run(run_id).info.status == "RUNNING"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
-    with active(store, run_id):
+    with active_run(store, run_id):
         pass
     assert mlflow.get_tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///elsewhere.db"
 

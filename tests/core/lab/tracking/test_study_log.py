@@ -16,7 +16,7 @@ from topwork.experiment.loading import load_experiment
 from topwork.interfaces.head import Classes
 from topwork.lab.processes import this_process
 from topwork.lab.tracking import study_log as study_log_module
-from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, Store
+from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, TrackingStore
 from topwork.lab.tracking.study_log import (
     STATE_TAG,
     TRIAL_TAG,
@@ -32,21 +32,21 @@ DIGEST = "ab" * 32
 
 OUTPUTS = SplitOutputs(
     split="test",
-    texts="0" * 64,
+    texts_sha256="0" * 64,
     width=8,
-    classes={"mood": Classes(("bad", "good"))},
+    labels={"mood": Classes(("bad", "good"))},
     outputs={"mood": torch.tensor([[0.5], [-2.0]])},
     targets={"mood": torch.tensor([1, 0])},
 )
 
 
 @pytest.fixture
-def store(store_uri: str) -> Store:
+def store(store_uri: str) -> TrackingStore:
     return open_small_store(store_uri)
 
 
 @pytest.fixture
-def study(store: Store) -> Iterator[StudyLog]:
+def study(store: TrackingStore) -> Iterator[StudyLog]:
     """The log of a study that has begun."""
     yield open_study_log(store, None, "pair", DIGEST)
 
@@ -103,7 +103,7 @@ def test_a_study_does_not_go_on_in_another_mlflow_experiment(study: StudyLog) ->
     )
 
 
-def test_a_store_that_does_not_take_a_study_is_told(store: Store) -> None:
+def test_a_store_that_does_not_take_a_study_is_told(store: TrackingStore) -> None:
     sql(store.uri, "DROP TABLE runs")
     with pytest.raises(StorageError, match=rf"^the MLflow store {store.uri} does not take the study: .*; fix that, or"):
         open_study_log(store, None, "pair", DIGEST)
@@ -132,7 +132,7 @@ def test_a_trial_begins_as_a_run_below_its_studys_with_its_values(study: StudyLo
         }.items()
     )
     assert run.data.params["heads_lr"] == "0.1"
-    assert run.data.params["patterns"].endswith("x... (whole in experiment.yaml)")
+    assert run.data.params["patterns"].endswith("x... (whole in experiment.resolved.yaml)")
 
 
 def test_metrics_of_a_trial_are_written_now_and_then(study: StudyLog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +237,7 @@ def test_a_study_has_its_outcome(study: StudyLog) -> None:
 
 
 def test_a_study_has_its_pictures_and_files(study: StudyLog) -> None:
-    study.files({"contour": Figure(), "history": Figure()}, {"figures/study.html": "<p>", "best.yaml": "a: 1\n"})
+    study.log_files({"contour": Figure(), "history": Figure()}, {"figures/study.html": "<p>", "best.yaml": "a: 1\n"})
     assert artifacts_of(study, "figures") == [
         "figures/contour.png",
         "figures/history.png",

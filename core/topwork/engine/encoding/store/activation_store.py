@@ -67,27 +67,27 @@ class StoredActivations:
 
     Attributes:
         shards: the values of each shard; pages are read from disk when they are first used.
-        shard: (U,) int64, the number of a text's shard; -1 where the text is not stored.
-        entry: (U,) int64, the text's place in its shard.
+        shard_index: (U,) int64, the number of a text's shard; -1 where the text is not stored.
+        position: (U,) int64, the text's place in its shard.
     """
 
     shards: tuple[Ragged, ...]
-    shard: Int[Tensor, " U"]
-    entry: Int[Tensor, " U"]
+    shard_index: Int[Tensor, " U"]
+    position: Int[Tensor, " U"]
 
     @property
     def missing(self) -> Int[Tensor, " missing"]:
         """The numbers of the texts that are not stored."""
-        return (self.shard < 0).nonzero()[:, 0]
+        return (self.shard_index < 0).nonzero()[:, 0]
 
     def batch(self, rows: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B T columns"], Bool[Tensor, "B T"]]:
         """Return what the cut keeps for ``rows`` (B,), padded to (B, T, ...), and the mask (B, T)."""
-        shard, entry = self.shard[rows], self.entry[rows]
+        shard, position = self.shard_index[rows], self.position[rows]
         if len(self.shards) == 1:
-            return self.shards[0].batch(entry)
+            return self.shards[0].batch(position)
         places = [(shard == number).nonzero()[:, 0] for number in range(len(self.shards))]
         parts = [
-            (place, *ragged.batch(entry[place]))
+            (place, *ragged.batch(position[place]))
             for place, ragged in zip(places, self.shards, strict=True)
             if len(place)
         ]
@@ -121,9 +121,9 @@ class ActivationStore:
         """
         self._damaged.clear()
         wanted = {digest: number for number, digest in enumerate(digests)}
-        shard, entry = torch.full((len(digests),), -1), torch.zeros(len(digests), dtype=torch.int64)
+        shard_index, position = torch.full((len(digests),), -1), torch.zeros(len(digests), dtype=torch.int64)
         shards: list[Ragged] = []
-        named = self.shards()
+        named = self.listed_shards()
         for record in named:
             opened = self._open(record)
             if opened is None:
@@ -131,20 +131,20 @@ class ActivationStore:
             held = [(wanted[digest], place) for place, digest in enumerate(opened[0]) if digest in wanted]
             if held and self.is_sound(record):
                 numbers, places = torch.tensor(held).T
-                shard[numbers], entry[numbers] = len(shards), places
+                shard_index[numbers], position[numbers] = len(shards), places
                 shards.append(opened[1])
-        if self._damaged and self._named() != named:  # another process has replaced shards while we looked
+        if self._damaged and self._in_manifest() != named:  # another process has replaced shards while we looked
             return self.find(digests)
         for damaged, why in self._damaged.items():
             self._warn(f"{self.folder / damaged.file} is damaged: {why}; its {damaged.texts} texts are encoded again")
         if shards:
             with suppress(OSError):  # it may belong to somebody else
                 os.utime(self.folder)  # when it was last of use
-        return StoredActivations(tuple(shards), shard, entry)
+        return StoredActivations(tuple(shards), shard_index, position)
 
-    def shards(self) -> list[Shard]:
+    def listed_shards(self) -> list[Shard]:
         """Return the shards that the manifest names and that are not known to be damaged."""
-        return [shard for shard in self._named() if shard not in self._damaged]
+        return [shard for shard in self._in_manifest() if shard not in self._damaged]
 
     def is_sound(self, shard: Shard) -> bool:
         """Whether a shard's bytes are those that were written."""
@@ -206,7 +206,7 @@ class ActivationStore:
         Call only while ``building``.
         """
         group: list[Shard] = []
-        for shard in sorted(self.shards(), key=lambda shard: shard.bytes):
+        for shard in sorted(self.listed_shards(), key=lambda shard: shard.bytes):
             if sum(other.bytes for other in group) + shard.bytes <= SHARD_BYTES and self.is_sound(shard):
                 group.append(shard)
         parts = [opened for shard in group if (opened := self._open(shard))]
@@ -228,11 +228,11 @@ class ActivationStore:
         write_file(self.folder / shard.file, content)
         self._damaged.pop(shard, None)
         self._sound.add(shard)
-        kept = [other for other in self.shards() if other not in (*old, shard)]
+        kept = [other for other in self.listed_shards() if other not in (*old, shard)]
         manifest = Manifest(key=self.key.description, shards=(*kept, shard))
         write_file(self.folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
 
-    def _named(self) -> list[Shard]:
+    def _in_manifest(self) -> list[Shard]:
         """Return the shards that the manifest names; without a valid manifest there are none."""
         try:
             manifest = read_manifest(self.folder)
@@ -264,7 +264,7 @@ class ActivationStore:
 
     def _remove_unnamed_files(self) -> None:
         """Remove the files that the manifest does not name: replaced shards, and what killed builds have left."""
-        wanted = {MANIFEST, *(shard.file for shard in self._named())}
+        wanted = {MANIFEST, *(shard.file for shard in self._in_manifest())}
         for path in self.folder.glob("*"):
             if path.name not in wanted:
                 with suppress(OSError):  # what stays is only in the way of the disk

@@ -76,7 +76,7 @@ class Teller(Observer):
 def read(prepared: Preparation, observer: Observer) -> dict[str, Any]:
     """Read all texts, and say whether their activations are the encoder's."""
     rows, got = prepared.load_examples(prepared.plan.phases[0], CPU, observer)
-    everything = torch.arange(prepared.plan.corpus.distinct_texts)
+    everything = torch.arange(prepared.plan.corpus_size.distinct_texts)
     values, mask = rows["train"].activations.distinct.batch(everything)
     expected, expected_mask = encode(prepared.model, prepared.corpus.token_ids, device=CPU).batch(everything)
     exact = torch.equal(mask, expected_mask) and torch.equal(values[mask], expected[mask])
@@ -87,7 +87,7 @@ def read_file(file: Path, *, hold: bool) -> None:
     prepared, observer = prepare_file(file), Teller(hold=hold)
     say(begins="reading")
     result = read(prepared, observer)
-    say(**result, encoded=observer.encoded, tokens=prepared.plan.corpus.distinct_tokens)
+    say(**result, encoded=observer.encoded, tokens=prepared.plan.corpus_size.distinct_tokens)
 
 
 def kill_at_change(number: int, folder: Path) -> None:

@@ -41,7 +41,7 @@ def check_monitor(monitor: str, tasks: Mapping[str, Head], splits: Collection[Sp
         raise ConfigurationError(message) from None
 
 
-class Monitor:
+class EarlyStopping:
     """Watches an objective and keeps what training changes as it was after the best epoch.
 
     Args:
