@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import topwork
+from topwork.cli import main as topwork_main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,12 +50,25 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def run_here(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a ``topwork`` command line in this process, which has imported what it needs, and return what it prints."""
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as leaving:
+        topwork_main()
+    printed = capsys.readouterr()
+    assert not leaving.value.code, printed.err
+    return printed.out
+
+
 @pytest.mark.slow
-def test_the_commands_of_the_readme_run_in_the_order_of_reading(checkout: Path) -> None:
+def test_the_commands_of_the_readme_run_in_the_order_of_reading(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("topwork ")]
     lines = [line for line in lines if "reviews.txt" not in line]  # real data is not part of the project
     assert len(lines) >= 5
-    printed = {line: run(*command_of(line), folder=checkout) for line in lines}
+    monkeypatch.chdir(checkout)
+    printed = {line: run_here(command_of(line), monkeypatch, capsys) for line in lines}
     plan = printed["topwork plan experiments/quickstart.yaml"]
     shown = blocks("text")[0]
     assert [line.rstrip() for line in shown.splitlines()] == [line.rstrip() for line in plan.splitlines()]

@@ -80,7 +80,7 @@ def test_an_interval_over_seeds_and_rows_covers_the_truth_in_19_of_20_studies(
     truth, covered, of_rows_alone, studies = true_mean(spread), 0, 0, 1000
     for study in range(studies):
         scores = scores_of(np.random.default_rng([study, seeds, rows]), seeds, rows, spread=spread)
-        drawn = np.random.default_rng(study).multinomial(rows, np.full(rows, 1 / rows), size=400)
+        drawn = np.random.default_rng(study).multinomial(rows, np.full(rows, 1 / rows), size=300)
         resampled = torch.from_numpy(drawn @ scores.T / rows)  # the mean of rows drawn so often
         low, high = interval(resampled, torch.from_numpy(scores.mean(axis=1)), rows, seed=study)
         covered += low <= truth <= high

@@ -26,7 +26,7 @@ class Scene:
         self.url = f"sqlite:///{self.folder / 'studies' / 'quickstart' / 'study.db'}"
 
     def begin(self) -> Command:
-        return Command(self.folder, settings(f"tracking.uri={self.store_uri}", epochs=250, trials=self.n_trials))
+        return Command(self.folder, settings(f"tracking.uri={self.store_uri}", epochs=160, trials=self.n_trials))
 
     @contextmanager
     def begun(self, *, finished: int) -> Iterator[Command]:
