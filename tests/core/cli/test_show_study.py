@@ -4,10 +4,12 @@ import json
 import os
 import pty
 import re
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 from urllib.request import urlopen
@@ -37,13 +39,26 @@ def options(*more: str, **study: object) -> list[str]:
     return [part for setting in settings(*more, **study) for part in ("--set", setting)]
 
 
-def test_a_study_tells_what_it_searches_what_happens_and_what_it_found(
-    command: Run, tmp_path: Path, store_uri: str
-) -> None:
-    code, out, err = command("study", QUICKSTART, *options(f"tracking.uri={store_uri}", trials=5))
-    assert code == 0, err
-    lines = out.splitlines()
-    assert re.match(r"optimizer\.heads_lr +0\.0001 to 0\.1, logarithmic +0\.001", lines[1])
+@dataclass(frozen=True)
+class Studied:
+    """A small study that the command carried out: its folder, its store, and what was printed."""
+
+    folder: Path
+    store_uri: str
+    lines: list[str]
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory, _migrated_store: Path, installed: Path) -> Studied:
+    folder = tmp_path_factory.mktemp("studied")
+    uri = f"sqlite:///{shutil.copy(_migrated_store, folder / 'mlflow.db')}"
+    return Studied(folder, uri, Command(folder, settings(f"tracking.uri={uri}", trials=5)).finish().splitlines())
+
+
+def test_a_study_tells_what_it_searches_what_happens_and_what_it_found(studied: Studied) -> None:
+    lines = studied.lines
+    (searched,) = [line for line in lines if line.startswith("optimizer.heads_lr") and "logarithmic" in line]
+    assert re.match(r"optimizer\.heads_lr +0\.0001 to 0\.1, logarithmic +0\.001", searched)
     assert "objective: mean(sentiment/accuracy, category/accuracy)" in lines
     assert "5 trials of at most 2 epochs, 2 workers, sampler tpe, pruner none" in lines
     assert len([line for line in lines if re.match(r"trial \d: heads_lr ", line)]) == 5
@@ -52,17 +67,15 @@ def test_a_study_tells_what_it_searches_what_happens_and_what_it_found(
     assert table[0].split() == ["trial", "heads_lr", "backbone_lr", "mean(sentiment/accuracy,", "category/accuracy)"]
     baseline = next(line for line in table if line.endswith("baseline"))
     assert baseline.split()[:3] == ["0", "0.001", "5e-05"]
-    file = tmp_path / "studies" / "quickstart" / "best.yaml"
-    assert f"  topwork train {file}" in lines
+    assert f"  topwork train {studied.folder}/studies/quickstart/best.yaml" in lines
     if "the experiment's own values are the best" not in lines:
         assert any(re.match(r"optimizer\.(heads|backbone)_lr +[\de.-]+ +[\de.-]+", line) for line in table)
         assert any(re.match(r"sentiment/accuracy .* to .* [+-]0\.\d+", line) for line in table)
 
 
-def test_the_best_values_are_an_experiment_to_train(command: Run, tmp_path: Path) -> None:
-    code, _, err = command("study", QUICKSTART, *options("tracking.enabled=false", trials=3))
-    assert code == 0, err
-    code, out, err = command("train", tmp_path / "studies" / "quickstart" / "best.yaml")
+def test_the_best_values_are_an_experiment_to_train(command: Run, studied: Studied) -> None:
+    best = studied.folder / "studies" / "quickstart" / "best.yaml"
+    code, out, err = command("train", best, "--set", "tracking.enabled=false")
     assert code == 0, err
     assert "test rows, weights of epoch" in out
 
@@ -150,10 +163,8 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_the_ui_serves_the_store_and_links_to_the_comparison(command: Run, tmp_path: Path, store_uri: str) -> None:
-    code, _, err = command("study", QUICKSTART, *options(f"tracking.uri={store_uri}", trials=3))
-    assert code == 0, err
-    port = free_port()
+def test_the_ui_serves_the_store_and_links_to_the_comparison(command: Run, tmp_path: Path, studied: Studied) -> None:
+    store_uri, port = studied.store_uri, free_port()
     printed = tmp_path / "ui.txt"
     with printed.open("w") as out:
         process = subprocess.Popen(

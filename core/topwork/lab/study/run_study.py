@@ -14,7 +14,6 @@ from topwork.engine.preparation_cache import PreparationCache
 from topwork.engine.training.accelerator import make_accelerator
 from topwork.experiment.schema import Experiment
 from topwork.lab.processes import defer_signals, exit_on_sigterm
-from topwork.lab.study.figures import draw
 from topwork.lab.study.report import (
     changes_of,
     evaluate_trials,
@@ -274,6 +273,8 @@ def _evaluate(
 
 def _log_result(log: StudyLog, queue: TrialQueue, study: ResolvedStudy, result: StudyResult) -> None:
     """Log the outcome, with figures."""
+    from topwork.lab.study.figures import draw
+
     figures, page = draw(queue.study, result.objectives, study.search, baseline=result.baseline, best=result.best)
     by_number = {trial.number: trial for trial in result.trials}
     single = len(result.objectives) == 1

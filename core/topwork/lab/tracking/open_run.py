@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from mlflow.entities import Metric
 from ruamel.yaml import YAML
 
@@ -17,6 +17,9 @@ from topwork.errors import describe
 from topwork.experiment.schema import Experiment
 from topwork.lab.tracking.finished_run import OUTPUTS_FILE
 from topwork.lab.tracking.store import TrackingStore, redact_text, redact_uri
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: MLflow's limit for the value of a parameter; longer ones are in the artifact experiment.resolved.yaml.
 LONGEST_PARAMETER = 6000
@@ -79,7 +82,7 @@ class RunWriter:
                 return
             del self.unsent[: len(batch)]
 
-    def _log_figure(self, name: str, draw: Callable[[], Figure]) -> None:
+    def _log_figure(self, name: str, draw: Callable[[], "Figure"]) -> None:
         path = f"figures/{name}.png"
         self._attempt(path, lambda: self.store.client.log_figure(self.run_id, draw(), path))
 

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from mlflow import pyfunc
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
@@ -21,12 +21,14 @@ from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.engine.preparation import Preparation
 from topwork.experiment.schema import Experiment
 from topwork.interfaces.head import Head, HeadFigure
-from topwork.lab.figures import learning_curves
 from topwork.lab.processes import this_process
 from topwork.lab.result import Result
 from topwork.lab.tracking.open_run import LONGEST_PARAMETER, RunWriter, short
 from topwork.lab.tracking.store import PROCESS_TAG, TrackingStore, active_run, flatten, redact_uri
 from topwork.registry import Registry
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ class RunLog(RunWriter, Observer):
 
     def finish(self, result: Result) -> None:
         """Log the final metrics, and the learning curves."""
+        from topwork.lab.figures import learning_curves
+
         # Names of their own: under those of the epochs, MLflow would show the last epoch's figures, not the best's.
         best = next((epoch.metrics for epoch in result.epochs if epoch.number == result.best_epoch), {})
         final: dict[str, float] = {
@@ -139,7 +143,7 @@ class RunLog(RunWriter, Observer):
         self.store.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
-def _draw(figure: HeadFigure, task: str, outputs: SplitOutputs) -> Figure:
+def _draw(figure: HeadFigure, task: str, outputs: SplitOutputs) -> "Figure":
     drawn = figure.draw(outputs.outputs[task], outputs.targets[task], outputs.labels[task])
     drawn.suptitle(task, parse_math=False)  # a $ in a name is a dollar
     return drawn

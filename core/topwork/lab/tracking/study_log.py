@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from mlflow.entities import Param, RunTag
 from mlflow.exceptions import MlflowException
 
@@ -20,6 +20,9 @@ from topwork.lab.processes import this_process
 from topwork.lab.tracking.finished_run import find_outputs
 from topwork.lab.tracking.open_run import RunWriter, short
 from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, TrackingStore, redact_uri
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Seconds between two writes of a trial's metrics: writing them one by one would cost more than short trainings.
 WRITE_INTERVAL = 10.0
@@ -94,7 +97,7 @@ class StudyLog(RunWriter):
                 final |= {f"{trial}/test/{name}{end}": value for end, value in ends.items()}
         self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)
 
-    def log_files(self, figures: Mapping[str, Figure], texts: Mapping[str, str]) -> None:
+    def log_files(self, figures: Mapping[str, "Figure"], texts: Mapping[str, str]) -> None:
         """TrackingStore figures, pages and files."""
         for name, figure in figures.items():
             self._log_figure(name, partial(_drawn, figure))
@@ -175,7 +178,7 @@ def fetch_outputs(store: TrackingStore, run_id: str) -> bytes | None:
         return None
 
 
-def _drawn(figure: Figure) -> Figure:
+def _drawn(figure: "Figure") -> "Figure":
     return figure
 
 

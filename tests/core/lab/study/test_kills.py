@@ -26,7 +26,7 @@ class Scene:
         self.url = f"sqlite:///{self.folder / 'studies' / 'quickstart' / 'study.db'}"
 
     def begin(self) -> Command:
-        return Command(self.folder, settings(f"tracking.uri={self.store_uri}", epochs=160, trials=self.n_trials))
+        return Command(self.folder, settings(f"tracking.uri={self.store_uri}", epochs=120, trials=self.n_trials))
 
     @contextmanager
     def begun(self, *, finished: int) -> Iterator[Command]:
@@ -53,20 +53,6 @@ class Scene:
         assert [parent.info.status for parent in parents] == ["KILLED"]
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_trial_queued_again(tmp_path: Path, store_uri: str) -> None:
-    scene = Scene(tmp_path, store_uri, trials=4)
-    with scene.begun(finished=1) as command:
-        victim = running_after(scene.url, finished=1)[0]
-        kill([psutil.Process(int(victim.user_attrs[PROCESS].split(":")[1]))])
-        command.finish()
-    scene.assert_whole()
-    trials = {trial.number: trial for trial in trials_of(scene.url)}
-    if trials[victim.number].state == TrialState.FAIL:  # unless it was just finished
-        (retry,) = [trial for trial in trials.values() if trial.user_attrs.get(RETRY_OF) == victim.number]
-        assert retry.params == victim.params
-        assert retry.user_attrs[CRASHES] == 1
-
-
 def kill_the_parent(scene: Scene, command: Command) -> None:
     """Its workers notice, and record that their trials were interrupted."""
     workers = command.workers()
@@ -90,18 +76,28 @@ def press_ctrl_c(scene: Scene, command: Command) -> None:
     scene.assert_nothing_runs()
 
 
+def kill_a_worker(scene: Scene, command: Command) -> None:
+    """The study replaces it, queues its trial again, and goes on to its end."""
+    victim = running_after(scene.url, finished=1)[0]
+    kill([psutil.Process(int(victim.user_attrs[PROCESS].split(":")[1]))])
+    command.finish()
+    trials = {trial.number: trial for trial in trials_of(scene.url)}
+    if trials[victim.number].state == TrialState.FAIL:  # unless it was just finished
+        (retry,) = [trial for trial in trials.values() if trial.user_attrs.get(RETRY_OF) == victim.number]
+        assert retry.params == victim.params
+        assert retry.user_attrs[CRASHES] == victim.user_attrs.get(CRASHES, 0) + 1
+
+
 def test_however_often_a_study_is_interrupted_the_same_command_ends_it(tmp_path: Path, store_uri: str) -> None:
     scene = Scene(tmp_path, store_uri, trials=8)
     before: list[dict[str, object]] = []
-    interruptions = [press_ctrl_c, kill_the_parent, kill_everything]
+    interruptions = [press_ctrl_c, kill_the_parent, kill_everything, kill_a_worker]
     for count, interrupt in enumerate(interruptions, 1):
         with scene.begun(finished=count) as command:
             interrupt(scene, command)
         assert scene.complete()[: len(before)] == before  # none is trained again
         before = scene.complete()
-    printed = scene.begin().finish()
-    assert printed.count("resuming with ") == len(interruptions)
-    assert scene.complete()[: len(before)] == before
+    assert command.out.read_text().count("resuming with ") == len(interruptions) - 1
     scene.assert_whole()
     crashes = [trial.user_attrs.get(CRASHES, 0) for trial in trials_of(scene.url)]
-    assert max(crashes) <= 1  # of being killed only, not of being asked to end
+    assert max(crashes) <= 2  # of being killed only, not of being asked to end
