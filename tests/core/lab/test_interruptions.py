@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("heard")
 @pytest.fixture
 def process(heard: None, installed: Path, store_uri: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A long training run in a process of its own, whose first epoch is done."""
-    settings = [*SMALL, f"tracking.uri={store_uri}", "training={epochs: 100000, patience: null, device: cpu}"]
+    settings = [*SMALL, f"tracking.uri={store_uri}", "training={epochs: 10000, patience: null, device: cpu}"]
     command = [sys.executable, "-m", "topwork.cli", "train", str(QUICKSTART)]
     command += [part for setting in settings for part in ("--set", setting)]
     environment = os.environ | {"PYTHONPATH": str(installed), "PYTHONUNBUFFERED": "1"}
