@@ -80,12 +80,14 @@ def test_evaluating_reproduces_the_figures_of_training(finished: Any, loaded: An
 
 
 def test_evaluating_another_file_uses_all_its_rows(loaded: Any, write: Callable[..., Path]) -> None:
+    (name, source), *_ = loaded.experiment["data"].items()
+    limited = dataclasses.replace(loaded, experiment=loaded.experiment | {"data": {name: source | {"limit": 3}}})
     labels = [loaded.predict([text])[0] for text in TEXTS]
     rows = [
         f'"{text}",{said["sentiment"].label},{said["category"].label}' for text, said in zip(TEXTS, labels, strict=True)
     ]
     file = write("more.csv", "\n".join(["text,sentiment,category", *rows]))
-    figures, which = loaded.evaluate(file)
+    figures, which = limited.evaluate(file)
     assert which == f"all rows of {file}"
     assert {figure.rows for figure in figures.values()} == {len(TEXTS)}
     assert figures["sentiment/accuracy"].value == figures["category/accuracy"].value == 1
@@ -106,9 +108,11 @@ def test_evaluating_a_file_that_is_not_there_is_refused(loaded: Any, tmp_path: P
         loaded.evaluate(tmp_path / "nothing.csv")
 
 
-def test_a_loaded_model_trains_nothing(loaded: Any) -> None:
-    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
-    assert not any(module.training for module in loaded.model.modules())
+@pytest.mark.parametrize("origin", ["trained", "loaded"])
+def test_a_finished_model_trains_nothing(finished: Any, loaded: Any, origin: str) -> None:
+    model = (loaded if origin == "loaded" else finished.trained).model
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not any(module.training for module in model.modules())
 
 
 def test_a_training_file_that_has_changed_is_not_taken_for_the_same(finished: Any, tmp_path: Path) -> None:
@@ -117,8 +121,12 @@ def test_a_training_file_that_has_changed_is_not_taken_for_the_same(finished: An
     copy.write_text(path.read_text().replace("books", "zbooks"))
     experiment = json.loads(json.dumps(finished.trained.experiment).replace(str(path), str(copy)))
     moved = dataclasses.replace(finished.trained, experiment=experiment)
-    with pytest.raises(DataError, match=r"reviews\.csv is not the file of the training any more"):
+    with pytest.raises(DataError) as caught:
         moved.evaluate()
+    assert str(caught.value) == (
+        f"{copy} is not the file of the training any more, so its test rows may be others; "
+        "name a file to evaluate on all of its rows"
+    )
 
 
 def test_one_text_is_not_taken_for_a_list(loaded: Any) -> None:

@@ -13,10 +13,11 @@ from topwork.engine.evaluation.comparison import (
     difference,
     differing,
     digest_of_texts,
+    stack_seeds,
     why_not_comparable,
 )
 from topwork.errors import StorageError
-from topwork.interfaces.head import Classes
+from topwork.interfaces.head import Classes, Metric
 
 ACCURACY, MACRO_F1 = class_metrics(2)
 
@@ -81,10 +82,22 @@ def test_the_test_of_mcnemar_counts_the_rows_that_only_one_gets_right(won: int, 
     assert p == pytest.approx(binomtest(won, won + lost).pvalue)
 
 
-def test_outputs_are_read_as_they_were_written(targets: torch.Tensor) -> None:
-    kept = split_outputs(targets, [True] * 100, task="sentiment/of a text")
+@pytest.mark.parametrize("graded", [0, 1])
+def test_the_test_of_mcnemar_is_for_scores_of_0_and_1_only(targets: torch.Tensor, graded: int) -> None:
+    def compute(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return outputs[:, 0]
+
+    scores = Metric("score", compute)
+    zero_or_one, others = (targets % 2).float()[:, None], torch.linspace(0, 1, 100)[:, None]
+    pair = [(scores, [zero_or_one]), (scores, [others])]
+    assert difference(pair[graded], pair[1 - graded], targets).p_value is None
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_outputs_are_read_as_they_were_written(targets: torch.Tensor, seeds: int) -> None:
+    kept = stack_seeds([split_outputs(targets, [True] * 100, task="sentiment/of a text")] * seeds)
     read = SplitOutputs.from_bytes(kept.to_bytes(), name="a file")
-    assert (read.split, read.texts_sha256, read.width) == (kept.split, kept.texts_sha256, kept.width)
+    assert (read.split, read.texts_sha256, read.width, read.seeds) == ("test", "0" * 64, 16, seeds)
     assert read.labels == kept.labels
     for task in kept.labels:
         assert torch.equal(read.outputs[task], kept.outputs[task])
@@ -114,7 +127,9 @@ def test_models_with_outputs_for_other_rows_cannot(targets: torch.Tensor) -> Non
     others = {
         "one was evaluated on test rows, the other on validation rows": dataclasses.replace(one, split="validation"),
         "their test rows differ": dataclasses.replace(one, texts_sha256="1" * 64),
-        "they have no task in common: mood and other": split_outputs(targets, [True] * 100, task="other"),
+        "they have no task in common: mood and genre, other": dataclasses.replace(
+            one, labels=dict.fromkeys(("genre", "other"), one.labels["mood"])
+        ),
         "the labels of task mood differ": split_outputs(1 - targets, [True] * 100),
     }
     assert {why_not_comparable(one, other): other for other in others.values()} == others

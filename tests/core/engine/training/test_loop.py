@@ -14,7 +14,7 @@ from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.observer import Epoch, Observer
 from topwork.engine.preparation import prepare
 from topwork.engine.training.accelerator import make_accelerator
-from topwork.engine.training.loop import backward, epoch_order
+from topwork.engine.training.loop import NotFiniteError, backward, divergence_error, epoch_order
 from topwork.errors import TrainingError
 from topwork.experiment.schema import Experiment, Task, Training
 from topwork.interfaces.head import Classes, Head
@@ -185,6 +185,19 @@ def test_a_weight_that_is_not_finite_ends_training_too(make: Make, train: Train)
     training = {"batch_size": 36, "epochs": 1, "monitor": "training/loss"}
     with pytest.raises(TrainingError, match="diverged in epoch 1, step 1"):
         train(make(optimizer=optimizer, training=training))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"mood": math.nan, "genre": math.inf, "author": 0.1}, "mood is nan, genre is inf"),
+        ({"mood": 0.1}, "a weight is not finite"),
+    ],
+)
+def test_all_that_is_not_finite_is_told(values: dict[str, float], told: str) -> None:
+    optimizer = torch.optim.SGD([{"name": "all", "params": [torch.zeros(1)], "lr": 0.5}])
+    message = str(divergence_error(NotFiniteError(values, step=3), 2, optimizer, best_epoch=1))
+    assert message.startswith(f"training diverged in epoch 2, step 3: {told}; learning rates: all 0.5; ")
 
 
 def gradients_of(experiment: Experiment, rows: int = 7) -> tuple[dict[str, Tensor], dict[str, float]]:

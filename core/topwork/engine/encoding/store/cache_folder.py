@@ -72,7 +72,8 @@ def list_entries(root: Path) -> list[CacheEntry]:
     if root.exists() and not root.is_dir():
         raise StorageError(f"{root} is not a folder; set TOPWORK_CACHE to one")
     try:
-        folders = [path for path in (root / "activations").glob("*") if path.is_dir()]
+        inside = (root / "activations").iterdir() if (root / "activations").exists() else ()
+        folders = [path for path in inside if path.is_dir()]
         found = [entry for folder in folders if (entry := _read_entry(folder))]
         return sorted(found, key=lambda entry: (entry.unused, entry.key))
     except OSError as error:

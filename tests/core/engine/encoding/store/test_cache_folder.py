@@ -162,8 +162,10 @@ def test_keys_and_days_are_either_or(root: Path, two: tuple[ActivationStore, Act
 def test_an_unknown_key_is_refused_and_nothing_is_removed(
     root: Path, two: tuple[ActivationStore, ActivationStore], keys: list[str]
 ) -> None:
-    with pytest.raises(ConfigurationError, match="nothing is stored under"):
+    with pytest.raises(ConfigurationError) as caught:
         prune(root, keys=[two[0].key.digest, *keys], unused=0)
+    unknown = ", ".join(map(repr, keys))
+    assert str(caught.value) == f"nothing is stored under {unknown}; `topwork cache list` shows the keys"
     assert len(list_entries(root)) == 2
 
 
