@@ -21,7 +21,7 @@ class TopworkError(Exception):
 
 
 class TrainingError(TopworkError):
-    """Training could not go on: a loss or a weight is no longer finite.
+    """Training had to stop: a loss or a weight is no longer finite.
 
     ``kept_epoch`` is the epoch whose weights the model was returned to; 0 where none was finished.
     """
@@ -32,7 +32,7 @@ class TrainingError(TopworkError):
 
 
 class StudyError(TopworkError):
-    """A study ended without what it was begun for: its trials failed, or its workers did."""
+    """A study ended without a result: its trials failed, or its workers did."""
 
 
 class ConfigurationError(TopworkError):

@@ -13,7 +13,7 @@ from transformers import DistilBertModel, PreTrainedTokenizerFast, Trainer, Trai
 
 from topwork.engine.preparation import Preparation
 
-THAWED = ("layer.5.ffn", "layer.5.output_layer_norm")
+TRAINED = ("layer.5.ffn", "layer.5.output_layer_norm")
 
 
 class Network(nn.Module):
@@ -24,7 +24,7 @@ class Network(nn.Module):
         self.encoder = DistilBertModel.from_pretrained(folder)
         self.pooling = pooling
         for name, parameter in self.encoder.named_parameters():
-            parameter.requires_grad_(any(part in name for part in THAWED))
+            parameter.requires_grad_(any(part in name for part in TRAINED))
         self.sentiment = nn.Sequential(*self._hidden(), nn.Linear(50, 1), nn.Sigmoid())
         self.category = nn.Sequential(*self._hidden(), nn.Linear(50, categories), nn.Softmax(dim=1))
 

@@ -135,7 +135,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise StorageError(f"{folder} is not a trained model: it holds no model.json") from None
     except (OSError, ValueError) as error:
-        raise StorageError(f"{path} cannot be read: {error}") from None
+        raise StorageError(f"{path} cannot be read: {text_of(error)}") from None
     if written.get("format") != FORMAT:
         raise StorageError(
             f"{path} has format {written.get('format')}, this topwork ({version('topwork')}) reads format {FORMAT}; "

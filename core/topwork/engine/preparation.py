@@ -1,4 +1,4 @@
-"""Comes in: an experiment. Goes out: all that it names, loaded, resolved and checked, and not yet paid for."""
+"""Comes in: an experiment. Goes out: all that it names, loaded, resolved and checked, but not yet computed."""
 
 from dataclasses import dataclass
 

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from topwork.errors import ConfigurationError, did_you_mean, text_of
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import CATALOGS, FILE_FIELDS, Experiment, Source, Task
-from topwork.experiment.yaml_text import NotYamlError, Path_, read_yaml
+from topwork.experiment.yaml_text import KeyPath, NotYamlError, read_yaml
 from topwork.registry import Registry, discover
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     return resolved
 
 
-def _set(raw: dict[str, Any], override: str) -> Path_:
+def _set(raw: dict[str, Any], override: str) -> KeyPath:
     """Apply one ``a.b=value`` to ``raw`` and return its path."""
     dotted, equals, value = override.partition("=")
     if not equals or not all(dotted.split(".")):
@@ -138,7 +138,7 @@ def describe_error(detail: ErrorDetails) -> str:
     return f"{message[0].lower()}{message[1:]}, got {detail['input']!r}"
 
 
-def _known_keys(path: Path_, raw: object, registry: Registry) -> set[str]:
+def _known_keys(path: KeyPath, raw: object, registry: Registry) -> set[str]:
     """The keys that are valid in the section at ``path``."""
     fields: Mapping[str, Any] = Experiment.model_fields
     for depth, key in enumerate(path):

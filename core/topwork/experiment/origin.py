@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from topwork.experiment.yaml_text import Path_, Place
+from topwork.experiment.yaml_text import KeyPath, Place
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Origin:
 
     file: Path | None = None
     text: str = ""
-    positions: Mapping[Path_, Place] = field(default_factory=dict)
-    overrides: Mapping[Path_, str] = field(default_factory=dict)
+    positions: Mapping[KeyPath, Place] = field(default_factory=dict)
+    overrides: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def is_overridden(self, *path: str | int) -> bool:
         """Whether the value at ``path`` was given with ``--set``, by itself or with a section around it."""

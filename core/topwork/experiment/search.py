@@ -1,4 +1,4 @@
-"""Vary an experiment: set some of its settings anew, and check beforehand that a study's values fit it."""
+"""Override settings of an experiment, and check beforehand that a study's values fit it."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ class SearchedSetting:
 
     Attributes:
         path: of the setting.
-        name: the end of the path, as long as it takes to be the only such end in the study.
+        name: the shortest end of the path that no other searched path has.
         dimension: its values.
         integer: whether it takes whole numbers only.
         baseline: what the experiment itself has there, which the first trial has too.
@@ -47,7 +47,7 @@ class SearchedSetting:
         return label if self.dimension.choices is None else self.labels[label]
 
 
-def vary(experiment: Experiment, values: Mapping[str, Any], registry: Registry) -> Experiment:
+def with_overrides(experiment: Experiment, values: Mapping[str, Any], registry: Registry) -> Experiment:
     """Return the experiment with other values at some paths, its study section left out.
 
     Raises:
@@ -139,7 +139,7 @@ def get(settings: Any, path: str) -> Any:
 
 
 def _put(raw: dict[str, Any], defaults: dict[str, Any], segments: Sequence[str], value: Any) -> None:
-    """Set a value; a list of which one item is set is taken whole from ``defaults`` where it is not written."""
+    """Set a value. Where it is an item of a list that is not written, copy the list from ``defaults`` first."""
     at: Any = raw
     if len(segments) > 1 and isinstance(get(defaults, ".".join(segments[:-1])), list):
         get(defaults, ".".join(segments))  # a list has no other places
@@ -160,13 +160,13 @@ def _check_values(experiment: Experiment, path: str, dimension: Dimension, regis
         raise ConfigurationError(f"the experiment has no setting {path}")
     for value in dimension.extremes:
         try:
-            vary(experiment, {path: value}, registry)
+            with_overrides(experiment, {path: value}, registry)
         except ConfigurationError as error:
             raise ConfigurationError(_with_value(value, path, dimension, text_of(error))) from None
     if dimension.choices is not None or not (isinstance(dimension.low, int) and isinstance(dimension.high, int)):
         return False
     try:
-        vary(experiment, {path: dimension.low + 0.5}, registry)
+        with_overrides(experiment, {path: dimension.low + 0.5}, registry)
     except ConfigurationError:
         if dimension.step is not None and dimension.step % 1:
             raise ConfigurationError(
@@ -199,7 +199,7 @@ def _baseline(experiment: Experiment, path: str, dimension: Dimension, registry:
             return value
     else:
         for choice in dimension.choices:
-            if get(vary(experiment, {path: choice}, registry).dump(), path) == value:
+            if get(with_overrides(experiment, {path: choice}, registry).dump(), path) == value:
                 return to_param_value(choice)
     raise ConfigurationError(
         f"the experiment's own value, {value}, is not among {dimension.describe()}, but the first trial has it; "

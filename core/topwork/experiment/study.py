@@ -39,7 +39,7 @@ Number = Annotated[int | float, PlainValidator(a_number)]
 FIXED = r"(name|study|data|tracking)(\..*)?|training\.seed|tasks(\.[^.]*(\.(label|source))?)?"
 
 #: How many values of one setting a grid may have; what enumerates them keeps them all in memory.
-MOST_VALUES = 100_000
+MAX_GRID_VALUES = 100_000
 
 
 class Dimension(Section):
@@ -124,7 +124,7 @@ class StudySettings(Section):
         timeout: seconds, from the command's beginning, after which no new trial begins; there is always one.
         seeds: every trial is trained once with each and evaluated by the mean; without them, with ``training.seed``.
         epoch: evaluate a training by its ``best`` epoch, which needs ``training.patience``, or by its ``last``, which
-            sets that aside. Without it by the epoch that ``topwork train`` would keep.
+            disables early stopping. Without it by the epoch that ``topwork train`` would keep.
         storage: an RDB URL of Optuna's, such as ``postgresql://...``; without it a file in the study's folder.
         name: what the study continues under; without it the experiment's name.
     """
@@ -177,10 +177,10 @@ class StudySettings(Section):
             open_ended = [path for path, count in counts.items() if count is None]
             if open_ended:
                 raise ValueError(f"a grid needs choices or a step, but {', '.join(open_ended)} has neither")
-            too_many = [f"{path} has {count:,}" for path, count in counts.items() if count and count > MOST_VALUES]
+            too_many = [f"{path} has {count:,}" for path, count in counts.items() if count and count > MAX_GRID_VALUES]
             if too_many:
                 raise ValueError(
-                    f"a grid has at most {MOST_VALUES:,} values of one setting, but {', '.join(too_many)}; "
+                    f"a grid has at most {MAX_GRID_VALUES:,} values of one setting, but {', '.join(too_many)}; "
                     "set a larger step, or another sampler"
                 )
         return self

@@ -12,7 +12,7 @@ from ruamel.yaml.reader import ReaderError
 
 #: Line and column, from 1.
 Place = tuple[int, int]
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -39,7 +39,7 @@ class YamlText:
     """Plain values, and the place of every key and list item by path."""
 
     value: object
-    places: dict[Path_, Place]
+    places: dict[KeyPath, Place]
 
 
 def read_yaml(text: str) -> YamlText:
@@ -66,7 +66,7 @@ def read_yaml(text: str) -> YamlText:
         raise NotYamlError((1, 1), f"not valid YAML: {error}") from None
 
 
-def _walk(node: Node, at: Path_, inside: tuple[Node, ...] = ()) -> Iterator[tuple[Path_, Place]]:
+def _walk(node: Node, at: KeyPath, inside: tuple[Node, ...] = ()) -> Iterator[tuple[KeyPath, Place]]:
     """Yield the place of everything below ``node``, checking tags, keys and anchors on the way."""
     if any(node is outer for outer in inside):
         raise NotYamlError(_place(node), "not valid YAML: an anchor contains itself")

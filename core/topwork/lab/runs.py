@@ -31,7 +31,7 @@ def train(experiment: Experiment, *, output: str | Path | None = None, observer:
 
     Args:
         output: the model's folder, which must not exist; ``models/<run name>`` where it is not given.
-        observer: its methods are called as the run goes on.
+        observer: its methods are called while the run trains.
 
     Raises:
         TopworkError: what is wrong, and what to do about it. The MLflow run, if it began, is closed.
@@ -86,7 +86,7 @@ def _run(
     )
     save_model(folder, _trained_model(prepared), registry)
     if log:
-        log.finish(result)
+        log.log_result(result)
         log.log_head_figures(model.tasks, evaluated)
         log.log_outputs(evaluated)
         if prepared.experiment.tracking.log_model:

@@ -57,7 +57,7 @@ class DistilBertBackbone(topwork.Backbone):
         import transformers
 
         return {
-            "numerics": 1,  # of the code below; that of transformers has its own version
+            "numerics": 1,  # the version of the code below; transformers' has its own
             "transformers": transformers.__version__,
             "heads": self.config.n_heads,
             "activation": self.config.activation,
@@ -75,13 +75,13 @@ class DistilBertBackbone(topwork.Backbone):
         Raises:
             ValueError: a file is missing.
         """
-        from transformers import DistilBertConfig, DistilBertModel
+        import transformers
 
         for name in ("config.json", "tokenizer.json"):  # without its config transformers would take its default
             if not (folder / name).is_file():
                 raise ValueError(f"{name} is missing")
-        config = DistilBertConfig.from_pretrained(folder)
-        return cls(DistilBertModel(config), Tokenizer.from_file(str(folder / "tokenizer.json")))
+        config = transformers.DistilBertConfig.from_pretrained(folder)
+        return cls(transformers.DistilBertModel(config), Tokenizer.from_file(str(folder / "tokenizer.json")))
 
     def _embed(self, token_ids: Tensor, mask: Tensor) -> Tensor:
         embedded: Tensor = self.embeddings(token_ids)
@@ -90,8 +90,8 @@ class DistilBertBackbone(topwork.Backbone):
 
 def _attend(block: "TransformerBlock", hidden: Tensor, mask: Tensor) -> Tensor:
     # Without padding no mask is passed, which lets torch take its fastest kernel.
-    visible = None if mask.all() else mask[:, None, None, :]
-    attended, _ = block.attention(hidden, attention_mask=visible)
+    attention_mask = None if mask.all() else mask[:, None, None, :]
+    attended, _ = block.attention(hidden, attention_mask=attention_mask)
     normed: Tensor = block.sa_layer_norm(attended + hidden)
     return normed
 
@@ -132,7 +132,7 @@ class DistilBertConfig(topwork.BackboneConfig):
     max_length: int = Field(default=512, strict=True, ge=3)
 
     def build(self) -> topwork.Backbone:
-        local = self._is_at_hand()
+        local = self._is_local()
         try:
             with _quiet_transformers():
                 model, tokenizer = self._load(local)
@@ -171,11 +171,11 @@ class DistilBertConfig(topwork.BackboneConfig):
     def restore(self, folder: Path) -> topwork.Backbone:
         return DistilBertBackbone.restore(folder)
 
-    def _is_at_hand(self) -> bool:
+    def _is_local(self) -> bool:
         """Whether the model lies on this machine. Asking the Hub first would cost half a minute of retries offline.
 
         Raises:
-            ValueError: the model is nowhere to be had.
+            ValueError: the model is neither here nor can it be downloaded.
         """
         from huggingface_hub import constants, try_to_load_from_cache
 

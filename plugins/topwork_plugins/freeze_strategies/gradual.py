@@ -1,4 +1,4 @@
-"""Layers thaw one after the other, the last first (Howard and Ruder 2018, arXiv 1801.06146, section 3.3)."""
+"""Layers are unfrozen one after the other, the last first (Howard and Ruder 2018, arXiv 1801.06146, section 3.3)."""
 
 from collections.abc import Collection
 from typing import Literal
@@ -14,7 +14,7 @@ class GradualConfig(topwork.FreezeStrategyConfig):
 
     Attributes:
         start: how many transformer layers train from the first epoch, counted from the last layer.
-        every: after so many epochs one more layer thaws.
+        every: after so many epochs one more layer is unfrozen.
         most: how many layers train in the end; null means all. Embeddings stay frozen.
     """
 

@@ -90,7 +90,7 @@ def test_failed_trials_are_counted_with_their_reason_and_end_the_study(command: 
     assert "study quickstart: 1 trials complete, 0 pruned, 5 failed" in out
     assert re.search(r"failed, trial \d.*: training diverged in epoch 1, step ", out)
     assert err.startswith("error: study quickstart ended after 5 failed trials in a row; the last one: trial ")
-    assert "error: fix that, then run the same command to go on" in err
+    assert "error: fix that, then run the same command to resume" in err
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,13 @@ def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path, content: str)
         load_model(tmp_path)
 
 
+def test_a_manifest_that_lacks_something_is_refused(copy: Path) -> None:
+    edit(copy, lambda manifest: [manifest.pop(name) for name in ("plugins", "classes")])
+    with pytest.raises(StorageError) as caught:
+        load_model(copy)
+    assert str(caught.value) == f"{copy / 'model.json'} is damaged: it lacks classes, plugins; copy the folder again"
+
+
 def test_a_newer_format_is_refused(copy: Path) -> None:
     edit(copy, lambda manifest: manifest.update(format=2, topwork="9.0"))
     with pytest.raises(StorageError, match=r"model\.json has format 2, this topwork \(.*\) reads format 1") as caught:

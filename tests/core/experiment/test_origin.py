@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from topwork.experiment.origin import Origin
-from topwork.experiment.yaml_text import Path_, read_yaml
+from topwork.experiment.yaml_text import KeyPath, read_yaml
 
 TEXT = "training:\n  epochs: 3\nfreeze:\n  patterns: [a, b]\n"
 
 
-def origin(overrides: Mapping[Path_, str] | None = None) -> Origin:
+def origin(overrides: Mapping[KeyPath, str] | None = None) -> Origin:
     return Origin(Path("e.yaml"), TEXT, read_yaml(TEXT).places, overrides or {})
 
 
@@ -24,7 +24,7 @@ def origin(overrides: Mapping[Path_, str] | None = None) -> Origin:
         ((), "e.yaml:1:1"),
     ],
 )
-def test_what_is_written_has_the_place_where_it_stands(path: Path_, place: str) -> None:
+def test_what_is_written_has_the_place_where_it_stands(path: KeyPath, place: str) -> None:
     assert origin().locate(*path) == place
 
 
@@ -36,7 +36,7 @@ def test_what_is_written_has_the_place_where_it_stands(path: Path_, place: str) 
         (("optimizer", "heads_lr"), "e.yaml:1:1: optimizer.heads_lr"),
     ],
 )
-def test_what_is_not_written_has_the_place_of_the_section_around_it(path: Path_, place: str) -> None:
+def test_what_is_not_written_has_the_place_of_the_section_around_it(path: KeyPath, place: str) -> None:
     assert origin().locate(*path) == place
 
 
@@ -49,7 +49,7 @@ def test_what_is_not_written_has_the_place_of_the_section_around_it(path: Path_,
         (("freeze", "kind"), "e.yaml:3:1: freeze.kind"),
     ],
 )
-def test_what_was_set_is_said_instead_of_a_place(path: Path_, place: str) -> None:
+def test_what_was_set_is_said_instead_of_a_place(path: KeyPath, place: str) -> None:
     assert origin({("training",): "training={epochs: 5}"}).locate(*path) == place
 
 
@@ -79,6 +79,6 @@ def test_an_experiment_made_in_python_has_paths_and_no_places() -> None:
         ((), False),
     ],
 )
-def test_a_value_is_overridden_by_itself_or_with_what_is_around_it(path: Path_, overridden: bool) -> None:
+def test_a_value_is_overridden_by_itself_or_with_what_is_around_it(path: KeyPath, overridden: bool) -> None:
     where = origin({("training",): "training={}", ("freeze", "patterns", 0): "freeze.patterns.0=x"})
     assert where.is_overridden(*path) == overridden

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from topwork.errors import ConfigurationError
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment, Source, Task
-from topwork.experiment.search import resolve_search, short_names, study_of, vary
+from topwork.experiment.search import resolve_search, short_names, study_of, with_overrides
 from topwork.interfaces.pooling import Pooling, PoolingConfig
 from topwork.registry import Plugin, Registry, discover
 from topwork_plugins.backbones.minilm import MiniLmConfig
@@ -76,7 +76,7 @@ def test_a_setting_of_any_kind_can_be_searched(
     experiment = load(search)
     (searched,) = resolve_search(experiment, registry)
     assert (searched.baseline, searched.name, searched.integer) == (baseline, name, integer)
-    assert vary(experiment, {searched.path: searched.value(baseline)}, registry).dump() == experiment.dump()
+    assert with_overrides(experiment, {searched.path: searched.value(baseline)}, registry).dump() == experiment.dump()
 
 
 def test_other_values_change_what_they_name_and_nothing_else(load: Load, registry: Registry) -> None:
@@ -86,13 +86,13 @@ def test_other_values_change_what_they_name_and_nothing_else(load: Load, registr
     expected["optimizer"]["heads_lr"] = 0.005
     expected["tasks"]["category"]["head"]["hidden"][0] = 30
     expected["freeze"] = {"kind": "all"}
-    assert vary(experiment, values, registry).dump() == expected
+    assert with_overrides(experiment, values, registry).dump() == expected
     assert experiment.dump()["freeze"] == OWN_FREEZE
 
 
 def test_another_kind_gets_its_own_defaults(load: Load, registry: Registry) -> None:
     experiment = load("pooling.kind: {choices: [cls, mean]}")
-    assert vary(experiment, {"pooling.kind": "cls"}, registry).pooling == ClsConfig()
+    assert with_overrides(experiment, {"pooling.kind": "cls"}, registry).pooling == ClsConfig()
 
 
 def test_an_experiment_made_in_python_can_be_varied(registry: Registry) -> None:
@@ -105,7 +105,7 @@ def test_an_experiment_made_in_python_can_be_varied(registry: Registry) -> None:
         freeze=AllExceptConfig(patterns=("layer.5.ffn",)),
         optimizer=HeadsAndBackboneConfig(heads_lr=0.5),
     )
-    varied = vary(experiment, {"optimizer.backbone_lr": 0.25}, registry)
+    varied = with_overrides(experiment, {"optimizer.backbone_lr": 0.25}, registry)
     assert varied.optimizer == HeadsAndBackboneConfig(heads_lr=0.5, backbone_lr=0.25)
     assert varied.freeze == experiment.freeze
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from topwork.experiment.study import MOST_VALUES, Dimension, StudySettings
+from topwork.experiment.study import MAX_GRID_VALUES, Dimension, StudySettings
 
 UNFAIR = "cannot be searched: trials must learn the same tasks from the same rows; for seeds, set study.seeds"
 
@@ -141,8 +141,8 @@ def test_a_grid_of_more_values_than_can_be_kept_is_refused() -> None:
     assert errors(search, sampler="grid") == {
         "": "a grid has at most 100,000 values of one setting, but a has 100,001; set a larger step, or another sampler"
     }
-    assert make(search, sampler="random").search["a"].count == MOST_VALUES + 1
-    assert make({"b": search["b"]}, sampler="grid").search["b"].count == MOST_VALUES
+    assert make(search, sampler="random").search["a"].count == MAX_GRID_VALUES + 1
+    assert make({"b": search["b"]}, sampler="grid").search["b"].count == MAX_GRID_VALUES
 
 
 @pytest.mark.parametrize(

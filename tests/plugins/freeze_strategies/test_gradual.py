@@ -1,4 +1,4 @@
-"""Layers thaw one after the other, the last first, and the embeddings never."""
+"""Layers are unfrozen one after the other, the last first, and the embeddings never."""
 
 from typing import Any
 

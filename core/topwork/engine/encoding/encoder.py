@@ -85,7 +85,7 @@ def encode_batches(
 def _encode_batch(
     model: MultiTaskModel, token_ids: Ragged, rows: Int[Tensor, " B"], length: int, device: torch.device
 ) -> Float[Tensor, "B kept columns"]:
-    """Encode texts of one length, repeating the first where they are too few for the floor."""
+    """Encode texts of one length, repeating the first to reach ``MIN_ROWS`` token rows where they are too few."""
     missing = -(-MIN_ROWS // length) - len(rows)
     repeated = torch.cat([rows, rows[:1].expand(missing)]) if missing > 0 else rows
     index = token_ids.offsets[repeated][:, None] + torch.arange(length)

@@ -100,7 +100,7 @@ def _why_not(job: EncodingJob) -> str:
     if phase.cut.keeps == "token ids":
         return "the first stage trains, so there is nothing to keep"
     if not phase.prefix_is_pretrained:
-        return "what is left of the cut was trained in earlier epochs, so no other run could use it"
+        return "the prefix was trained in earlier epochs, so no other run could use it"
     per_byte = phase.cost.encode * size.texts / (size.tokens if phase.cut.keeps == "tokens" else size.texts)
     per_byte /= job.plan.bytes_per_vector(phase)
     if setting == "auto" and per_byte < WORTH_KEEPING:

@@ -23,7 +23,7 @@ class Estimate:
 
     The interval is Wilson's for proportions of one model (Wilson 1927), else a bootstrap over rows. Of one model it
     says what another sample of rows would give, not what another seed would; of several, trained with as many seeds,
-    it says both. Where all resamples agree, the rows say nothing about it, and both ends are NaN.
+    it says both. Where all resamples give the same value, no interval can be estimated, and both ends are NaN.
 
     Attributes:
         value: the metric; of several seeds their mean.

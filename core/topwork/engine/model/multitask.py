@@ -42,8 +42,8 @@ class HeadModules(nn.ModuleDict):
 class MultiTaskModel(nn.Module):
     """A shared encoder with a head per task.
 
-    ``prefix`` runs what is left of the cut: frozen, in eval mode, without gradient. Calling the model runs
-    what is right of it.
+    ``run_prefix`` runs the stages before the cut: frozen, in eval mode, without gradient. Calling the model runs
+    the stages after it, the pooling and the heads.
     """
 
     def __init__(self, backbone: Backbone, pooling: Pooling, tasks: Mapping[str, Head]) -> None:

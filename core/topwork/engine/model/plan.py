@@ -1,4 +1,4 @@
-"""The plan: the experiment resolved against the real model, checked before anything is paid for."""
+"""The plan: the experiment resolved against the real model, checked before anything is computed."""
 
 import dataclasses
 import hashlib
@@ -49,7 +49,7 @@ class Phase:
         cut: the boundary between prefix and suffix.
         prefix, suffix: the names of the stages on either side.
         width: columns of what is kept: of a hidden state, or of a pooled vector.
-        prefix_is_pretrained: whether nothing left of the cut was trained in an earlier phase. What the prefix gives is
+        prefix_is_pretrained: whether no stage before the cut was trained in an earlier phase. What the prefix gives is
             then of use to other runs too.
         cost: operations for a text of average length.
     """

@@ -23,13 +23,13 @@ from topwork.errors import TrainingError
 from topwork.experiment.schema import SplitName, Training
 from topwork.interfaces.head import Head
 
-#: Gives the examples of each split for a phase, whose cut the model then has.
+#: Returns the examples of each split for a phase. The model is already cut as that phase says.
 LoadExamples = Callable[[Phase], Mapping[SplitName, Examples]]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The outcome of training: the model holds the weights of ``best_epoch``, and is cut as ``data`` is."""
+    """The outcome of training: the model has the weights of ``best_epoch``, and ``data`` belongs to its cut."""
 
     epochs: list[Epoch]
     best_epoch: int
@@ -87,7 +87,7 @@ def fit(
 
     early_stopping.restore(model)
     best_epoch = early_stopping.best_epoch
-    if (best := plan.phase_of(best_epoch)) != phase:  # it has another cut, or other weights left of it
+    if (best := plan.phase_of(best_epoch)) != phase:  # an earlier phase, with another cut or another prefix
         start_phase(best, model, optimizer)
         data = load_examples(best)
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # undo autocast: what follows is plain float32
@@ -121,7 +121,7 @@ def train_epoch(
     observer.begin(f"epoch {epoch}", steps)
     model.train()
     with seeded(settings.seed, "dropout", str(epoch)):
-        for step, rows in enumerate(epoch_order(count, settings, epoch).split(settings.batch_size), 1):
+        for step, rows in enumerate(row_order(count, settings, epoch).split(settings.batch_size), 1):
             optimizer.zero_grad(set_to_none=True)
             rates = set_learning_rates(optimizer, settings, (epoch - 1) * steps + step - 1, steps * settings.epochs)
             batch_losses = backward(
@@ -189,7 +189,7 @@ def total_loss(metrics: Mapping[str, float], split: str, loss_weights: Mapping[s
     return sum(weight * metrics[f"{split}/{task}/loss"] for task, weight in loss_weights.items())
 
 
-def epoch_order(count: int, settings: Training, epoch: int) -> Int[Tensor, " N"]:
+def row_order(count: int, settings: Training, epoch: int) -> Int[Tensor, " N"]:
     """Return the order (N,) in which an epoch takes the rows."""
     if not settings.shuffle:
         return torch.arange(count)

@@ -17,7 +17,7 @@ def make_optimizer(model: MultiTaskModel, phase: Phase) -> torch.optim.AdamW:
 
 
 def start_phase(phase: Phase, model: MultiTaskModel, optimizer: Any) -> None:
-    """Freeze and unfreeze what the phase says, and with it move the cut. What goes on training keeps its moments."""
+    """Freeze and unfreeze what the phase says, and with it move the cut. What trains on keeps its moments."""
     optimizer.zero_grad(set_to_none=True)  # what freezes now must not count in the norm that is clipped
     model.set_trainable(phase.unfrozen)
     optimizer.param_groups.clear()

@@ -11,7 +11,7 @@ from topwork.engine.training.early_stopping import metric_directions
 from topwork.errors import ConfigurationError, text_of
 from topwork.experiment.objective import Objective, greater_is_better, parse_objective
 from topwork.experiment.schema import SPLITS, Experiment
-from topwork.experiment.search import SearchedSetting, resolve_search, study_of, vary
+from topwork.experiment.search import SearchedSetting, resolve_search, study_of, with_overrides
 from topwork.experiment.study import StudySettings
 from topwork.lab.study.search_space import count_trials
 from topwork.lab.tracking.store import flatten
@@ -20,7 +20,7 @@ from topwork.registry import Registry
 #: The metrics of the validation rows, which objectives name without this.
 VALIDATION = "validation/"
 
-#: Settings without a bearing on results, or that stand in the identity otherwise.
+#: Settings that do not affect results, or are in the identity under another name.
 NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed")
 
 
@@ -82,17 +82,17 @@ class ResolvedStudy:
         """
         seed = self.seeds[0] if seed is None else seed
         to_the_end = {"training.patience": None} if self.settings.epoch == "last" else {}
-        return vary(self.experiment, {**values, **to_the_end, "training.seed": seed}, self.registry)
+        return with_overrides(self.experiment, {**values, **to_the_end, "training.seed": seed}, self.registry)
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study checked against the real model and rows, before anything is paid for.
+    """A study checked against the real model and rows, before anything is computed.
 
     Attributes:
         baseline: the experiment with its own values.
         maximize: for each objective, whether greater is better.
-        identity: what must not change while the study goes on, in words.
+        identity: what must be the same when the study is resumed, in words.
     """
 
     baseline: Preparation
@@ -109,7 +109,11 @@ def resolve_study(experiment: Experiment, registry: Registry) -> ResolvedStudy:
     settings = study_of(experiment)
     search = tuple(resolve_search(experiment, registry))
     of_epochs = [path for path in ("training", "training.epochs") if path in settings.search]
-    extremes = [vary(experiment, {path: one}, registry) for path in of_epochs for one in settings.search[path].extremes]
+    extremes = [
+        with_overrides(experiment, {path: one}, registry)
+        for path in of_epochs
+        for one in settings.search[path].extremes
+    ]
     return ResolvedStudy(
         experiment,
         settings,
@@ -133,7 +137,7 @@ def plan_study(study: ResolvedStudy, cache: PreparationCache) -> StudyPlan:
         where = experiment.origin.locate("study", "search", searched.path)
         for value in searched.dimension.extremes:
             try:
-                varied = vary(experiment, {searched.path: value}, study.registry)
+                varied = with_overrides(experiment, {searched.path: value}, study.registry)
                 _check_patience(varied.training.patience, experiment.training.patience, study.settings.epoch)
                 cache.prepare(varied)
             except ConfigurationError as error:
@@ -200,7 +204,7 @@ def _check_patience(searched: int | None, baseline: int | None, epoch: str | Non
 
 
 def _identity(study: ResolvedStudy, data_digest: str) -> dict[str, str]:
-    """What must not change while a study goes on, in words."""
+    """What must be the same when a study is resumed, in words."""
     settings = study.settings
     identity = {f"search of {one.path}": one.dimension.describe() for one in study.search}
     identity |= {"objective": "; ".join(settings.objectives), "epoch": settings.epoch or "as trained"}

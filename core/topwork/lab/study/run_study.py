@@ -40,7 +40,7 @@ POLL_INTERVAL = 0.5
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A study that goes on: checked, with its workers, its trials, and its run in MLflow."""
+    """A study that runs: checked, with its workers, its trials, and its run in MLflow."""
 
     study: ResolvedStudy
     plan: StudyPlan
@@ -72,10 +72,10 @@ class StudyRun:
 
 
 def study(experiment: Experiment, *, observer: StudyObserver | None = None) -> StudyResult:
-    """Search the experiment's study section, or go on with a study that was interrupted.
+    """Search the experiment's study section, or resume a study that was interrupted.
 
     Args:
-        observer: its methods are called as the study goes on.
+        observer: its methods are called while the study runs.
 
     Raises:
         TopworkError: what is wrong, and what to do about it.
@@ -190,7 +190,7 @@ def _poll(run: StudyRun, observer: StudyObserver) -> bool:
 
 
 def _open_log(store: TrackingStore, queue: TrialQueue, study: ResolvedStudy, plan: StudyPlan) -> StudyLog:
-    """Begin the study's MLflow run, or go on with it; of several parents one begins it."""
+    """Start the study's MLflow run, or resume it; of several parents one starts it."""
     with locked(queue.storage):
         run_id = queue.study.user_attrs.get(PARENT_RUN)
         log = open_study_log(store, run_id, study.name, plan.baseline.dataset.digest)
@@ -279,7 +279,7 @@ def _log_result(log: StudyLog, queue: TrialQueue, study: ResolvedStudy, result: 
     by_number = {trial.number: trial for trial in result.trials}
     single = len(result.objectives) == 1
     named = {"first": result.baseline, **{"best" if single else f"best_{number}": number for number in result.best}}
-    log.finish(
+    log.log_result(
         {name: by_number[number].values for name, number in named.items() if number is not None},
         {name: result.evaluations[number].estimates for name, number in named.items() if number in result.evaluations},
         len(result.trials),
@@ -299,7 +299,7 @@ def _raise_if_failed(run: StudyRun, result: StudyResult) -> None:
     if run.queue.consecutive_failures(run.queue.finished()) >= MAX_FAILURES:
         raise FailedStudyError(
             f"study {result.name} ended after {MAX_FAILURES} failed trials in a row; the last one: "
-            f"{_last_reason(failed)}\nfix that, then run the same command to go on",
+            f"{_last_reason(failed)}\nfix that, then run the same command to resume",
             result,
         )
     if not result.best:

@@ -18,7 +18,7 @@ class AskTellBruteForceSampler(BruteForceSampler):
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Let the caller stop when all points are tried; Optuna would stop a loop that there is none of."""
+        """Let the caller stop when all points are tried; Optuna's own stops the loop of ``Study.optimize``."""
 
 
 def make_sampler(settings: StudySettings, seed: int) -> BaseSampler:

@@ -88,7 +88,7 @@ def report_errors(url: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, OptunaError) as error:
         raise StorageError(
-            f"study.storage {redacted(url)} failed: {_reason(error)}; fix that, then run the same command to go on"
+            f"study.storage {redacted(url)} failed: {_reason(error)}; fix that, then run the same command to resume"
         ) from error
 
 

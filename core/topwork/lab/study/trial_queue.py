@@ -73,7 +73,7 @@ class TrialQueue:
         self.study.pruner = make_pruner(settings, epochs)
 
     def ask(self, *, deadline: float | None = None) -> optuna.Trial | None:
-        """Begin a trial; None where no more are wanted, or not now. After the deadline there is one at most in all."""
+        """Start a trial; None where none is left to start. After the deadline one starts only if the study has none."""
         with locked(self.storage):
             self.reap_stale()
             trials = self.trials()
@@ -117,7 +117,7 @@ class TrialQueue:
         self.storage.record_heartbeat(self._trial_id(number))
 
     def requeue_failed(self) -> None:
-        """Queue trials again whose failures ended the study: whoever goes on has changed something.
+        """Queue the trials again whose failures ended the study: the user has changed something before resuming it.
 
         That is five in a row, or all trials of a smaller study.
         """
@@ -132,14 +132,15 @@ class TrialQueue:
     def reap_stale(self) -> None:
         """Fail the trials of dead processes, and queue again all that were interrupted.
 
-        Call it while the storage is locked. Whoever is killed in here leaves nothing that the next call would not
-        repair.
+        Call it while the storage is locked. It may be killed at any point: the next call does what is left.
         """
         for trial in self.trials():
             owner = trial.user_attrs.get(PROCESS)
             if trial.state == TrialState.RUNNING and (owner is None or is_dead_here(owner)):
-                if owner is None:  # whoever asked for it died; an exhaustive search cannot do with half a trial
-                    self._complete_values(trial.number)
+                if (
+                    owner is None
+                ):  # its process died before it had all parameters, and BruteForceSampler fails on such trials
+                    self._suggest_missing_params(trial.number)
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -189,15 +190,15 @@ class TrialQueue:
         """How many of the trials that finished last failed, since this began."""
         return len(trailing_failures([trial for trial in finished_trials(trials) if end_time(trial) >= self.since]))
 
-    def _complete_values(self, number: int) -> None:
-        """Choose the values that a running trial has not got yet."""
+    def _suggest_missing_params(self, number: int) -> None:
+        """Suggest the parameters that a running trial does not have yet."""
         self._seed_sampler(number)
         trial = optuna.Trial(self.study, self._trial_id(number))
         for searched in self.search:
             suggest(trial, searched)
 
     def _seed_sampler(self, count: int) -> None:
-        """Seed by how far the study is: whoever asks, and after whatever interruption, nothing repeats."""
+        """Seed by the number of trials, so that no worker and no resumed study draws the same parameters twice."""
         self.study.sampler = make_sampler(self.settings, derive_seed(0, self.study.study_name, str(count)))
 
     def _trial_id(self, number: int) -> int:
@@ -215,15 +216,15 @@ def open_trial_queue(
     maximize: Sequence[bool],
     epochs: int,
 ) -> TrialQueue:
-    """Begin a study, or go on with one.
+    """Start a study, or resume it.
 
     Args:
-        identity: what must not change while a study goes on, in words.
+        identity: what must be the same when a study is resumed, in words.
         maximize: for each objective, whether greater is better.
         epochs: of a trial, all seeds together.
 
     Raises:
-        ConfigurationError: it was begun with another experiment, search or objective; says what differs.
+        ConfigurationError: it was started with another experiment, search or objective; says what differs.
     """
     directions: list[Literal["maximize", "minimize"]] = ["maximize" if up else "minimize" for up in maximize]
     pairs = zip(settings.objectives, directions, strict=True)
@@ -252,7 +253,7 @@ def join_trial_queue(
 
 
 def _check_identity(study: optuna.Study, identity: Mapping[str, str], where: str) -> None:
-    """Check that a study that goes on is the one that was begun.
+    """Check that a resumed study has the settings that it was started with.
 
     Raises:
         ConfigurationError: it is not.
@@ -266,4 +267,4 @@ def _check_identity(study: optuna.Study, identity: Mapping[str, str], where: str
             f"{what}: {before or 'nothing'} then, {now or 'nothing'} now" for what, (before, now) in changes.items()
         ]
         message = "\n".join([f"study {name!r} in {where} was begun with other settings:", *lines])
-        raise ConfigurationError(f"{message}\nset another study.name to begin anew, or change these back to go on")
+        raise ConfigurationError(f"{message}\nset another study.name to start anew, or change these back to resume")

@@ -1,7 +1,7 @@
 """What became of a trial, as Optuna's storage has it.
 
 A trial is finished when it is complete, pruned, or failed for a reason of its own. One whose process died, or was
-asked to stop, was interrupted: it fails without a reason, and another trial is given its values.
+asked to stop, was interrupted: it fails without a reason, and another trial is given its parameters.
 """
 
 import itertools
@@ -20,7 +20,7 @@ STATES: dict[TrialState, State] = {
 #: Names of the user attributes of a study, as they are stored.
 IDENTITY, ID, PARENT_RUN = "topwork.identity", "topwork.id", "topwork.mlflow_run"
 
-#: Names of the user attributes of a trial, as they are stored; "lost" and "deaths" are the words of version 0.1.
+#: Names of the user attributes of a trial, as they are stored; some have another word than the code: databases keep it.
 PROCESS, REASON, INTERRUPTED, RETRY_OF, CRASHES, RUN = (
     "process",
     "reason",

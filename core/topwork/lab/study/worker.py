@@ -34,7 +34,7 @@ from topwork.registry import discover
 
 
 class StoppedError(Exception):
-    """The worker was asked to stop, or whoever began it is gone."""
+    """The worker was asked to stop, or its parent process has ended."""
 
 
 class PrunedError(Exception):

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: MLflow's limit for the value of a parameter; longer ones are in the artifact experiment.resolved.yaml.
-LONGEST_PARAMETER = 6000
+MAX_PARAMETER_LENGTH = 6000
 
 #: MLflow takes 1,000 at once.
-MOST_METRICS = 1000
+MAX_METRICS_PER_BATCH = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class RunWriter:
         self.unsent += [Metric(name, value, now, step) for name, value in metrics.items()]
 
     def _send(self) -> None:
-        while batch := self.unsent[:MOST_METRICS]:
+        while batch := self.unsent[:MAX_METRICS_PER_BATCH]:
             if not self._attempt("metrics", partial(self.store.client.log_batch, self.run_id, metrics=batch)):
                 return
             del self.unsent[: len(batch)]
@@ -104,8 +104,8 @@ def short(value: object) -> str:
     text = str(value)
     return (
         text
-        if len(text) <= LONGEST_PARAMETER
-        else f"{text[: LONGEST_PARAMETER - 50]}... (whole in experiment.resolved.yaml)"
+        if len(text) <= MAX_PARAMETER_LENGTH
+        else f"{text[: MAX_PARAMETER_LENGTH - 50]}... (whole in experiment.resolved.yaml)"
     )
 
 

@@ -23,8 +23,8 @@ from topwork.experiment.schema import Experiment
 from topwork.interfaces.head import Head, HeadFigure
 from topwork.lab.processes import this_process
 from topwork.lab.result import Result
-from topwork.lab.tracking.open_run import LONGEST_PARAMETER, RunWriter, short
-from topwork.lab.tracking.store import PROCESS_TAG, TrackingStore, active_run, flatten, redact_uri
+from topwork.lab.tracking.open_run import MAX_PARAMETER_LENGTH, RunWriter, short
+from topwork.lab.tracking.store import PROCESS_TAG, TrackingStore, flatten, redact_uri, resumed_run
 from topwork.registry import Registry
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class RunLog(RunWriter, Observer):
         where, note = (
             "; ".join(dict.fromkeys(getattr(one, name) for one in self.reports)) for name in ("where", "note")
         )
-        tags = [RunTag("activations.where", where), RunTag("activations.note", note[:LONGEST_PARAMETER])]
+        tags = [RunTag("activations.where", where), RunTag("activations.note", note[:MAX_PARAMETER_LENGTH])]
         self._attempt("tags", lambda: self.store.client.log_batch(self.run_id, tags=tags))
 
     def start(self, prepared: Preparation, registry: Registry) -> None:
@@ -76,7 +76,7 @@ class RunLog(RunWriter, Observer):
         self._attempt("the sources", lambda: self._log_sources(prepared))
         self._attempt("tags", lambda: self._log_tags(prepared, registry))
 
-    def finish(self, result: Result) -> None:
+    def log_result(self, result: Result) -> None:
         """Log the final metrics, and the learning curves."""
         from topwork.lab.figures import learning_curves
 
@@ -99,12 +99,12 @@ class RunLog(RunWriter, Observer):
                 self._log_figure(f"{figure.name}_{task}", partial(_draw, figure, task, outputs))
 
     def log_model(self, folder: Path, example: list[str], registry: Registry, experiment: Experiment) -> None:
-        """TrackingStore the trained model as an MLflow model that ``mlflow.pyfunc`` loads and serves."""
+        """Store the trained model as an MLflow model that ``mlflow.pyfunc`` loads and serves."""
         needed = {(plugin.package, plugin.version) for plugin in needed_plugins(experiment.dump(), registry)}
         requirements = sorted({f"topwork=={version('topwork')}", *(f"{name}=={number}" for name, number in needed)})
 
         def store_model() -> None:
-            with active_run(self.store, self.run_id):
+            with resumed_run(self.store, self.run_id):
                 pyfunc.log_model(
                     name="model",
                     python_model=str(Path(__file__).with_name("served_model.py")),

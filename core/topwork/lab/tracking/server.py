@@ -21,7 +21,7 @@ from topwork.lab.tracking.store import PARENT_TAG, STUDY_TAG, check_reachable, r
 START_TIMEOUT = 60
 
 #: How many runs a link compares: more make no readable page.
-MOST_RUNS = 100
+MAX_COMPARED_RUNS = 100
 
 
 def find_newest(uri: str) -> tuple[str, str]:
@@ -45,7 +45,7 @@ def find_newest(uri: str) -> tuple[str, str]:
             return f"run {run.info.run_name}", f"#/experiments/{experiment_id}/runs"
         query = f"tags.`{PARENT_TAG}` = '{parent or run.info.run_id}'"
         trials = client.search_runs(
-            [experiment_id], query, order_by=["attributes.start_time ASC"], max_results=MOST_RUNS
+            [experiment_id], query, order_by=["attributes.start_time ASC"], max_results=MAX_COMPARED_RUNS
         )
         if not trials:
             return f"study {study}, which has no trials yet", f"#/experiments/{experiment_id}/runs"

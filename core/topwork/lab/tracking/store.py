@@ -42,7 +42,7 @@ class TrackingStore:
     client: MlflowClient
 
     def defer_signals(self) -> AbstractContextManager[None]:
-        """Let signals wait while a database is written, lest its lock stays; a server may keep one waiting too long."""
+        """Delay signals while a database is written, so that no lock stays. Not for a server, which may be slow."""
         return nullcontext() if is_server(self.uri) else defer_signals()
 
 
@@ -114,15 +114,15 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def active_run(store: TrackingStore, run_id: str) -> Iterator[None]:
-    """Make a run mlflow's active one for calls that know no other way; afterwards all is as it was."""
+def resumed_run(store: TrackingStore, run_id: str) -> Iterator[None]:
+    """Resume a run for functions of mlflow that log to its active run only; then restore mlflow's tracking URI."""
     variable = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(store.uri)
     try:
         with mlflow.start_run(run_id=run_id):
             yield
     finally:
-        # None takes it back; to ask for the one before would have made the default permanent.
+        # None removes our setting. To read the URI beforehand would have made the default permanent.
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # its signature does not say so
         if variable is not None:
             os.environ["MLFLOW_TRACKING_URI"] = variable
@@ -150,10 +150,10 @@ def is_server(uri: str) -> bool:
 
 
 def check_reachable(uri: str) -> None:
-    """Ask a server or a database for a sign of life: mlflow itself would retry for minutes.
+    """Check that a server or a database answers: mlflow itself would retry for minutes.
 
     Raises:
-        OSError: it gives none.
+        OSError: it does not.
     """
     if not is_server(uri):
         _check_database(uri)

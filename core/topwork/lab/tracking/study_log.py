@@ -84,7 +84,7 @@ class StudyLog(RunWriter):
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=shortened))
         self._log_experiment(experiment)
 
-    def finish(
+    def log_result(
         self, objectives: Mapping[str, Sequence[float]], estimates: Mapping[str, Mapping[str, Estimate]], count: int
     ) -> None:
         """Log how many trials there were, and the objectives and test figures of the first and the best trial."""
@@ -98,7 +98,7 @@ class StudyLog(RunWriter):
         self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)
 
     def log_files(self, figures: Mapping[str, "Figure"], texts: Mapping[str, str]) -> None:
-        """TrackingStore figures, pages and files."""
+        """Log figures, pages and files."""
         for name, figure in figures.items():
             self._log_figure(name, partial(_drawn, figure))
         for name, text in texts.items():
@@ -125,7 +125,7 @@ class StudyLog(RunWriter):
 
 
 def open_study_log(store: TrackingStore, run_id: str | None, name: str, digest: str) -> StudyLog:
-    """Begin a study's run, or go on with the one that an earlier process began.
+    """Start a study's run, or resume the one that an earlier process started.
 
     Raises:
         ConfigurationError: it was begun in another MLflow experiment.
@@ -203,7 +203,7 @@ def _reopen(store: TrackingStore, run_id: str, tags: Mapping[str, str]) -> bool:
         begun, now = (store.client.get_experiment(one).name for one in (run.info.experiment_id, store.experiment_id))
         raise ConfigurationError(
             f"study {tags[STUDY_TAG]!r} was begun in the MLflow experiment {begun!r}, and tracking.experiment is now "
-            f"{now!r}; change it back to go on, or set another study.name to begin anew"
+            f"{now!r}; change it back to resume, or set another study.name to start anew"
         )
     store.client.update_run(run_id, status="RUNNING")
     for name, value in tags.items():

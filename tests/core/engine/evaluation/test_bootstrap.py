@@ -46,6 +46,13 @@ def test_where_only_seeds_differ_the_interval_is_about_students() -> None:
     assert high == pytest.approx(float(observed.mean()) + half, abs=0.15 * half)
 
 
+def test_of_few_seeds_the_interval_is_as_wide_as_students() -> None:
+    observed = torch.tensor([0.7, 0.8, 0.9], dtype=torch.float64)
+    low, high = interval(observed.expand(RESAMPLES, -1), observed, 400, seed=0)
+    half = 4.303 * 0.1 / 3**0.5  # Student's t with 2 degrees of freedom
+    assert (0.8 - low, high - 0.8) == (pytest.approx(half, rel=0.15), pytest.approx(half, rel=0.15))
+
+
 def test_seeds_that_agree_on_rows_that_agree_leave_nothing_to_tell() -> None:
     same = torch.full((RESAMPLES, 3), 0.5, dtype=torch.float64)
     assert interval(same, same[0], 10, seed=0) == (0.5, 0.5)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from topwork.engine.model.plan import make_plan
 from topwork.errors import ConfigurationError
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment, Task
+from topwork.interfaces.backbone import Backbone
 from topwork.interfaces.head import Classes
+from topwork.interfaces.pooling import Pooling, PoolingConfig
 from topwork.testing import TinyBackboneConfig
 from topwork_plugins.heads.classification import ClassificationConfig
 
@@ -92,3 +95,35 @@ def test_a_setting_that_does_not_fit_is_reported_where_it_stands(
         size = make_corpus(model.backbone.tokenizer, {"train": ["a text"]}).size
         make_plan(model, size, experiment.freeze, experiment.optimizer, experiment.training, origin=experiment.origin)
     assert str(caught.value) == f"{path.parent}/{message}"
+
+
+class UnreadableBackboneConfig(TinyBackboneConfig):
+    """A backbone that cannot be built."""
+
+    def build(self) -> Backbone:
+        raise ValueError("its weights cannot be read")
+
+
+class UnreadablePoolingConfig(PoolingConfig):
+    """A pooling that cannot be built."""
+
+    kind: Literal["unreadable"] = "unreadable"
+
+    def build(self, width: int) -> Pooling:
+        raise ValueError(f"it needs a width of 7, not {width}")
+
+
+def test_a_plugin_that_cannot_be_built_is_reported_where_it_stands(
+    reviews_file: Path, write: Callable[..., Path]
+) -> None:
+    text = WRITTEN.format(file=reviews_file, head="{kind: binary}", freeze="{kind: all}") + "pooling: {kind: cls}\n"
+    path = write("experiment.yaml", text)
+    written = load_experiment(path).model_copy(update={"backbone": TinyBackboneConfig()})
+    broken = {
+        f"{path}:3:1: backbone: its weights cannot be read": {"backbone": UnreadableBackboneConfig()},
+        f"{path}:9:1: pooling: it needs a width of 7, not 16": {"pooling": UnreadablePoolingConfig()},
+    }
+    for message, change in broken.items():
+        with pytest.raises(ConfigurationError) as caught:
+            model_of(written.model_copy(update=change), LABELS)
+        assert str(caught.value) == message

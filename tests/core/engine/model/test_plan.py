@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
+from torch import Tensor
 
 from topwork.engine.model.multitask import Cut
 from topwork.engine.model.plan import Plan
@@ -19,6 +21,7 @@ from topwork.experiment.schema import Experiment
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.model import Model
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig, ParameterGroup
+from topwork.interfaces.pooling import Pooling, PoolingConfig
 from topwork_plugins.freeze_strategies.all import AllConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig
@@ -98,10 +101,10 @@ def test_rates_and_decays_of_a_grouping_must_not_be_negative(make: Make, error: 
         plan_of(make(optimizer=FaultyConfig(errors=(error,))))
 
 
-class ThawingConfig(FreezeStrategyConfig):
-    """Thaws the last layer in a later epoch."""
+class UnfreezingConfig(FreezeStrategyConfig):
+    """Unfreezes the last layer in a later epoch."""
 
-    kind: Literal["thawing"] = "thawing"
+    kind: Literal["unfreezing"] = "unfreezing"
     epoch: int
 
     def trainable(self, model: Model, epoch: int) -> Collection[str]:
@@ -111,33 +114,33 @@ class ThawingConfig(FreezeStrategyConfig):
 
 @pytest.mark.parametrize("epoch", [2, 5])
 def test_a_strategy_that_changes_what_trains_begins_another_phase(make: Make, epoch: int) -> None:
-    plan = plan_of(make(freeze=ThawingConfig(epoch=epoch), training={"epochs": 5}))
+    plan = plan_of(make(freeze=UnfreezingConfig(epoch=epoch), training={"epochs": 5}))
     assert [(phase.first, phase.cut) for phase in plan.phases] == [(1, Cut(5, "pooled")), (epoch, Cut(3, "tokens"))]
     assert [plan.phase_of(number).first for number in range(1, 6)] == [1] * (epoch - 1) + [epoch] * (6 - epoch)
 
 
 def test_a_strategy_that_would_change_after_the_last_epoch_has_one_phase(make: Make) -> None:
-    (phase,) = plan_of(make(freeze=ThawingConfig(epoch=6), training={"epochs": 5})).phases
+    (phase,) = plan_of(make(freeze=UnfreezingConfig(epoch=6), training={"epochs": 5})).phases
     assert phase.cut == Cut(5, "pooled")
 
 
-class ChoosyConfig(ThawingConfig):
+class ChoosyConfig(UnfreezingConfig):
     """Refuses a later epoch."""
 
     def trainable(self, model: Model, epoch: int) -> Collection[str]:
         if epoch == self.epoch:
-            raise ValueError(f"nothing to thaw in epoch {epoch}")
+            raise ValueError(f"nothing to unfreeze in epoch {epoch}")
         return []
 
 
 def test_a_strategy_that_fails_in_a_later_epoch_is_told_before_anything_is_encoded(make: Make) -> None:
     with pytest.raises(ConfigurationError) as caught:
         plan_of(make(freeze=ChoosyConfig(epoch=4), training={"epochs": 5}))
-    assert str(caught.value) == "freeze: nothing to thaw in epoch 4"
+    assert str(caught.value) == "freeze: nothing to unfreeze in epoch 4"
 
 
 def test_a_plan_leaves_the_model_as_in_the_first_epoch(make: Make) -> None:
-    prepared = prepare(make(freeze=ThawingConfig(epoch=2), training={"epochs": 5}))
+    prepared = prepare(make(freeze=UnfreezingConfig(epoch=2), training={"epochs": 5}))
     assert prepared.model.cut == prepared.plan.phases[0].cut
     assert not any(parameter.requires_grad for parameter in prepared.model.backbone.parameters())
 
@@ -203,6 +206,32 @@ def test_kept_bytes_are_those_of_float32_activations(
     assert plan.kept_bytes(phase) == expected[keeps]
 
 
+class FirstAndMean(Pooling):
+    """The first token and the mean of all, one behind the other."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = 2 * width
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        mean = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+        return torch.cat([hidden[:, 0], mean], dim=1)
+
+
+class FirstAndMeanConfig(PoolingConfig):
+    """Settings of it."""
+
+    kind: Literal["first_and_mean"] = "first_and_mean"
+
+    def build(self, width: int) -> Pooling:
+        return FirstAndMean(width)
+
+
+def test_a_wider_pooling_has_wider_vectors_kept(make: Make) -> None:
+    plan = plan_of(make(pooling=FirstAndMeanConfig(), freeze=AllConfig()))
+    assert plan.kept_bytes(plan.phases[0]) == 60 * 2 * 16 * 4
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()])
 def test_two_bytes_a_number_halve_what_is_kept(make: Make, pooling: ClsConfig | MeanConfig, dtype: str) -> None:
@@ -230,7 +259,7 @@ def test_equal_texts_are_kept_once(make: Make, write: Callable[..., Path]) -> No
         {"optimizer": HeadsAndBackboneConfig(heads_lr=1e-2, backbone_lr=1e-3, weight_decay=0.1)},
         {"optimizer": UniformConfig()},
         {"freeze": AllConfig()},
-        {"freeze": ThawingConfig(epoch=2)},
+        {"freeze": UnfreezingConfig(epoch=2)},
         {"pooling": MeanConfig()},
     ],
 )

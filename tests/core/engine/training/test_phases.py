@@ -27,7 +27,7 @@ from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.multitask import Cut, MultiTaskModel
 from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.training import loop
-from topwork.engine.training.loop import epoch_order
+from topwork.engine.training.loop import row_order
 from topwork.engine.training.optimizer import schedule_factor
 from topwork.errors import StorageError
 from topwork.experiment.schema import Experiment
@@ -42,7 +42,7 @@ Make = Callable[..., Experiment]
 Train = Callable[..., Any]
 
 CPU = torch.device("cpu")
-TRAINED_PREFIX = "what is left of the cut was trained in earlier epochs, so no other run could use it"
+TRAINED_PREFIX = "the prefix was trained in earlier epochs, so no other run could use it"
 
 
 def assert_same(trained: Any, other: Any) -> None:
@@ -117,7 +117,7 @@ def test_parameters_change_in_their_epochs_and_in_no_other(
 
 
 @pytest.mark.slow
-def test_layers_of_minilm_thaw_when_they_should_and_not_before(make: Make, train: Train) -> None:
+def test_layers_of_minilm_are_unfrozen_when_they_should_and_not_before(make: Make, train: Train) -> None:
     experiment = make(backbone=MiniLmConfig(max_length=16), freeze=GradualConfig(), training={"epochs": 3})
     before, watcher = weights_of(prepare(experiment).model), Watcher()
     plan = train(experiment, watcher).prepared.plan
@@ -167,7 +167,7 @@ def plainly_trained(prepared: Preparation) -> dict[str, Tensor]:
         unfrozen = experiment.freeze.trainable(model, epoch)
         for name, parameter in named.items():
             parameter.requires_grad_(name in unfrozen or not name.startswith("backbone."))
-        batches = epoch_order(len(part.texts), settings, epoch).split(settings.batch_size)
+        batches = row_order(len(part.texts), settings, epoch).split(settings.batch_size)
         for step, rows in enumerate(batches):
             optimizer.zero_grad()
             padded, mask = ids.batch(rows)

@@ -173,7 +173,7 @@ def test_a_changed_experiment_does_not_go_on_with_the_study(studied: Studied, mo
         topwork.study(make_study("optimizer.weight_decay=0.5", trials=TRIALS, seeds=SEEDS, epochs=3))
     said = str(caught.value).splitlines()
     assert said[1] == "optimizer.weight_decay: 0.01 then, 0.5 now"
-    assert said[2] == "set another study.name to begin anew, or change these back to go on"
+    assert said[2] == "set another study.name to start anew, or change these back to resume"
 
 
 def test_a_finished_study_is_told_again_without_any_training(studied: Studied, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +264,7 @@ def test_a_study_whose_trials_fail_one_after_another_ends_and_says_why() -> None
         f"study quickstart ended after {MAX_FAILURES} failed trials in a row; the last one: trial {MAX_FAILURES}: "
     )
     assert "training diverged in epoch 1" in str(caught.value)
-    assert str(caught.value).endswith("\nfix that, then run the same command to go on")
+    assert str(caught.value).endswith("\nfix that, then run the same command to resume")
     result = caught.value.result
     assert [trial.state for trial in result.trials] == ["complete", *["failed"] * MAX_FAILURES]
     assert result.best == [0]

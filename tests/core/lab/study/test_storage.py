@@ -98,7 +98,7 @@ def test_a_database_that_fails_while_it_is_used_is_told_with_what_to_do(url: str
     with pytest.raises(StorageError) as caught, report_errors(url):
         optuna.create_study(study_name="pair", storage=storage)
     assert str(caught.value).startswith(f"study.storage {url} failed: no such table: studies")
-    assert str(caught.value).endswith("; fix that, then run the same command to go on")
+    assert str(caught.value).endswith("; fix that, then run the same command to resume")
     close(storage)
 
 

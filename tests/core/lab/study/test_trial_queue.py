@@ -241,7 +241,7 @@ def test_a_changed_study_is_refused_with_the_difference(open_queue: OpenQueue, u
         "search of optimizer.heads_lr: 0.0001 to 0.01, logarithmic then, 0.0001 to 0.1, logarithmic now",
         "direction of loss: minimize then, maximize now",
         "new: nothing then, x now",
-        "set another study.name to begin anew, or change these back to go on",
+        "set another study.name to start anew, or change these back to resume",
     ]
 
 

@@ -16,7 +16,7 @@ from topwork.engine.preparation import prepare
 from topwork.interfaces.head import Classes
 from topwork.lab.runs import train
 from topwork.lab.tracking.finished_run import OUTPUTS_FILE
-from topwork.lab.tracking.open_run import LONGEST_PARAMETER, as_yaml, short
+from topwork.lab.tracking.open_run import MAX_PARAMETER_LENGTH, as_yaml, short
 from topwork.lab.tracking.run_log import RunLog
 from topwork.registry import discover
 
@@ -26,7 +26,7 @@ def test_a_long_parameter_is_shortened_with_a_note(log: RunLog) -> None:
     patterns = ["layer.1.ffn"] * 1000
     log.start(prepare(small(f"tracking.uri={log.store.uri}", f"freeze.patterns={patterns}")), discover())
     value = run_of(log).data.params["freeze.patterns"]
-    assert len(value) <= LONGEST_PARAMETER < len(str(patterns))
+    assert len(value) <= MAX_PARAMETER_LENGTH < len(str(patterns))
     assert value.startswith("['layer.1.ffn', ")
     assert value.endswith("... (whole in experiment.resolved.yaml)")
 
@@ -117,7 +117,7 @@ def test_a_run_ends_with_its_reason_cut_to_what_mlflow_takes(log: RunLog) -> Non
     assert run.data.tags["topwork.reason"] == "x" * 4000
 
 
-@pytest.mark.parametrize("length", [LONGEST_PARAMETER - 1, LONGEST_PARAMETER])
+@pytest.mark.parametrize("length", [MAX_PARAMETER_LENGTH - 1, MAX_PARAMETER_LENGTH])
 def test_a_parameter_that_fits_is_written_whole(length: int) -> None:
     assert short("x" * length) == "x" * length
 

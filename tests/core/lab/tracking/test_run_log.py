@@ -313,7 +313,7 @@ def test_every_plugin_of_an_experiment_is_known() -> None:
 
 
 def test_figures_of_a_validation_split_are_not_called_those_of_test_rows(log: RunLog, tracked: TrackedRun) -> None:
-    log.finish(replace(tracked.result, split="validation"))
+    log.log_result(replace(tracked.result, split="validation"))
     metrics = run_of(log).data.metrics
     name, estimate = next(iter(tracked.result.estimates.items()))
     assert metrics[f"best/validation/{name}"] == estimate.value

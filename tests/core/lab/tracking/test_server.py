@@ -37,7 +37,7 @@ def test_of_a_study_without_trials_the_list_is_shown(store_uri: str) -> None:
 def test_of_a_study_the_comparison_of_its_trials_is_shown(
     store_uri: str, newest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "MOST_RUNS", 2)
+    monkeypatch.setattr(server_module, "MAX_COMPARED_RUNS", 2)
     store = open_small_store(store_uri)
     other = open_study_log(store, None, "other", DIGEST)
     open_trial_log(store, other.run_id, "other", 0, {}, DIGEST)

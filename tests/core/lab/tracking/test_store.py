@@ -24,12 +24,12 @@ from topwork.lab.tracking import store as store_module
 from topwork.lab.tracking.store import (
     PROCESS_TAG,
     TrackingStore,
-    active_run,
     existing_uri,
     flatten,
     is_server,
     redact_text,
     redact_uri,
+    resumed_run,
     sqlite_file,
     store_of,
     tracking_uri_of,
@@ -234,7 +234,7 @@ def test_a_signal_does_not_wait_for_a_server(store_uri: str) -> None:
 def test_a_run_is_active_for_a_while_and_mlflow_is_as_it_was(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_small_store(store_uri)
     run_id = store.client.create_run(store.experiment_id).info.run_id
-    with active_run(store, run_id):
+    with resumed_run(store, run_id):
         run = mlflow.active_run()
         assert run is not None
         assert (run.info.run_id, mlflow.get_tracking_uri()) == (run_id, store_uri)
@@ -242,7 +242,7 @@ def test_a_run_is_active_for_a_while_and_mlflow_is_as_it_was(store_uri: str, mon
     assert "MLFLOW_TRACKING_URI" not in os.environ
     assert store.client.get_run(run_id).info.status == "RUNNING"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
-    with active_run(store, run_id):
+    with resumed_run(store, run_id):
         pass
     assert mlflow.get_tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///elsewhere.db"
 

@@ -99,7 +99,7 @@ def test_a_study_does_not_go_on_in_another_mlflow_experiment(study: StudyLog) ->
         open_study_log(other, study.run_id, "pair", DIGEST)
     assert str(caught.value) == (
         "study 'pair' was begun in the MLflow experiment 'quickstart', and tracking.experiment is now 'other'; "
-        "change it back to go on, or set another study.name to begin anew"
+        "change it back to resume, or set another study.name to start anew"
     )
 
 
@@ -226,7 +226,7 @@ def test_a_study_has_its_settings_and_its_file_without_passwords(study: StudyLog
 
 def test_a_study_has_its_outcome(study: StudyLog) -> None:
     estimate = Estimate(0.5, 0.25, float("nan"), 20)
-    study.finish({"first": [0.5], "best": [0.75]}, {"best": {"mood/accuracy": estimate}}, 7)
+    study.log_result({"first": [0.5], "best": [0.75]}, {"best": {"mood/accuracy": estimate}}, 7)
     assert run_of(study).data.metrics == {
         "trials": 7,
         "first/objective": 0.5,
