@@ -13,6 +13,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -168,12 +169,11 @@ def against_bare(experiment: Experiment, epochs: int) -> dict[str, float]:
 
 def suffix_training(prepared: Preparation, rows: Mapping[Any, Examples], epochs: int) -> float:
     """Time topwork's loop alone."""
-    experiment = prepared.experiment.model_copy(
-        update={"training": prepared.experiment.training.model_copy(update={"epochs": epochs})}
-    )
-    accelerator = make_accelerator(experiment.training)
+    training = prepared.experiment.training.model_copy(update={"epochs": epochs})
+    shorter = replace(prepared, experiment=prepared.experiment.model_copy(update={"training": training}))
+    accelerator = make_accelerator(training)
     started = perf_counter()
-    prepared.fit(lambda phase: rows, accelerator=accelerator, observer=Observer())
+    shorter.fit(lambda phase: rows, accelerator=accelerator, observer=Observer())
     return perf_counter() - started
 
 
