@@ -87,7 +87,7 @@ def begun(experiment: Experiment) -> Iterator[StudyRun]:
         resolved.search,
         identity=plan.identity,
         maximize=plan.maximize,
-        epochs=resolved.max_epochs * len(resolved.seeds),
+        epochs=resolved.total_epochs,
     )
     log = None
     if experiment.tracking.enabled:

@@ -5,12 +5,24 @@ import pytest
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 
 
+class Listener(Observer):
+    """Overrides one method of four."""
+
+    def __init__(self) -> None:
+        self.epochs: list[Epoch] = []
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.epochs.append(epoch)
+
+
 def test_an_observer_passes_over_what_it_does_not_override() -> None:
-    observer = Observer()
+    observer = Listener()
     observer.begin("encoding (tokens)", 10)
     observer.advance(5)
     observer.encoded(EncodingReport(3, 3, 1.0, "memory", "training.store is off"))
-    observer.epoch(Epoch(1, {"training/loss": 0.5}, {"heads": 1e-3}, 100.0))
+    epoch = Epoch(1, {"training/loss": 0.5}, {"heads": 1e-3}, 100.0)
+    observer.epoch(epoch)
+    assert observer.epochs == [epoch]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a study hands over goes with the error that ended it, and nobody has to watch."""
+"""What a study hands over goes with the error that ended it, and an observer hears what it overrides."""
 
 from pathlib import Path
 
@@ -21,11 +21,22 @@ def test_an_error_that_ends_a_study_carries_what_was_found() -> None:
     assert caught.value.exit_code == 1
 
 
-def test_an_observer_need_not_watch_anything() -> None:
-    observer = StudyObserver()
+class Listener(StudyObserver):
+    """Overrides one method of many."""
+
+    def __init__(self) -> None:
+        self.running: list[int] = []
+
+    def trials(self, finished: list[TrialSummary], running: int, n_trials: int) -> None:
+        self.running.append(running)
+
+
+def test_an_observer_passes_over_what_it_does_not_override() -> None:
+    observer = Listener()
     observer.begin("encoding", 10)
     observer.advance(1)
     observer.trials([TrialSummary(0, "complete", {}, (0.5,))], 1, 2)
+    assert observer.running == [1]
 
 
 def test_an_evaluation_without_a_baseline_has_no_gains() -> None:
