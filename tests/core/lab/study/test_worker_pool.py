@@ -37,15 +37,17 @@ def test_as_many_workers_are_spawned_as_are_missing(pool: WorkerPool) -> None:
     assert len(first) == 2
     pool.spawn()
     assert pool.processes == first
-    commands = [psutil.Process(process.pid).cmdline()[1:] for process in first]
-    assert commands == [["-P", "-m", "topwork.lab.study.worker"]] * 2
+    for process in first:
+        worker = psutil.Process(process.pid)  # which the kernel may show for a moment without its arguments
+        wait_for(lambda worker=worker: worker.cmdline()[1:] == ["-P", "-m", "topwork.lab.study.worker"])
 
 
 def test_workers_are_of_a_session_of_their_own_with_one_thread_each(pool: WorkerPool) -> None:
     pool.spawn()
     for process in pool.processes:
-        environment = psutil.Process(process.pid).environ()
-        assert (environment["OMP_NUM_THREADS"], environment["TOKENIZERS_PARALLELISM"]) == ("1", "false")
+        worker = psutil.Process(process.pid)  # which the kernel may show for a moment without its environment
+        wait_for(lambda worker=worker: worker.environ().get("OMP_NUM_THREADS") == "1")
+        assert worker.environ()["TOKENIZERS_PARALLELISM"] == "false"
         assert os.getsid(process.pid) == process.pid  # so that Ctrl-C does not reach it
 
 
