@@ -223,6 +223,7 @@ def test_only_runs_of_dead_processes_of_this_host_are_closed(store_uri: str, own
     assert store.client.get_run(run.info.run_id).info.status == status
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_signal_does_not_wait_for_a_server(store_uri: str) -> None:
     opened = open_small_store(store_uri)
     store = TrackingStore("http://127.0.0.1:9", opened.experiment_id, opened.client)
