@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from topwork.building_blocks import Activation as Activation
     from topwork.building_blocks import class_metrics as class_metrics
-    from topwork.building_blocks import confusion_figure as confusion_figure
     from topwork.building_blocks import decode_logits as decode_logits
     from topwork.building_blocks import macro_f1 as macro_f1
     from topwork.building_blocks import mlp as mlp
     from topwork.building_blocks import rowwise as rowwise
+    from topwork.confusion import confusion_figure as confusion_figure
     from topwork.engine.model_folder import load_model as load_model
     from topwork.engine.trained_model import TrainedModel as TrainedModel
     from topwork.errors import ConfigurationError as ConfigurationError
@@ -58,12 +58,12 @@ _MODULES = {
     "building_blocks": (
         "Activation",
         "class_metrics",
-        "confusion_figure",
         "decode_logits",
         "macro_f1",
         "mlp",
         "rowwise",
     ),
+    "confusion": ("confusion_figure",),
     "engine.model_folder": ("load_model",),
     "engine.trained_model": ("TrainedModel",),
     "errors": (

@@ -1,16 +1,13 @@
 """What plugins are commonly built from; their authors are welcome to it."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from topwork.interfaces.head import Classes, Decoded, HeadFigure, Metric
-
-if TYPE_CHECKING:  # matplotlib is imported where something is drawn
-    from matplotlib.figure import Figure
+from topwork.interfaces.head import Classes, Decoded, Metric
 
 #: Maps outputs (N, C) to the number of the predicted class, (N,).
 PredictClass = Callable[[Float[Tensor, "N C"]], Int[Tensor, " N"]]
@@ -92,38 +89,3 @@ def macro_f1(predicted: Int[Tensor, " N"], targets: Int[Tensor, " N"], classes: 
     occurrences = torch.bincount(predicted, minlength=classes) + torch.bincount(targets, minlength=classes)
     seen = occurrences > 0
     return (2 * hits[seen] / occurrences[seen]).mean()
-
-
-def confusion_figure(predict: PredictClass = argmax_class) -> HeadFigure:
-    """Return the confusion matrix of a head for classes, as a figure named ``confusion``.
-
-    Args:
-        predict: maps outputs (N, C) to the number of the predicted class, (N,) int64.
-    """
-
-    def draw(outputs: Tensor, targets: Tensor, labels: Classes) -> "Figure":
-        classes = len(labels.names)
-        pairs = torch.bincount(targets * classes + predict(outputs), minlength=classes**2)
-        return draw_confusion_matrix(pairs.view(classes, classes), labels.names)
-
-    return HeadFigure("confusion", draw)
-
-
-def draw_confusion_matrix(counts: Int[Tensor, "classes classes"], names: Sequence[str]) -> "Figure":
-    """Draw counts of true (rows) against predicted (columns) classes."""
-    from matplotlib.figure import Figure
-
-    size = max(3.2, 0.55 * len(names) + 1.6)
-    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(counts.numpy(), cmap="Blues", vmin=0)
-    for row, line in enumerate(counts.tolist()):
-        for column, count in enumerate(line):
-            color = "white" if count > int(counts.max()) / 2 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
-    ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=45, ha="right", parse_math=False)  # a $ in a class name is a dollar
-    axes.set_yticks(ticks, names, parse_math=False)
-    axes.set(xlabel="predicted", ylabel="true")
-    figure.colorbar(image, shrink=0.8)
-    return figure

@@ -1,20 +1,15 @@
 """What heads are built from."""
 
-import io
 from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix, f1_score
+from sklearn.metrics import f1_score
 from torch import nn
 
 import topwork
-from topwork.building_blocks import draw_confusion_matrix
 
 FIVE_CLASSES = 5
 MIN_ROWS = 64
@@ -125,74 +120,3 @@ def test_a_row_does_not_depend_on_its_layout_in_memory() -> None:
     with torch.no_grad():
         for rows in (whole[:, :1], whole[:5, :1]):
             assert torch.equal(topwork.rowwise(linear, rows), topwork.rowwise(linear, rows.contiguous()))
-
-
-MOODS = ("bad", "fair", "good")
-COUNTS = [[50, 3, 0], [1, 7, 2], [0, 0, 30]]
-
-
-def moods() -> Axes:
-    return draw_confusion_matrix(torch.tensor(COUNTS), MOODS).axes[0]
-
-
-def written_in(axes: Axes) -> list[list[int]]:
-    """The counts that are written into the cells, row by row."""
-    cells = {(round(text.get_position()[1]), round(text.get_position()[0])): text.get_text() for text in axes.texts}
-    size = max(row for row, _ in cells) + 1
-    assert len(cells) == size**2
-    return [[int(cells[row, column]) for column in range(size)] for row in range(size)]
-
-
-def as_png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def test_each_count_is_written_into_its_cell() -> None:
-    assert written_in(moods()) == COUNTS
-
-
-def test_true_classes_are_rows_and_predicted_ones_columns() -> None:
-    axes = moods()
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
-    assert tuple(label.get_text() for label in axes.get_xticklabels()) == MOODS
-    assert tuple(label.get_text() for label in axes.get_yticklabels()) == MOODS
-
-
-def test_counts_on_dark_cells_are_white() -> None:
-    colors = {text.get_text(): to_hex(text.get_color()) for text in moods().texts}
-    assert colors["50"] == colors["30"] == "#ffffff"
-    assert colors["7"] == colors["0"] == "#000000"
-
-
-@pytest.mark.parametrize(
-    ("names", "counts"),
-    [
-        (["no", "yes"], [[0, 0], [0, 0]]),
-        (["no", "yes"], [[1, 0], [0, 1]]),
-        ([f"a class with a rather long name {number}" for number in range(20)], [[1] * 20] * 20),
-        (["$\\frac$", "50 $ or more"], [[2, 1], [0, 3]]),
-    ],
-    ids=["nothing", "two", "twenty", "dollars"],
-)
-def test_any_confusion_becomes_a_png(names: list[str], counts: list[list[int]]) -> None:
-    assert as_png(draw_confusion_matrix(torch.tensor(counts), names)).startswith(b"\x89PNG")
-
-
-@settings(max_examples=20)  # drawing takes its time
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=12))
-def test_a_confusion_figure_counts_as_scikit_learn_does(pairs: list[tuple[int, int]]) -> None:
-    targets, predicted = torch.tensor(pairs).unbind(dim=1)
-    figure = topwork.confusion_figure()
-    outputs = nn.functional.one_hot(predicted, 3).float()
-    drawn = figure.draw(outputs, targets, topwork.Classes(MOODS))
-    assert figure.name == "confusion"
-    assert written_in(drawn.axes[0]) == confusion_matrix(targets, predicted, labels=range(3)).tolist()
-
-
-def test_a_confusion_figure_follows_the_prediction_that_it_is_given() -> None:
-    figure = topwork.confusion_figure(lambda outputs: (outputs[:, 0] > 0).long())
-    outputs, targets = torch.tensor([[-1.0], [2.0], [3.0]]), torch.tensor([1, 1, 0])
-    drawn = figure.draw(outputs, targets, topwork.Classes(("no", "yes")))
-    assert written_in(drawn.axes[0]) == [[0, 1], [1, 1]]

@@ -4,7 +4,12 @@ import errno
 import hashlib
 import os
 import resource
+import shutil
+import sqlite3
 import stat
+import subprocess
+import sys
+from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +17,16 @@ from pathlib import Path
 import pytest
 
 from topwork.errors import StorageError
-from topwork.files import new_folder, sha256_of, write_file
+from topwork.files import (
+    check_room,
+    file_mode,
+    make_folder,
+    new_database,
+    new_folder,
+    reserved,
+    sha256_of,
+    write_file,
+)
 
 LONG = "x" * 300
 NOT_A_FOLDER = r"(model|result\.json) could not be written: (File exists|Not a directory)$"
@@ -200,3 +214,125 @@ def test_what_is_written_may_be_read_by_others(tmp_path: Path) -> None:
         (temporary / "inside" / "secretive").touch(mode=0o600)
     modes = [oct((tmp_path / "new" / name).stat().st_mode & 0o777) for name in ("", "inside", "inside/secretive")]
     assert modes == ["0o755", "0o755", "0o644"]
+
+
+HOLD = """\
+import sys
+from pathlib import Path
+from topwork.files import new_folder
+with new_folder(Path(sys.argv[1])) as temporary:
+    print(temporary, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def being_made(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Another process that is making a folder, and where."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process, Path(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+def test_a_folder_that_another_process_is_making_is_refused_with_its_name(tmp_path: Path) -> None:
+    with being_made(tmp_path / "model") as (process, _):
+        with pytest.raises(StorageError) as caught, reserved(tmp_path / "model"):
+            pytest.fail("the block must not run")
+        assert str(caught.value).startswith(f"{tmp_path / 'model'} is being made by process {process.pid} on ")
+        assert str(caught.value).endswith("; give another name, or wait for it")
+        with reserved(tmp_path / "another"):
+            pass
+
+
+def test_a_reserved_name_is_free_again_and_nothing_is_left(tmp_path: Path) -> None:
+    for _ in range(2):
+        with reserved(tmp_path / "model"), new_folder(tmp_path / "model"):
+            pass
+        (tmp_path / "model").rmdir()
+    assert everything_in(tmp_path) == []
+
+
+def test_what_a_killed_process_left_unfinished_is_removed_by_the_next(tmp_path: Path) -> None:
+    with being_made(tmp_path / "model") as (killed, left), being_made(tmp_path / "other") as (_, kept):
+        killed.kill()
+        killed.wait()
+        assert left.exists()
+        with reserved(tmp_path / "third"):
+            assert not left.exists()
+            assert kept.exists()
+        with new_folder(tmp_path / "model"):
+            pass
+    assert (tmp_path / "model").is_dir()
+
+
+def test_a_folder_for_which_there_is_no_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 40_000_000) if path == tmp_path else None)
+    check_room(tmp_path / "new" / "model", 40_000_000)
+    with pytest.raises(StorageError) as caught:
+        check_room(tmp_path / "new" / "model", 90_000_000)
+    assert str(caught.value) == (
+        f"{tmp_path / 'new' / 'model'} needs 90 MB, and 40 MB are free there; "
+        "make room, or give a folder on another disk"
+    )
+
+
+def create(file: Path, name: str) -> None:
+    with new_database(file) as temporary:
+        assert not file.exists() or name == "late"
+        connection = sqlite3.connect(temporary)
+        connection.execute(f"CREATE TABLE {name} (x)")
+        connection.close()
+
+
+def tables(file: Path) -> list[str]:
+    connection = sqlite3.connect(file)
+    found = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+    connection.close()
+    return found
+
+
+def test_a_database_appears_whole_and_one_that_was_there_first_stays(tmp_path: Path) -> None:
+    create(tmp_path / "deep" / "a.db", "first")
+    create(tmp_path / "deep" / "a.db", "late")
+    assert tables(tmp_path / "deep" / "a.db") == ["first"]
+    assert everything_in(tmp_path) == ["deep", "deep/a.db"]
+
+
+def test_a_database_appears_on_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    create(tmp_path / "a.db", "first")
+    assert tables(tmp_path / "a.db") == ["first"]
+    assert everything_in(tmp_path) == ["a.db"]
+
+
+def test_a_database_that_was_not_finished_has_no_name_and_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".a.db.0123abcd.unfinished").write_text("killed")
+    (tmp_path / ".a.db.0123abcd.unfinished-journal").write_text("killed")
+    with pytest.raises(KeyboardInterrupt), new_database(tmp_path / "a.db") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert everything_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(("root", "file"), [(0o2775, 0o664), (0o750, 0o644)])
+def test_what_is_inside_a_shared_folder_is_shared_like_it(tmp_path: Path, root: int, file: int) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root").chmod(root)
+    for _ in range(2):
+        make_folder(tmp_path / "root" / "a" / "b", tmp_path / "root")
+    assert mode_of(tmp_path / "root" / "a") == mode_of(tmp_path / "root" / "a" / "b") == root
+    write_file(tmp_path / "root" / "a" / "c", b"", mode=file_mode(tmp_path / "root"))
+    assert mode_of(tmp_path / "root" / "a" / "c") == file
+
+
+def test_a_shared_folder_is_made_where_there_is_none(tmp_path: Path) -> None:
+    make_folder(tmp_path / "new" / "root" / "a", tmp_path / "new" / "root")
+    assert mode_of(tmp_path / "new" / "root" / "a") == mode_of(tmp_path / "new" / "root")

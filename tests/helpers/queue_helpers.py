@@ -67,10 +67,10 @@ def finish_all(queue: TrialQueue) -> list[dict[str, Any]]:
 
 def die(trial: optuna.Trial) -> None:
     """Make the trial's process one that is gone."""
-    host = trial.user_attrs[PROCESS].partition(":")[0]
+    host, _, *rest = trial.user_attrs[PROCESS].split(":")
     gone = subprocess.Popen([sys.executable, "-S", "-c", ""])
     gone.wait()
-    trial.set_user_attr(PROCESS, f"{host}:{gone.pid}:1.00")
+    trial.set_user_attr(PROCESS, ":".join([host, str(gone.pid), *rest]))
 
 
 def by_number(queue: TrialQueue, number: int) -> FrozenTrial:

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from topwork.cli import cache
+from topwork.cli.environment import ensure_home, escape_what_streams_cannot_show
+from topwork.cli.format import Format, PredictionFormat
 from topwork.cli.signals import resend_dropped_signals
 from topwork.errors import TopworkError, text_of
 
@@ -35,8 +37,9 @@ StoreUri = Annotated[
     ),
 ]
 Texts = Annotated[
-    list[str] | None, typer.Argument(help="Texts; standard input where there are none.", show_default=False)
+    list[str] | None, typer.Argument(help="Texts; standard input where there are none, or for -.", show_default=False)
 ]
+Output = Annotated[Format, typer.Option("--format", help="How to print the result; csv and json have all digits.")]
 TextFile = Annotated[
     Path | None, typer.Option("--file", help="Read texts from a file, one to a line.", show_default=False)
 ]
@@ -55,14 +58,14 @@ def version(
 
 
 @app.command()
-def plan(file: ExperimentFile, settings: Settings = None) -> None:
+def plan(file: ExperimentFile, settings: Settings = None, format: Output = Format.TABLE) -> None:
     """Show what would train, at which rates, and what it would cost."""
     from topwork.experiment.loading import load_experiment
 
     experiment = load_experiment(file, settings or [])
     from topwork.cli.show_plan import show_plan  # only now, since a typo should be reported at once
 
-    show_plan(experiment)
+    show_plan(experiment, format)
 
 
 @app.command()
@@ -72,6 +75,7 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the model [default: models/<run name>].", show_default=False)
     ] = None,
+    format: Output = Format.TABLE,
 ) -> None:
     """Train an experiment and log the run in MLflow."""
     from topwork.experiment.loading import load_experiment
@@ -79,18 +83,18 @@ def train(
     experiment = load_experiment(file, settings or [])
     from topwork.cli.show_training import show_training
 
-    show_training(experiment, output)
+    show_training(experiment, output, format)
 
 
 @app.command()
-def study(file: ExperimentFile, settings: Settings = None) -> None:
+def study(file: ExperimentFile, settings: Settings = None, format: Output = Format.TABLE) -> None:
     """Search an experiment's study section; the same command resumes one that was interrupted."""
     from topwork.experiment.loading import load_experiment
 
     experiment = load_experiment(file, settings or [])
     from topwork.cli.show_study import show_study
 
-    show_study(experiment)
+    show_study(experiment, format)
 
 
 @app.command()
@@ -98,13 +102,16 @@ def evaluate(
     model: ModelFolder,
     file: Annotated[
         Path | None,
-        typer.Argument(help="Rows like the training rows [default: the experiment's test rows].", show_default=False),
+        typer.Argument(
+            help="Rows like the training rows; of the experiment's own file the test rows.", show_default=False
+        ),
     ] = None,
+    format: Output = Format.TABLE,
 ) -> None:
     """Measure a trained model, with 95 % intervals."""
     from topwork.cli.use_model import show_evaluation
 
-    show_evaluation(model, file)
+    show_evaluation(model, file, format)
 
 
 @app.command()
@@ -112,7 +119,7 @@ def predict(
     model: ModelFolder,
     texts: Texts = None,
     file: TextFile = None,
-    format: Annotated[str, typer.Option(help="table, jsonl or csv.")] = "table",
+    format: Annotated[PredictionFormat, typer.Option(help="How to print them.")] = PredictionFormat.TABLE,
 ) -> None:
     """Predict every task's label for texts."""
     from topwork.cli.use_model import show_predictions
@@ -139,11 +146,12 @@ def encode(
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Runs, by name or MLflow's id.", show_default=False)],
     uri: StoreUri = None,
+    format: Output = Format.TABLE,
 ) -> None:
     """Compare runs on the same test rows: settings, metrics, and differences with intervals."""
     from topwork.cli.show_comparison import show_comparison
 
-    show_comparison(runs, uri)
+    show_comparison(runs, uri, format)
 
 
 @app.command()
@@ -158,17 +166,19 @@ def ui(
 
 
 @app.command()
-def plugins() -> None:
+def plugins(format: Output = Format.TABLE) -> None:
     """List the installed plugins with their settings."""
     from topwork.cli.show_plugins import show_plugins
 
-    show_plugins()
+    show_plugins(format)
 
 
 def main() -> None:
     """Run a command. A user's mistake prints its message, never a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.addLevelName(logging.WARNING, "warning")
+    escape_what_streams_cannot_show()
+    ensure_home()
     try:
         with resend_dropped_signals():
             app()

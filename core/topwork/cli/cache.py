@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from topwork.cli.format import Format
+
 app = typer.Typer(help="Look at, check and clear the activation store.", no_args_is_help=True)
 
 
@@ -16,11 +18,13 @@ def path() -> None:
 
 
 @app.command("list")
-def list_() -> None:
+def list_(
+    format: Annotated[Format, typer.Option(help="How to print the list; csv and json have all digits.")] = Format.TABLE,
+) -> None:
     """List what is stored, the last used first."""
     from topwork.cli.show_cache import show_entries
 
-    show_entries()
+    show_entries(format)
 
 
 @app.command()

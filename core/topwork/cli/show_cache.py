@@ -2,14 +2,25 @@
 
 from collections.abc import Sequence
 
+from topwork.cli.format import Format
+from topwork.cli.output import write_csv, write_json
 from topwork.cli.tables import console, format_bytes, table
 from topwork.engine.encoding.store.cache_folder import CacheEntry, cache_folder, list_entries, prune
 from topwork.errors import ConfigurationError, StorageError
 
 
-def show_entries() -> None:
+def show_entries(format: Format) -> None:
     """List what the activation store holds, the last used first."""
     found = list_entries(cache_folder())
+    if format is not Format.TABLE:
+        names = ("backbone", "cut", "kept", "type")
+        rows = [
+            {"key": entry.key, **dict(zip(names, _described(entry), strict=True)), "texts": entry.texts}
+            | {"bytes": entry.bytes, "days_unused": entry.unused}
+            for entry in found
+        ]
+        write_csv(rows) if format is Format.CSV else write_json(rows)
+        return
     if not found:
         console.print(f"nothing is stored in {cache_folder()}", soft_wrap=True)
         return

@@ -3,15 +3,26 @@
 import math
 from collections.abc import Sequence
 
+from topwork.cli.format import Format
+from topwork.cli.output import Row, write_csv, write_json
 from topwork.cli.tables import console, heading, table
 from topwork.engine.evaluation.comparison import Difference
 from topwork.engine.evaluation.estimates import Estimate
-from topwork.lab.comparison import compare
+from topwork.lab.comparison import Comparison, compare
 
 
-def show_comparison(runs: Sequence[str], uri: str | None) -> None:
+def show_comparison(runs: Sequence[str], uri: str | None, format: Format) -> None:
     """Print the settings that differ, every metric of every run, and each difference from the first."""
     compared = compare(runs, uri=uri)
+    if format is Format.CSV:
+        write_csv(rows_of_comparison(compared))
+        return
+    if format is Format.JSON:
+        settings_by_run = {
+            name: dict(zip(compared.names, values, strict=True)) for name, values in compared.settings.items()
+        }
+        write_json({"split": compared.split, "settings": settings_by_run, "metrics": rows_of_comparison(compared)})
+        return
     heading("settings that differ")
     settings = table("parameter", *compared.names)
     for name, values in compared.settings.items():
@@ -31,6 +42,25 @@ def show_comparison(runs: Sequence[str], uri: str | None) -> None:
         for run, difference in zip(compared.names[1:], by_run, strict=True):
             differences.add_row(name, run, *describe_difference(difference))
     console.print(differences)
+
+
+def rows_of_comparison(compared: Comparison) -> list[Row]:
+    """One row for each metric of each run; the first run has no difference."""
+    rows: list[Row] = []
+    for metric, estimates in compared.estimates.items():
+        differences = [None, *compared.differences[metric]]
+        for run, one, difference in zip(compared.names, estimates, differences, strict=True):
+            row: dict[str, object] = {
+                "metric": metric,
+                "run": run,
+                "value": one.value,
+                "low": one.low,
+                "high": one.high,
+            }
+            row |= {"rows": one.rows, "seeds": one.seeds}
+            names = {"difference": "value", "difference_low": "low", "difference_high": "high", "mcnemar_p": "p_value"}
+            rows.append(row | {name: getattr(difference, field, None) for name, field in names.items()})
+    return rows
 
 
 def describe_seeds(seeds: int) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
+from topwork.cli.format import Format
+from topwork.cli.output import Row, write_csv, write_json
 from topwork.cli.tables import console, format_bytes, heading, table
 from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, missing_bytes
 from topwork.engine.model.plan import Phase, Plan
@@ -12,10 +14,16 @@ from topwork.engine.training.accelerator import make_accelerator
 from topwork.experiment.schema import Experiment, SplitName
 
 
-def show_plan(experiment: Experiment) -> None:
+def show_plan(experiment: Experiment, format: Format) -> None:
     """Print what would train and what it would cost."""
     prepared = prepare(experiment)
     plan = prepared.plan
+    if format is Format.CSV:
+        write_csv(rows_of_groups(plan))
+        return
+    if format is Format.JSON:
+        write_json(plan.dump())
+        return
     for phase in plan.phases:
         heading("what trains" if len(plan.phases) == 1 else f"what trains from epoch {phase.first}")
         console.print(table_of_groups(plan, phase))
@@ -69,10 +77,22 @@ def describe_store(job: EncodingJob, decision: StoreDecision) -> str:
     if decision.stored is None:
         return f"store: not used: {decision.reason}"
     texts, missing = job.plan.corpus_size.distinct_texts, len(decision.stored.missing)
-    size = format_bytes(missing_bytes(job, decision.stored))
-    return f"store: {texts - missing:,} of {texts:,} distinct texts are there" + (
-        f"; {missing:,} will be encoded, {size}" if missing else ""
+    found = f"store: {texts - missing:,} of {texts:,} distinct texts are there"
+    if decision.store is None:
+        return f"{found}; nothing is added: {decision.reason}"
+    return found + (
+        f"; {missing:,} will be encoded, {format_bytes(missing_bytes(job, decision.stored))}" if missing else ""
     )
+
+
+def rows_of_groups(plan: Plan) -> list[Row]:
+    """One row for each parameter group of each phase."""
+    return [
+        {"first_epoch": phase.first, "group": group.name, "tensors": len(group.parameters), "numbers": plan.size(group)}
+        | {"learning_rate": group.learning_rate, "weight_decay": group.weight_decay}
+        for phase in plan.phases
+        for group in phase.groups
+    ]
 
 
 def table_of_groups(plan: Plan, phase: Phase) -> Table:

@@ -7,6 +7,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
+from topwork.cli.format import Format
+from topwork.cli.output import Row, result_alone, rows_of_estimates, write_csv, write_json
 from topwork.cli.show_comparison import describe_difference, describe_estimate, describe_seeds
 from topwork.cli.show_training import ProgressBar, make_progress
 from topwork.cli.tables import console, heading, table
@@ -20,19 +22,46 @@ from topwork.lab.study.run_study import study
 SHOWN = 5
 
 
-def show_study(experiment: Experiment) -> None:
+def show_study(experiment: Experiment, format: Format) -> None:
     """Print what is searched, search with a live table, then print what was found and what it is worth."""
+    with result_alone(format):
+        result, failed = _run(experiment)
+        if format is Format.TABLE:
+            show_result(result)
+    if format is Format.CSV:
+        write_csv(rows_of_trials(result))
+    elif format is Format.JSON:
+        write_json(
+            {"study": result.name, "baseline": result.baseline, "best": result.best}
+            | {"files": {str(number): str(file) for number, file in result.files.items()}}
+            | {"trials": rows_of_trials(result)}
+            | {"test": {str(number): rows_of_estimates(one.estimates) for number, one in result.evaluations.items()}}
+            | {"warnings": result.warnings}
+        )
+    if failed:
+        raise failed
+
+
+def _run(experiment: Experiment) -> tuple[StudyResult, FailedStudyError | None]:
+    """Carry out a study; return what was found, and the error where it did not come to its end."""
     try:
         with Live(console=console, transient=True, refresh_per_second=4) as live:
-            result = study(experiment, observer=StudyBar(live))
+            return study(experiment, observer=StudyBar(live)), None
     except FailedStudyError as error:
-        show_result(error.result)
-        console.print()
-        raise
+        return error.result, error
     except (KeyboardInterrupt, SystemExit):
         console.print("interrupted; run the same command to resume", soft_wrap=True)
         raise
-    show_result(result)
+
+
+def rows_of_trials(result: StudyResult) -> list[Row]:
+    """One row for each trial that counts, in the order of beginning."""
+    return [
+        {"trial": trial.number, "state": trial.state, **trial.parameters}
+        | dict(zip(result.objectives, trial.values or [None] * len(result.objectives), strict=True))
+        | {"training_seconds": trial.training_seconds, "reason": trial.reason}
+        for trial in result.trials
+    ]
 
 
 def show_search(study: ResolvedStudy) -> None:

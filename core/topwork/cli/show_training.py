@@ -15,16 +15,36 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from topwork.cli.format import Format
+from topwork.cli.output import result_alone, rows_of_estimates, write_csv, write_json
 from topwork.cli.tables import console, show_estimates
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.experiment.schema import Experiment
+from topwork.lab.result import Result, UnsavedError
 from topwork.lab.runs import train
 
 
-def show_training(experiment: Experiment, output: Path | None) -> None:
+def show_training(experiment: Experiment, output: Path | None, format: Format) -> None:
     """Train with a progress bar, then print the results and where they are."""
-    with make_progress() as progress:
-        result = train(experiment, output=output, observer=ProgressBar(progress))
+    try:
+        with result_alone(format), make_progress() as progress:
+            result = train(experiment, output=output, observer=ProgressBar(progress))
+    except UnsavedError as error:
+        show_result(error.result, format)
+        raise
+    show_result(result, format)
+
+
+def show_result(result: Result, format: Format) -> None:
+    """Print the figures of a run, and where its model and its MLflow run are."""
+    if format is Format.CSV:
+        write_csv(rows_of_estimates(result.estimates))
+        return
+    if format is Format.JSON:
+        places = {"run": result.name, "run_id": result.run_id, "model": str(result.folder), "split": result.split}
+        figures = {"best_epoch": result.best_epoch, "metrics": rows_of_estimates(result.estimates)}
+        write_json({**places, **figures, "warnings": result.warnings})
+        return
     console.print()
     title = f"{result.split} rows, weights of epoch {result.best_epoch} of {len(result.epochs)}"
     show_estimates(result.estimates, title)

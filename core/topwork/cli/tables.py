@@ -11,7 +11,7 @@ from topwork.engine.evaluation.estimates import Estimate
 
 console = Console(highlight=False, markup=False, emoji=False)  # what is printed is often a user's text
 if not console.is_terminal:
-    console.width = 200  # nobody wraps what goes into a file or a pipe
+    console.width = 10_000  # nobody wraps what goes into a file or a pipe
 
 
 def table(*columns: str) -> Table:

@@ -5,10 +5,13 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from topwork.cli.format import Format, PredictionFormat
+from topwork.cli.output import needs_ascii, rows_of_estimates, write_csv, write_json
 from topwork.cli.tables import console, show_estimates, table
 from topwork.engine.model_folder import load_model
 from topwork.engine.trained_model import Prediction
@@ -16,23 +19,32 @@ from topwork.errors import ConfigurationError, StorageError, reason_of
 from topwork.files import write_file
 
 
-def show_evaluation(model: Path, file: Path | None) -> None:
+def show_evaluation(model: Path, file: Path | None, format: Format) -> None:
     """Print every metric with its interval."""
     figures, which = load_model(model).evaluate(file)
-    show_estimates(figures, which)
+    if format is Format.TABLE:
+        show_estimates(figures, which)
+    elif format is Format.CSV:
+        write_csv(rows_of_estimates(figures))
+    else:
+        write_json({"rows": which, "metrics": rows_of_estimates(figures)})
 
 
-def show_predictions(model: Path, texts: Sequence[str], file: Path | None, format: str) -> None:
+def show_predictions(model: Path, texts: Sequence[str], file: Path | None, format: PredictionFormat) -> None:
     """Print a label with its probability for each text and task."""
-    if format not in ("table", "jsonl", "csv"):
-        raise ConfigurationError(f"--format must be table, jsonl or csv, got {format!r}")
     texts = read_texts(texts, file)
     predictions = load_model(model).predict(texts)
-    if format == "jsonl":
-        for text, prediction in zip(texts, predictions, strict=True):
-            by_task = {task: {"label": p.label, "probabilities": p.probabilities} for task, p in prediction.items()}
-            print(json.dumps({"text": text, **by_task}, ensure_ascii=False))
-    elif format == "csv":
+    if format in (PredictionFormat.JSON, PredictionFormat.JSONL):
+        described = [
+            {"text": text, **{task: asdict(one) for task, one in prediction.items()}}
+            for text, prediction in zip(texts, predictions, strict=True)
+        ]
+        if format is PredictionFormat.JSON:
+            write_json(described)
+            return
+        for one in described:
+            print(json.dumps(one, ensure_ascii=needs_ascii()))
+    elif format is PredictionFormat.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["text", *(f"{task}{suffix}" for task in predictions[0] for suffix in ("", "_probability"))])
         for text, prediction in zip(texts, predictions, strict=True):
@@ -66,12 +78,14 @@ def write_vectors(model: Path, texts: Sequence[str], file: Path | None, output: 
 
 
 def read_texts(texts: Sequence[str], file: Path | None) -> list[str]:
-    """Take texts from the arguments, a file, or standard input; there one to a line.
+    """Take texts from the arguments, a file, or standard input, which ``-`` names too; there one to a line.
 
     Raises:
         ConfigurationError: both are given, or the input is not UTF-8.
         StorageError: the file cannot be read.
     """
+    if list(texts) == ["-"]:
+        texts = []
     if texts and file:
         raise ConfigurationError("give texts either as arguments or with --file")
     if texts:

@@ -1,20 +1,21 @@
 """A trained model's folder: ``model.json`` (what the model is and which plugins it needs), ``weights.safetensors`` and
-``backbone/`` (architecture and tokenizer).
+``backbone/`` (architecture and tokenizer). ``model.json`` has the sha256 of all other files, and of itself without it.
 
 It needs neither the experiment file nor the original weights, and nothing in it is pickled.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
 import safetensors.torch
 from accelerate import Accelerator
-from pydantic import ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError
 
 from topwork.engine.model.multitask import MultiTaskModel
@@ -28,6 +29,81 @@ from topwork.registry import Registry, discover
 
 #: The layout of the folder; a newer one is refused.
 FORMAT = 1
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True)
+class NeededPlugin:
+    """A plugin without which a model cannot be loaded."""
+
+    interface: str
+    kind: str
+    package: str
+    version: str
+
+
+def _check_inside(name: str) -> str:
+    if PurePosixPath(name).parts[:1] != ("backbone",) or ".." in PurePosixPath(name).parts:
+        raise ValueError(f"{name!r} is not a file in backbone/")
+    return name
+
+
+def _check_classes(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names or len(set(names)) < len(names):
+        raise ValueError("there must be classes, each once")
+    return names
+
+
+def _check_experiment(experiment: dict[str, Any]) -> dict[str, Any]:
+    """Check what of an experiment a model is made from; the rest was for its training."""
+    data, tasks = experiment.get("data"), experiment.get("tasks")
+    if not (isinstance(data, dict) and data and all(isinstance(source, dict) for source in data.values())):
+        raise ValueError("data must be a mapping of sources")
+    if not (isinstance(tasks, dict) and tasks and all(isinstance(task, dict) for task in tasks.values())):
+        raise ValueError("tasks must be a mapping of tasks")
+    labels = [f"tasks.{name}.label" for name, task in tasks.items() if not isinstance(task.get("label"), str)]
+    settings = {name: experiment.get(name) for name in ("backbone", "pooling")}
+    settings |= {f"tasks.{name}.head": task.get("head") for name, task in tasks.items()}
+    kinds = [
+        f"{name}.kind"
+        for name, given in settings.items()
+        if not isinstance(given, dict) or not isinstance(given.get("kind"), str)
+    ]
+    if labels or kinds:
+        raise ValueError(f"{', '.join([*labels, *kinds])} must be text")
+    return experiment
+
+
+class Manifest(BaseModel):
+    """What ``model.json`` holds.
+
+    Attributes:
+        weights_sha256: of weights.safetensors.
+        files_sha256: of the files in ``backbone/``, by path in the folder; versions before 0.2 wrote none.
+        classes: of each task, in the order of its outputs.
+        plugins: without which the model cannot be loaded.
+        digests: the sha256 of each file of data, by path.
+        experiment: that trained the model, as JSON values.
+        sha256: of all of this but itself; versions before 0.2 wrote none.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    weights_sha256: Sha256
+    files_sha256: dict[Annotated[str, AfterValidator(_check_inside)], Sha256] = {}
+    classes: Annotated[dict[str, Annotated[tuple[str, ...], AfterValidator(_check_classes)]], Field(min_length=1)]
+    plugins: tuple[NeededPlugin, ...]
+    digests: dict[str, str]
+    experiment: Annotated[dict[str, Any], AfterValidator(_check_experiment)]
+    sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> "Manifest":
+        if self.experiment["tasks"].keys() != self.classes.keys():
+            tasks = ", ".join(self.experiment["tasks"])
+            raise ValueError(f"the tasks are {tasks}, but there are classes of {', '.join(self.classes)}")
+        return self
 
 
 def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
@@ -44,15 +120,18 @@ def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
             safetensors.torch.save_model(trained.model, str(weights))
         except SafetensorError as error:  # it wraps what the disk says
             raise StorageError(f"{folder} could not be written: {error}") from error
+        files = sorted(path for path in (temporary / "backbone").rglob("*") if path.is_file())
         manifest = {
             "format": FORMAT,
             "topwork": version("topwork"),
             "weights_sha256": sha256_of(weights),
+            "files_sha256": {path.relative_to(temporary).as_posix(): sha256_of(path) for path in files},
             "classes": {task: list(classes.names) for task, classes in trained.labels.items()},
             "plugins": [asdict(needed) for needed in needed_plugins(trained.experiment, registry)],
             "digests": trained.digests,
             "experiment": trained.experiment,
         }
+        manifest["sha256"] = _sha256_of_values(manifest)
         (temporary / "model.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
@@ -64,10 +143,15 @@ def load_model(folder: str | Path) -> TrainedModel:
         PluginError: a plugin that the model needs is not installed; says which, and the version it had.
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder)
-    experiment, registry = manifest["experiment"], discover()
-    classes = {task: Classes(tuple(names)) for task, names in manifest["classes"].items()}
-    config = partial(_parse_settings, folder, manifest["plugins"], registry)
+    manifest = read_manifest(folder)
+    for name, sha256 in {"weights.safetensors": manifest.weights_sha256, **manifest.files_sha256}.items():
+        if sha256_of(folder / name) != sha256:
+            raise StorageError(
+                f"{folder / name} is damaged: its sha256 is not the one in model.json; copy the folder again"
+            )
+    experiment, registry = manifest.experiment, discover()
+    labels = {task: Classes(names) for task, names in manifest.classes.items()}
+    config = partial(_parse_settings, folder, manifest.plugins, registry)
     encoder = config("backbone", experiment["backbone"])
     try:
         backbone = encoder.restore(folder / "backbone")
@@ -76,29 +160,19 @@ def load_model(folder: str | Path) -> TrainedModel:
     except Exception as error:  # a backbone reads with its own library, which raises what it likes
         raise StorageError(f"{folder / 'backbone'} is damaged: {first_line(error)}; copy the folder again") from None
     pooling = config("pooling", experiment["pooling"]).build(backbone.width)
-    heads = {
-        task: config("head", experiment["tasks"][task]["head"]).build(pooling.width, labels)
-        for task, labels in classes.items()
-    }
+    heads = {}
+    for task, classes in labels.items():
+        try:
+            heads[task] = config("head", experiment["tasks"][task]["head"]).build(pooling.width, classes)
+        except ValueError as error:
+            raise StorageError(f"{folder / 'model.json'} is damaged: task {task}: {text_of(error)}") from None
     model = MultiTaskModel(backbone, pooling, heads)
     weights = folder / "weights.safetensors"
-    if sha256_of(weights) != manifest["weights_sha256"]:
-        raise StorageError(f"{weights} is damaged: its sha256 is not the one in model.json; copy the folder again")
     try:
         safetensors.torch.load_model(model, weights)
     except (SafetensorError, RuntimeError) as error:
         raise StorageError(f"{weights} does not fit the model that model.json describes: {error}") from None
-    return TrainedModel(model.to(Accelerator().device), classes, experiment, manifest["digests"])
-
-
-@dataclass(frozen=True)
-class NeededPlugin:
-    """A plugin without which a model cannot be loaded."""
-
-    interface: str
-    kind: str
-    package: str
-    version: str
+    return TrainedModel(model.to(Accelerator().device), labels, experiment, manifest.digests)
 
 
 def needed_plugins(experiment: Mapping[str, Any], registry: Registry) -> list[NeededPlugin]:
@@ -111,12 +185,13 @@ def needed_plugins(experiment: Mapping[str, Any], registry: Registry) -> list[Ne
 
 
 def _parse_settings(
-    folder: Path, plugins: Sequence[Mapping[str, str]], registry: Registry, field: str, settings: dict[str, Any]
+    folder: Path, plugins: Sequence[NeededPlugin], registry: Registry, field: str, settings: dict[str, Any]
 ) -> Any:
     """Return the config of one of the plugins that the model in ``folder`` was saved with."""
     catalog = registry.catalogs()[CATALOGS[field]]
     kind = settings["kind"]
-    saved_with = next(one for one in plugins if (one["interface"], one["kind"]) == (catalog.interface, kind))
+    unknown = NeededPlugin(catalog.interface, kind, "?", "?")
+    saved_with = next((one for one in plugins if (one.interface, one.kind) == (catalog.interface, kind)), unknown)
     try:
         return catalog.parse(settings, problems=registry.problems)
     except ValidationError as error:
@@ -126,29 +201,46 @@ def _parse_settings(
         raise _incompatible(folder, saved_with, text_of(error)) from None
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``model.json``.
+
+    Raises:
+        StorageError: the folder is not a trained model, one of a newer version, or damaged; names every fault.
+    """
     path = folder / "model.json"
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_text(encoding="utf-8")
+        written = json.loads(content)
         if not isinstance(written, dict):
             raise ValueError("it holds no JSON object")
     except (FileNotFoundError, NotADirectoryError):
         raise StorageError(f"{folder} is not a trained model: it holds no model.json") from None
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path} cannot be read: {text_of(error)}") from None
-    if written.get("format") != FORMAT:
+    except (OSError, ValueError, RecursionError) as error:
+        raise StorageError(f"{path} cannot be read: {first_line(error)}") from None
+    if type(written.get("format")) is not int or written["format"] != FORMAT:
         raise StorageError(
-            f"{path} has format {written.get('format')}, this topwork ({version('topwork')}) reads format {FORMAT}; "
-            f"use topwork {written.get('topwork', '?')}, which wrote it"
+            f"{path} has format {written.get('format')!r:.40}, this topwork ({version('topwork')}) reads format "
+            f"{FORMAT}; use topwork {written.get('topwork', '?')!s:.40}, which wrote it"
         )
-    missing = {"weights_sha256", "classes", "plugins", "digests", "experiment"} - written.keys()
-    if missing:
-        raise StorageError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}; copy the folder again")
-    return written
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {describe_error(fault)}" for fault in error.errors()]
+        more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
+        raise StorageError("\n".join(f"{path} is damaged: {fault:.200}" for fault in [*faults[:10], *more])) from None
+    if manifest.sha256 is not None and manifest.sha256 != _sha256_of_values(written):
+        raise StorageError(f"{path} is damaged: its sha256 is not the one that it names; copy the folder again")
+    return manifest
 
 
-def _incompatible(folder: Path, plugin: Mapping[str, str], why: str) -> PluginError:
+def _sha256_of_values(manifest: Mapping[str, Any]) -> str:
+    """The sha256 of what a manifest says, but for this number itself, however the JSON is laid out."""
+    values = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _incompatible(folder: Path, plugin: NeededPlugin, why: str) -> PluginError:
     return PluginError(
-        f"{folder} needs {plugin['interface']} {plugin['kind']!r} of package {plugin['package']} {plugin['version']}: "
-        f"{why}; install it with: pip install '{plugin['package']}=={plugin['version']}'"
+        f"{folder} needs {plugin.interface} {plugin.kind!r} of package {plugin.package} {plugin.version}: "
+        f"{why}; install it with: pip install '{plugin.package}=={plugin.version}'"
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from topwork.data.dataset import DataSplit, encode_labels, read_all_rows, read_splits
 from topwork.data.table import has_lone_surrogate
@@ -17,8 +18,9 @@ from topwork.engine.encoding.encoder import encode
 from topwork.engine.encoding.examples import Examples, make_examples
 from topwork.engine.evaluation.estimates import Estimate, estimates, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
-from topwork.errors import DataError
+from topwork.errors import ConfigurationError, DataError, StorageError, first_line
 from topwork.experiment.schema import EVALUATED, Source
+from topwork.files import sha256_of
 from topwork.interfaces.head import Classes
 
 logger = logging.getLogger(__name__)
@@ -83,11 +85,14 @@ class TrainedModel:
         """Measure every metric, with intervals, and say on which rows.
 
         Args:
-            file: a file with rows like those of the training source. Without it, the test rows of the
-                experiment are read again, or its validation rows where it has no test rows.
+            file: a file with rows like those of the training source. Where it is the file that the experiment divided
+                into splits, its test rows are measured, or its validation rows where it has no test rows.
 
         Raises:
+            ConfigurationError: no file is given; names the experiment's. A path is not read because a model's folder
+                names it, since the folder may come from somebody else.
             DataError: rows or labels are wrong, or the experiment's file has changed since.
+            StorageError: the model's folder does not say how the experiment's rows were read.
         """
         rows, which = self._rows_of(file)
         examples = self._examples(rows.texts, rows.targets)
@@ -95,18 +100,24 @@ class TrainedModel:
         return estimates(self.model.tasks, outputs, examples.targets), which
 
     def _rows_of(self, file: str | Path | None) -> tuple[DataSplit, str]:
-        source = Source.model_validate(next(iter(self.experiment["data"].values())))
+        try:
+            source = Source.model_validate(next(iter(self.experiment["data"].values())))
+        except ValidationError as error:
+            raise StorageError(f"the model does not say how its rows were read: {first_line(error)}") from None
         columns = {name: task["label"] for name, task in self.experiment["tasks"].items()}
-        if file is not None:
+        files = source.files()
+        if file is None:
+            of = "all" if "all" in files else next(name for name in EVALUATED if name in files)
+            raise ConfigurationError(f"give a file with rows to measure; the experiment's are in {files[of]}")
+        if "all" not in files or Path(file).resolve() != files["all"].resolve():
             everything = source.model_copy(update={"limit": None})
             return read_all_rows(Path(file), everything, columns, self.labels), f"all rows of {file}"
-        tables, digests = read_splits(source, columns)
-        changed = [path for path, digest in digests.items() if digest != self.digests.get(str(path))]
-        if changed:
+        if sha256_of(Path(file)) != self.digests.get(str(files["all"])):
             raise DataError(
-                f"{changed[0]} is not the file of the training any more, so its test rows may be others; "
-                "name a file to evaluate on all of its rows"
+                f"{file} is not the file of the training any more, so its test rows may be others; "
+                "give a copy of another name to measure all of its rows"
             )
+        tables, _ = read_splits(source, columns)
         which = next(name for name in EVALUATED if name in tables)
         table = tables[which]
         return DataSplit(table.texts, encode_labels(table, columns, self.labels)), f"{which} rows of the experiment"

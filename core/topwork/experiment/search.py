@@ -28,7 +28,7 @@ class SearchedSetting:
         name: the shortest end of the path that no other searched path has.
         dimension: its values.
         integer: whether it takes whole numbers only.
-        baseline: what the experiment itself has there, which the first trial has too.
+        baseline: what the experiment itself has there; the first trial has it too, unless ``study.baseline`` is false.
     """
 
     path: str
@@ -41,6 +41,14 @@ class SearchedSetting:
     def labels(self) -> dict[ParamValue, Any]:
         """The choices by label."""
         return {to_param_value(choice): choice for choice in self.dimension.choices or []}
+
+    @property
+    def count(self) -> int | None:
+        """How many values there are to choose from; None for a range of real numbers without steps."""
+        if self.integer and self.dimension.step is None:
+            assert self.dimension.low is not None and self.dimension.high is not None
+            return int(self.dimension.high) - int(self.dimension.low) + 1
+        return self.dimension.count
 
     def value(self, label: ParamValue) -> Any:
         """Return the value that a label stands for."""
@@ -79,7 +87,7 @@ def resolve_search(experiment: Experiment, registry: Registry) -> list[SearchedS
         where = experiment.origin.locate("study", "search", path)
         try:
             integer = _check_values(experiment, path, dimension, registry)
-            baseline = _baseline(experiment, path, dimension, registry)
+            baseline = _baseline(experiment, path, dimension, registry, required=study.baseline)
         except ConfigurationError as error:
             errors += [f"{where}: {line}" for line in text_of(error).splitlines()]
         else:
@@ -187,11 +195,13 @@ def _with_value(value: Any, path: str, dimension: Dimension, errors: str) -> str
     return "\n".join(f"{value}: {line}{hint if other else ''}" for line, other in zip(lines, others, strict=True))
 
 
-def _baseline(experiment: Experiment, path: str, dimension: Dimension, registry: Registry) -> ParamValue:
-    """Return the experiment's own value, which the first trial has.
+def _baseline(
+    experiment: Experiment, path: str, dimension: Dimension, registry: Registry, *, required: bool
+) -> ParamValue:
+    """Return the experiment's own value.
 
     Raises:
-        ConfigurationError: it is not among those to be searched.
+        ConfigurationError: it is not among those to be searched, and is required to be.
     """
     value = get(experiment.dump(), path)
     if dimension.choices is None:
@@ -201,7 +211,9 @@ def _baseline(experiment: Experiment, path: str, dimension: Dimension, registry:
         for choice in dimension.choices:
             if get(with_overrides(experiment, {path: choice}, registry).dump(), path) == value:
                 return to_param_value(choice)
+    if not required:
+        return to_param_value(value)
     raise ConfigurationError(
         f"the experiment's own value, {value}, is not among {dimension.describe()}, but the first trial has it; "
-        "widen the search, or change the setting"
+        "widen the search, change the setting, or begin without it: study.baseline: false"
     )

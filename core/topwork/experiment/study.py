@@ -115,8 +115,9 @@ class StudySettings(Section):
         search: what may change, by path, such as ``optimizer.heads_lr: {low: 1e-4, high: 1e-2, log: true}``.
         objective: what to improve, on the validation rows: a metric such as ``sentiment/accuracy`` or ``loss``, or
             mean, min or max of some. Of several objectives no trial need be best at all; then none are pruned.
-        trials: finished trials at the end, those that were pruned or failed included. The first has the
-            experiment's own values.
+        trials: finished trials at the end, those that were pruned or failed included. No two have the same values,
+            so there are no more than combinations of them.
+        baseline: whether the first trial has the experiment's own values, which must then be among those searched.
         workers: processes of one thread each.
         sampler: what suggests values: ``tpe`` and ``gp`` learn from finished trials, ``random`` and ``grid`` do not.
         pruner: what ends trials early that do worse than others did: than their ``median`` at the same epoch, or
@@ -132,6 +133,7 @@ class StudySettings(Section):
     search: dict[str, Dimension] = Field(min_length=1)
     objective: Annotated[str | list[str], PlainValidator(an_objective)]
     trials: Count = 30
+    baseline: bool = Field(default=True, strict=True)
     workers: Count = 2
     sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
     pruner: Literal["none", "median", "hyperband"] = "none"

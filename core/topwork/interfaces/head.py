@@ -60,10 +60,12 @@ class HeadFigure:
     Attributes:
         name: letters, digits, ``_`` and ``-``; ``confusion`` is logged as ``figures/confusion_<task>.png``.
         draw: maps outputs (N, C), targets (N,) and the label space to a matplotlib figure.
+        table: maps the same to what the figure has no room for, as CSV, which is logged beside it.
     """
 
     name: str
     draw: Callable[[Float[Tensor, "N C"], Shaped[Tensor, " N"], Classes], "Figure"]
+    table: Callable[[Float[Tensor, "N C"], Shaped[Tensor, " N"], Classes], str] | None = None
 
 
 @dataclass(frozen=True)

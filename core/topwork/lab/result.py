@@ -5,6 +5,7 @@ from pathlib import Path
 
 from topwork.engine.evaluation.estimates import Estimate
 from topwork.engine.observer import Epoch
+from topwork.errors import StorageError
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,15 @@ class Result:
     epochs: list[Epoch]
     best_epoch: int
     warnings: list[str]
+
+
+class UnsavedError(StorageError):
+    """A run came to its end, but its model is not where it should be; the message says where it is.
+
+    Attributes:
+        result: what the run gave; its folder is where the model is.
+    """
+
+    def __init__(self, message: str, result: Result) -> None:
+        super().__init__(message)
+        self.result = result

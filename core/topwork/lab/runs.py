@@ -1,7 +1,9 @@
 """Carry out a training run, from an experiment to a model folder and an MLflow run."""
 
 import logging
+import os
 import secrets
+import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,11 +16,11 @@ from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.trained_model import TrainedModel
 from topwork.engine.training.accelerator import make_accelerator
-from topwork.errors import TrainingError
+from topwork.errors import StorageError, TrainingError
 from topwork.experiment.schema import EVALUATED, Experiment, SplitName
-from topwork.files import check_new_folder
+from topwork.files import check_room, reserved
 from topwork.lab.processes import exit_on_sigterm
-from topwork.lab.result import Result
+from topwork.lab.result import Result, UnsavedError
 from topwork.lab.tracking.run_log import RunLog, log_run
 from topwork.lab.tracking.store import open_store, redact_uri
 from topwork.registry import Registry, discover
@@ -30,30 +32,33 @@ def train(experiment: Experiment, *, output: str | Path | None = None, observer:
     """Train an experiment, track it in MLflow, and write the model to a folder.
 
     Args:
-        output: the model's folder, which must not exist; ``models/<run name>`` where it is not given.
+        output: the model's folder, which must not exist; a new one in ``models`` where it is not given.
         observer: its methods are called while the run trains.
 
     Raises:
+        UnsavedError: the run came to its end, but its model could not be written to its folder; has the result.
         TopworkError: what is wrong, and what to do about it. The MLflow run, if it began, is closed.
     """
-    name = f"{experiment.name}-{secrets.token_hex(3)}"
-    folder = Path(output) if output else Path("models") / name
-    check_new_folder(folder)
-    registry = discover()
-    store = open_store(experiment.tracking, experiment.name) if experiment.tracking.enabled else None
-    prepared = prepare(experiment)
-    for warning in prepared.warnings:
-        logger.warning(warning)
-    with exit_on_sigterm(), log_run(store, name) if store else nullcontext() as log:
-        if log:
-            log.start(prepared, registry)
-        return _run(prepared, name, folder, registry, observer or Observer(), log)
+    unique = f"{experiment.name}-{secrets.token_hex(3)}"
+    name = os.environ.get("MLFLOW_RUN_NAME") or unique
+    folder = Path(output) if output else Path("models") / unique
+    with exit_on_sigterm(), reserved(folder):
+        registry = discover()
+        store = open_store(experiment.tracking, experiment.name) if experiment.tracking.enabled else None
+        prepared = prepare(experiment)
+        check_room(folder, sum(weight.nbytes for weight in prepared.model.state_dict().values()))
+        for warning in prepared.warnings:
+            logger.warning(warning)
+        with log_run(store, name) if store else nullcontext() as log:
+            if log:
+                log.start(prepared, registry)
+            return _run(prepared, name, folder, registry, observer or Observer(), log)
 
 
 def _run(
     prepared: Preparation, name: str, folder: Path, registry: Registry, observer: Observer, log: RunLog | None
 ) -> Result:
-    """Encode, train, evaluate, save."""
+    """Encode, train, save, evaluate: what fails after the training does not cost the model."""
     model, settings = prepared.model, prepared.experiment.training
     accelerator = make_accelerator(settings)
     observers = Observers([observer, *([log] if log else [])])
@@ -68,14 +73,15 @@ def _run(
     except TrainingError as error:
         if not error.kept_epoch:
             raise
-        save_model(folder, _trained_model(prepared), registry)
-        raise TrainingError(f"{error}; they are in {folder}", kept_epoch=error.kept_epoch) from None
+        place, _ = _save(prepared, folder, registry)
+        raise TrainingError(f"{error}; they are in {place}", kept_epoch=error.kept_epoch) from None
     split = next(one for one in EVALUATED if one in fitted.data)
     outputs = outputs_of(model, fitted.data[split], device=accelerator.device)
+    place, unsaved = _save(prepared, folder, registry)  # before metrics and figures, which may fail
     evaluated = prepared.split_outputs(split, outputs)
     result = Result(
         name=name,
-        folder=folder,
+        folder=place,
         run_id=log.run_id if log else None,
         tracking_uri=redact_uri(log.store.uri) if log else None,
         split=evaluated.split,
@@ -84,15 +90,35 @@ def _run(
         best_epoch=fitted.best_epoch,
         warnings=prepared.warnings,
     )
-    save_model(folder, _trained_model(prepared), registry)
     if log:
         log.log_result(result)
         log.log_head_figures(model.tasks, evaluated)
         log.log_outputs(evaluated)
         if prepared.experiment.tracking.log_model:
             example = [text[:100] for text in prepared.dataset.splits["train"].texts[:2]]
-            log.log_model(folder, example, registry, prepared.experiment)
+            log.log_model(place, example, registry, prepared.experiment)
+    if unsaved:
+        raise UnsavedError(f"{unsaved}; the model is in {place}", result)
     return result
+
+
+def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path, StorageError | None]:
+    """Write the model to its folder, or else to one for temporary files; return where it is, and what went wrong.
+
+    Raises:
+        StorageError: it can be written to neither.
+    """
+    trained = _trained_model(prepared)
+    try:
+        save_model(folder, trained, registry)
+    except StorageError as error:
+        other = Path(tempfile.mkdtemp(prefix="topwork-")) / folder.name
+        try:
+            save_model(other, trained, registry)
+        except StorageError as second:
+            raise StorageError(f"{error}\n{second}") from None
+        return other, error
+    return folder, None
 
 
 class Observers(Observer):

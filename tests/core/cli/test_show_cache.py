@@ -1,6 +1,8 @@
 """``topwork cache`` lists, verifies and prunes what is stored, and says what it did."""
 
+import csv
 import hashlib
+import io
 import json
 import os
 import time
@@ -188,3 +190,18 @@ def test_prune_refuses_what_is_no_number_of_days(command: Command, store: Store,
     store()
     assert command("cache", "prune", "--unused", days)[0] == 2
     assert len(list_entries(root)) == 1
+
+
+def test_what_is_stored_is_listed_for_programs_too(command: Command, store: Store) -> None:
+    made = store(texts=3, unused=2)
+    _, out, _ = command("cache", "list", "--format", "csv")
+    _, other, _ = command("cache", "list", "--format", "json")
+    (row,), (same,) = csv.DictReader(io.StringIO(out)), json.loads(other)
+    assert row["key"] == same["key"] == made.key.digest
+    assert (same["cut"], same["kept"], same["type"], same["texts"]) == ("after layer.1.ffn", "tokens", "float16", 3)
+    assert int(row["bytes"]) == sum(path.stat().st_size for path in made.folder.iterdir())
+    assert float(row["days_unused"]) == pytest.approx(2, abs=0.1)
+
+
+def test_nothing_stored_is_an_empty_list_for_programs(command: Command) -> None:
+    assert command("cache", "list", "--format", "json") == (0, "[]\n", "")

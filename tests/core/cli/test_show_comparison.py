@@ -1,5 +1,8 @@
 """``topwork compare`` prints settings that differ, every metric, and each difference with its interval."""
 
+import csv
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +37,13 @@ def test_the_command_prints_the_comparison(
     assert f"difference from {first.name}" in printed
     value = second.estimates["sentiment/accuracy"].value - first.estimates["sentiment/accuracy"].value
     assert f"{value:+.3f}" in printed
+    runs = [first.name, second.name, *(["--uri", store_uri] if given else [])]
+    rows = list(csv.DictReader(io.StringIO(command("compare", *runs, "--format", "csv")[1])))
+    (row,) = (row for row in rows if (row["metric"], row["run"]) == ("sentiment/accuracy", second.name))
+    assert float(row["difference"]) == pytest.approx(value)
+    compared = json.loads(command("compare", *runs, "--format", "json")[1])
+    assert compared["settings"]["optimizer.heads_lr"] == {first.name: "0.001", second.name: "0.02"}
+    assert len(compared["metrics"]) == len(rows) == 8
 
 
 def test_an_estimate_is_written_with_its_interval_where_it_has_one() -> None:

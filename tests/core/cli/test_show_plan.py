@@ -1,5 +1,9 @@
 """``topwork plan`` says what would train, where the cut is, what it costs, and whether the store serves."""
 
+import csv
+import io
+import json
+import math
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -91,3 +95,14 @@ def test_plan_shows_a_table_for_each_phase(command: Command) -> None:
         said = out[out.index(f"\nfrom epoch {first}:\n") :].splitlines()
         assert said[2] == f"cut: before layer.{suffix}.attention; the {stages} stages left of it run once"
         assert said[5].startswith("store: 0 of ")
+
+
+@pytest.mark.slow
+def test_a_plan_is_printed_for_programs_too(command: Command) -> None:
+    _, out, _ = command("plan", QUICKSTART, *SMALL, "--format", "csv")
+    _, other, _ = command("plan", QUICKSTART, *SMALL, "--format", "json")
+    rows, plan = list(csv.DictReader(io.StringIO(out))), json.loads(other)
+    assert [(row["group"], float(row["learning_rate"])) for row in rows] == [("heads", 1e-3), ("backbone", 5e-5)]
+    assert sum(int(row["numbers"]) for row in rows) == sum(
+        math.prod(plan["shapes"][name]) for group in plan["phases"][0]["groups"] for name in group["parameters"]
+    )

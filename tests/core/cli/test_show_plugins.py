@@ -1,5 +1,8 @@
 """``topwork plugins`` lists what is installed, with defaults, and what is broken."""
 
+import csv
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,3 +48,11 @@ def test_a_broken_plugin_that_is_not_needed_is_said_and_stops_nothing(
     assert code == 0
     assert "what trains" in out
     assert "plugin 'broken' of package broken 0.1 is broken" in caplog.text
+
+
+def test_plugins_are_listed_for_programs_too(command: Command) -> None:
+    _, out, _ = command("plugins", "--format", "csv")
+    _, other, _ = command("plugins", "--format", "json")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert rows == json.loads(other)
+    assert {row["kind"] for row in rows if row["interface"] == "head"} >= {"binary", "classification"}

@@ -1,5 +1,7 @@
 """``topwork study`` and ``topwork ui`` as a researcher sees them."""
 
+import csv
+import io
 import json
 import os
 import pty
@@ -223,3 +225,21 @@ def test_a_metric_that_only_the_best_trials_head_has_is_shown_without_a_gain(
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["a/recall", "0.500", "(0.400", "to", "0.600)"] in rows
     assert any(row[:1] == ["a/accuracy"] and row[-1] == "1.000" for row in rows)
+
+
+def test_a_finished_study_is_printed_for_programs_too(
+    studied: Studied, command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(studied.folder)
+    monkeypatch.setenv("TOPWORK_CACHE", str(studied.folder / "cache"))
+    arguments = ["study", QUICKSTART, *options(f"tracking.uri={studied.store_uri}", trials=5)]
+    code, out, _ = command(*arguments, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert len({float(row["heads_lr"]) for row in rows}) == 5
+    assert {row["state"] for row in rows} == {"complete"}
+    found = json.loads(command(*arguments, "--format", "json")[1])
+    assert [str(trial["trial"]) for trial in found["trials"]] == [row["trial"] for row in rows]
+    (best,) = found["best"]
+    assert {row["metric"] for row in found["test"][str(best)]} == {"accuracy", "macro_f1"}
+    assert Path(found["files"][str(best)]).exists()

@@ -1,7 +1,11 @@
 """``topwork train`` says how texts were encoded, and prints results with intervals and where they are."""
 
+import csv
+import io
+import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +14,8 @@ import psutil
 import pytest
 
 import topwork
+from disks import small_disk
+from topwork.engine.preparation import prepare
 
 Command = Callable[..., tuple[int, str, str]]
 TEXTS = ["The singer is wonderful.", "The zoom is broken, although the lens is a pleasure."]
@@ -79,3 +85,51 @@ def test_train_prints_results_with_intervals_and_where_they_are(
     folder = next(line for line in out.splitlines() if line.startswith("model: ")).removeprefix("model: ")
     assert topwork.load_model(folder).predict(TEXTS)
     assert f"topwork ui --uri {store_uri}" in out
+
+
+@pytest.mark.slow
+def test_a_disk_without_room_for_the_model_is_told_before_anything_is_encoded(command: Command) -> None:
+    with small_disk("size=40m") as disk:
+        code, out, err = command("train", QUICKSTART, *SMALL, "--output", disk / "model")
+        assert list(disk.iterdir()) == []
+    assert (code, out.strip()) == (5, "")
+    assert re.fullmatch(
+        r"error: \S+/model needs 9\d MB, and 4\d MB are free there; make room, or give a folder on another disk\n", err
+    )
+
+
+@pytest.mark.slow
+def test_a_model_that_does_not_fit_its_disk_after_all_is_put_elsewhere_and_its_figures_are_printed(
+    command: Command,
+) -> None:
+    model = prepare(topwork.load_experiment(QUICKSTART)).model
+    weights = sum(weight.nbytes for weight in model.state_dict().values())
+    with small_disk(f"size={weights // 1024 + 200}k") as disk:  # without room for the tokenizer
+        code, out, err = command("train", QUICKSTART, *SMALL, "--output", disk / "model")
+        assert list(disk.iterdir()) == []
+    assert code == 5
+    assert "sentiment  accuracy" in out
+    (error,) = (line for line in err.splitlines() if line.startswith("error: "))
+    place = Path(error.rpartition("; the model is in ")[2])
+    assert "model could not be written: " in error
+    assert f"model: {place}" in out
+    assert topwork.load_model(place).predict(TEXTS)
+    shutil.rmtree(place.parent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["csv", "json"])
+def test_a_program_reads_the_result_alone(command: Command, format: str) -> None:
+    code, out, err = command("train", QUICKSTART, *SMALL, "--format", format)
+    assert code == 0
+    assert "epoch   1" in err
+    if format == "csv":
+        rows = list(csv.DictReader(io.StringIO(out)))
+    else:
+        result = json.loads(out)
+        assert (result["split"], result["best_epoch"]) == ("test", 1)
+        rows = result["metrics"]
+    assert [f"{row['task']}/{row['metric']}" for row in rows] == [
+        f"{task}/{metric}" for task in ("sentiment", "category") for metric in ("accuracy", "macro_f1")
+    ]
+    assert {int(row["rows"]) for row in rows} == {25}

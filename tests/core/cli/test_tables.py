@@ -30,5 +30,9 @@ def test_estimates_are_listed_by_task_and_what_is_not_known_is_said(capsys: pyte
     assert ["mood", "auc", "undefined", "unknown", "1,200"] in lines
 
 
-def test_what_goes_into_a_pipe_is_not_wrapped() -> None:
-    assert console.width == 200
+def test_what_goes_into_a_pipe_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert console.width == 10_000
+    made = table(*(f"a-run-with-a-long-name-{number}" for number in range(12)))
+    made.add_row(*("validation/sentiment/macro_f1" for _ in range(12)))
+    console.print(made)
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -14,6 +14,7 @@ import pytest
 Command = Callable[..., tuple[int, str, str]]
 
 QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
+REVIEWS = QUICKSTART.parent / "data" / "synthetic_reviews.csv"
 
 
 SMALL = ["--set", "data.reviews.limit=100", "--set", "training.epochs=1", "--set", "tracking.enabled=false"]
@@ -24,10 +25,31 @@ TEXTS = ["The singer is wonderful.", "The zoom is broken, although the lens is a
 
 @pytest.mark.slow
 def test_evaluate_measures_the_test_rows_of_the_experiment_again(command: Command, trained: Path) -> None:
-    code, out, _ = command("evaluate", trained)
+    code, out, _ = command("evaluate", trained, REVIEWS)
     assert code == 0
     assert "test rows of the experiment" in out
     assert out.count("180") == 4
+
+
+@pytest.mark.slow
+def test_evaluate_prints_for_programs_too(command: Command, trained: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(command("evaluate", trained, REVIEWS, "--format", "csv")[1])))
+    result = json.loads(command("evaluate", trained, REVIEWS, "--format", "json")[1])
+    assert result["rows"] == "test rows of the experiment"
+    assert [float(row["value"]) for row in rows] == [row["value"] for row in result["metrics"]]
+
+
+def test_a_hyphen_names_standard_input(command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(TEXTS).encode())))
+    said = json.loads(command("predict", trained, "-", "--format", "json")[1])
+    assert [one["text"] for one in said] == TEXTS
+    assert set(said[0]) == {"text", "sentiment", "category"}
+
+
+def test_evaluate_reads_no_file_because_a_model_names_it(command: Command, trained: Path) -> None:
+    code, out, err = command("evaluate", trained)
+    assert (code, out) == (2, "")
+    assert err == f"error: give a file with rows to measure; the experiment's are in {REVIEWS}\n"
 
 
 def test_evaluate_reads_other_rows_like_the_training_rows(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from topwork.engine.model_folder import load_model
-from topwork.errors import DataError
+from topwork.errors import ConfigurationError, DataError, StorageError
 
 TEXTS = ["a good novel", "a broken saw, really", "an album", "good"]
 
@@ -74,7 +74,7 @@ def test_texts_that_fit_give_no_warning(loaded: Any, caplog: pytest.LogCaptureFi
 
 
 def test_evaluating_reproduces_the_figures_of_training(finished: Any, loaded: Any) -> None:
-    figures, which = loaded.evaluate()
+    figures, which = loaded.evaluate(next(iter(loaded.digests)))
     assert which == "test rows of the experiment"
     assert figures == finished.figures
 
@@ -122,11 +122,31 @@ def test_a_training_file_that_has_changed_is_not_taken_for_the_same(finished: An
     experiment = json.loads(json.dumps(finished.trained.experiment).replace(str(path), str(copy)))
     moved = dataclasses.replace(finished.trained, experiment=experiment)
     with pytest.raises(DataError) as caught:
-        moved.evaluate()
+        moved.evaluate(copy)
     assert str(caught.value) == (
         f"{copy} is not the file of the training any more, so its test rows may be others; "
-        "name a file to evaluate on all of its rows"
+        "give a copy of another name to measure all of its rows"
     )
+
+
+def test_no_file_is_read_because_a_model_names_it(loaded: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        loaded.evaluate()
+    path = next(iter(loaded.digests))
+    assert str(caught.value) == f"give a file with rows to measure; the experiment's are in {path}"
+
+
+def test_of_an_experiment_with_a_file_for_each_split_the_test_file_is_named(loaded: Any) -> None:
+    data = {"reviews": {"train": "a.csv", "validation": "b.csv", "test": "c.csv"}}
+    split = dataclasses.replace(loaded, experiment=loaded.experiment | {"data": data})
+    with pytest.raises(ConfigurationError, match=r"the experiment's are in c\.csv$"):
+        split.evaluate()
+
+
+def test_a_model_that_does_not_say_how_its_rows_were_read_is_refused(loaded: Any) -> None:
+    broken = dataclasses.replace(loaded, experiment=loaded.experiment | {"data": {"reviews": {"path": 3}}})
+    with pytest.raises(StorageError, match="the model does not say how its rows were read: "):
+        broken.evaluate("rows.csv")
 
 
 def test_one_text_is_not_taken_for_a_list(loaded: Any) -> None:

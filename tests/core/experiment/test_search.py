@@ -142,17 +142,17 @@ def test_an_experiment_made_in_python_can_be_varied(registry: Registry) -> None:
         (
             "optimizer.heads_lr: {low: 1e-2, high: 1e-1}",
             "the experiment's own value, 0.001, is not among 0.01 to 0.1, but the first trial has it; "
-            "widen the search, or change the setting",
+            "widen the search, change the setting, or begin without it: study.baseline: false",
         ),
         (
             "training.epochs: {low: 1, high: 21, step: 5}",
             "the experiment's own value, 20, is not among 1 to 21 in steps of 5, but the first trial has it; "
-            "widen the search, or change the setting",
+            "widen the search, change the setting, or begin without it: study.baseline: false",
         ),
         (
             "pooling.kind: {choices: [cls]}",
             "the experiment's own value, mean, is not among choices cls, but the first trial has it; "
-            "widen the search, or change the setting",
+            "widen the search, change the setting, or begin without it: study.baseline: false",
         ),
     ],
 )
@@ -235,3 +235,24 @@ def test_names_never_meet(paths: list[str]) -> None:
     names = short_names(paths)
     assert len(set(names.values())) == len(paths)
     assert all(path == name or path.endswith(f".{name}") for path, name in names.items())
+
+
+def test_without_a_baseline_the_experiments_own_value_may_be_left_out(load: Load, registry: Registry) -> None:
+    experiment = load("training.epochs: {choices: [8, 16, 32]}")
+    study = experiment.study.model_copy(update={"baseline": False})
+    (searched,) = resolve_search(experiment.model_copy(update={"study": study}), registry)
+    assert searched.baseline == 20
+
+
+@pytest.mark.parametrize(
+    ("search", "count"),
+    [
+        ("training.epochs: {low: 1, high: 21}", 21),
+        ("training.epochs: {low: 5, high: 20, step: 5}", 4),
+        ("pooling.kind: {choices: [cls, mean]}", 2),
+        ("optimizer.heads_lr: {low: 1.0e-4, high: 1.0e-2}", None),
+    ],
+)
+def test_a_setting_says_how_many_values_it_has(load: Load, registry: Registry, search: str, count: int | None) -> None:
+    (searched,) = resolve_search(load(search), registry)
+    assert searched.count == count

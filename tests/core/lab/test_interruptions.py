@@ -1,11 +1,13 @@
 """A run that is interrupted or killed, at whatever moment, is marked as such in MLflow."""
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,59 @@ def test_a_signal_while_a_run_is_created_leaves_it_marked(store_uri: str) -> Non
     with ctrl_c_after("INTO runs"), pytest.raises(KeyboardInterrupt), log_run(store, "interrupted"):
         pytest.fail("the signal was lost")
     assert only_run(store_uri).info.status == "KILLED"
+
+
+#: How many first runs are interrupted; 60 are for a patient person.
+FIRST_RUNS = int(os.environ.get("TOPWORK_FIRST_RUNS", "1"))
+
+
+@contextmanager
+def first_run(folder: Path, installed: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The first run in a folder, where there is no database yet."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "topwork.cli", "train", str(QUICKSTART), "--output", "model"]
+    command += [part for setting in SMALL for part in ("--set", setting)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(installed), *sys.path])}
+    with (folder / "printed.txt").open("w") as file:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def assert_works_again(folder: Path, installed: Path) -> None:
+    """Check that the same command then trains its model, and leaves nothing beside it."""
+    shutil.rmtree(folder / "model", ignore_errors=True)  # where the interruption came after the end
+    with first_run(folder, installed) as process:
+        assert process.wait(PATIENCE) == 0, (folder / "printed.txt").read_text()
+    assert (folder / "model" / "model.json").exists()
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_a_first_run_that_is_killed_while_its_database_is_created_can_be_begun_again(
+    installed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "first"
+    with first_run(folder, installed) as process:
+        wait_for(lambda: list(folder.glob(".mlflow.db.*")) or process.poll() is not None)
+        process.kill()
+        process.wait()
+        assert not (folder / "mlflow.db").exists()
+    assert_works_again(folder, installed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(FIRST_RUNS))
+def test_a_first_run_that_is_interrupted_at_any_moment_can_be_begun_again(
+    installed: Path, tmp_path: Path, number: int
+) -> None:
+    moment, folder = random.Random(number).uniform(0, 20), tmp_path / "first"
+    with first_run(folder, installed) as process:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moment)
+        process.send_signal([signal.SIGINT, signal.SIGTERM, signal.SIGKILL][number % 3])
+        process.wait(PATIENCE)
+    assert_works_again(folder, installed)

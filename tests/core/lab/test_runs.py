@@ -3,10 +3,14 @@
 import logging
 import math
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -18,8 +22,22 @@ from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.errors import StorageError, TrainingError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Classes, Head
+from topwork.lab import runs as runs_module
+from topwork.lab.result import UnsavedError
 from topwork.lab.runs import Observers, train
 from topwork_plugins.heads.binary import BinaryConfig
+
+RESERVE = """\
+import sys
+from pathlib import Path
+from topwork.errors import StorageError
+from topwork.files import reserved
+try:
+    with reserved(Path(sys.argv[1])):
+        print("free")
+except StorageError as error:
+    print(error)
+"""
 
 
 def untracked(*settings: str) -> Experiment:
@@ -166,6 +184,65 @@ def test_a_run_that_diverges_is_failed_and_leaves_no_folder(store_uri: str, tmp_
     assert run.info.status == "FAILED"
     assert run.data.tags["topwork.reason"].startswith("TrainingError: training diverged in epoch 1, step 2: ")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_that_another_run_will_make_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    class Second(Observer):
+        def begin(self, phase: str, total: int) -> None:
+            if phase == "epoch 2":
+                command = [sys.executable, "-c", RESERVE, str(tmp_path / "model")]
+                refused.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+
+    refused: list[str] = []
+    train(untracked(), output=tmp_path / "model", observer=Second())
+    assert refused[0].startswith(f"{tmp_path / 'model'} is being made by process {os.getpid()} on ")
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+
+
+def test_a_model_for_which_there_is_no_room_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(StorageError, match=r"model needs 0 MB, and 0 MB are free there; make room"):
+        train(untracked(), output=tmp_path / "model")
+
+
+class Taking(Observer):
+    """Puts something where the model should be while it is trained."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "theirs").touch()
+
+
+def test_a_model_that_cannot_be_saved_is_put_elsewhere_with_all_figures_logged(store_uri: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with pytest.raises(UnsavedError) as caught:
+        train(small(f"tracking.uri={store_uri}"), output=folder, observer=Taking(folder))
+    result = caught.value.result
+    assert str(caught.value) == (
+        f"{folder} exists already; nothing is overwritten, so give another name or remove it; "
+        f"the model is in {result.folder}"
+    )
+    assert load_model(result.folder).predict(["a text"])
+    shutil.rmtree(result.folder.parent)
+    run = only_run(store_uri)
+    assert run.data.metrics["test/sentiment/accuracy"] == result.estimates["sentiment/accuracy"].value
+    assert run.info.status == "FAILED"
+    assert [path.name for path in folder.iterdir()] == ["theirs"]
+
+
+def test_a_model_that_can_be_saved_nowhere_is_said_with_both_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path, *rest: object) -> None:
+        raise StorageError(f"{folder.name} could not be written: No space left on device")
+
+    monkeypatch.setattr(runs_module, "save_model", refuse)
+    with pytest.raises(StorageError) as caught:
+        train(untracked("training.epochs=1"), output=tmp_path / "model")
+    assert str(caught.value).splitlines() == ["model could not be written: No space left on device"] * 2
 
 
 class Failing(BinaryConfig):

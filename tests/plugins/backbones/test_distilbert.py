@@ -108,7 +108,7 @@ def test_the_reference_experiment_runs_from_file_to_predictions(
     prediction = loaded.predict(["this is a review"])[0]
     assert prediction["sentiment"].label in ("neg", "pos")
     assert len(prediction["category"].probabilities) == 6
-    figures, _ = loaded.evaluate()
+    figures, _ = loaded.evaluate(next(iter(loaded.digests)))
     assert figures == result.estimates
 
 

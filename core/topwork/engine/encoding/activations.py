@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from time import monotonic, perf_counter
 
 import psutil
@@ -13,7 +14,7 @@ from topwork.engine.encoding.encoder import RecomputedActivations, encode, encod
 from topwork.engine.encoding.examples import Activations
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.store.activation_store import SHARD_BYTES, ActivationStore, StoredActivations
-from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision
+from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, missing_bytes
 from topwork.engine.model.seeding import derive_seed
 from topwork.engine.observer import EncodingReport, Location, Observer
 from topwork.errors import StorageError
@@ -37,19 +38,23 @@ def compute_activations(
             and the store fails.
     """
     job.model.to(job.device)
-    if decision.store and decision.stored:
-        check_stored(job, decision.store, decision.stored)
-        try:
-            return _through_store(job, decision.store, decision.stored, observer)
-        except StorageError as error:
-            if job.settings.store == "require":
-                raise
-            logger.warning("going on without the activation store: %s", error)
-            return _without_store(job, str(error), observer)
-    return _without_store(job, decision.reason, observer)
+    stored = decision.stored
+    if stored:
+        check_stored(job, stored)
+    if decision.store is None or stored is None:
+        return _in_memory(job, stored, decision.reason, observer)
+    try:
+        return _through_store(job, decision.store, stored, observer)
+    except StorageError as error:
+        if job.settings.store == "require":
+            raise
+        logger.warning("going on without adding to the activation store: %s", error)
+        with suppress(StorageError):
+            stored = decision.store.find(job.corpus.digests)  # some were added before it failed
+        return _in_memory(job, stored, str(error), observer)
 
 
-def check_stored(job: EncodingJob, store: ActivationStore, stored: StoredActivations) -> None:
+def check_stored(job: EncodingJob, stored: StoredActivations) -> None:
     """Compute a few stored texts again and compare: on the CPU to the last bit, elsewhere to 1 part in 1,000.
 
     Raises:
@@ -69,9 +74,9 @@ def check_stored(job: EncodingJob, store: ActivationStore, stored: StoredActivat
         difference = float((computed.float() - kept.float()).abs().max())
         if job.device.type == "cpu" or not difference <= 1e-3 * float(kept.float().abs().max()):
             raise StorageError(
-                f"{store.folder} does not hold what the encoder gives: a text computed again differs by "
+                f"{stored.folder} does not hold what the encoder gives: a text computed again differs by "
                 f"{difference:.1e}. The encoder's code has changed, or the folder comes from another machine; "
-                f"remove it with: topwork cache prune {store.key.digest[:12]}, or set training.store: off"
+                f"remove it with: topwork cache prune {stored.folder.name[:12]}, or set training.store: off"
             )
 
 
@@ -119,19 +124,25 @@ def _through_store(
     return complete, _report(job, "store", key, encoded=len(missing), seconds=seconds)
 
 
-def _without_store(job: EncodingJob, reason: str, observer: Observer) -> tuple[Activations, EncodingReport]:
-    """Encode all texts into memory; where half of the free memory is too small, leave it to each batch."""
+def _in_memory(
+    job: EncodingJob, stored: StoredActivations | None, reason: str, observer: Observer
+) -> tuple[Activations, EncodingReport]:
+    """Encode what is not stored into memory; where half of the free memory is too small, leave all to each batch."""
     token_ids = job.corpus.token_ids
     if job.phase.cut.keeps == "token ids":
         return token_ids, _report(job, "token ids", reason)
-    if job.plan.kept_bytes(job.phase) > psutil.virtual_memory().available / 2:
+    size = missing_bytes(job, stored) if stored else job.plan.kept_bytes(job.phase)
+    if size > psutil.virtual_memory().available / 2:
         recomputed = RecomputedActivations(job.model, token_ids, job.device, job.dtype)
         return recomputed, _report(job, "recomputed", reason)
+    held = stored if stored and stored.shards else None
+    if held:
+        token_ids = token_ids.take(held.missing)
     observer.begin("encoding (tokens)", len(token_ids.values))
     started = perf_counter()
-    kept = encode(job.model, token_ids, device=job.device, dtype=job.dtype, progress=observer.advance)
-    encoded = len(token_ids.lengths)
-    return kept, _report(job, "memory", reason, encoded=encoded, seconds=perf_counter() - started)
+    computed = encode(job.model, token_ids, device=job.device, dtype=job.dtype, progress=observer.advance)
+    report = _report(job, "memory", reason, encoded=len(token_ids.lengths), seconds=perf_counter() - started)
+    return held.with_computed(computed) if held else computed, report
 
 
 def _report(job: EncodingJob, where: Location, note: str, *, encoded: int = 0, seconds: float = 0.0) -> EncodingReport:

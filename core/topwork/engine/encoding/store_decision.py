@@ -53,9 +53,9 @@ class StoreDecision:
     """Whether the store serves a job.
 
     Attributes:
-        store: None where it does not.
-        stored: what it has of the distinct texts; None where it does not serve.
-        reason: why it does not; empty where it does.
+        store: what is computed is added to; None where nothing is.
+        stored: what the store has of the distinct texts; None where it is not asked.
+        reason: why nothing is added; empty where it is.
     """
 
     store: ActivationStore | None
@@ -69,7 +69,7 @@ def decide_store(job: EncodingJob) -> StoreDecision:
     Raises:
         StorageError: it cannot, and ``training.store`` is ``require``.
     """
-    reason = _why_not(job)
+    reason, stored = _why_not(job), None
     if not reason:
         key = make_key(job.model, job.pooling, dtype=job.dtype, device=job.device)
         store = ActivationStore(cache_folder(), key)
@@ -82,7 +82,7 @@ def decide_store(job: EncodingJob) -> StoreDecision:
             return StoreDecision(store, stored, "")
     if job.settings.store == "require":
         raise StorageError(f"require, but {reason}")
-    return StoreDecision(None, None, reason)
+    return StoreDecision(None, stored, reason)
 
 
 def missing_bytes(job: EncodingJob, stored: StoredActivations) -> int:

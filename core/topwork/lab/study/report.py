@@ -56,7 +56,10 @@ def find_best(trials: Sequence[TrialSummary], maximize: Sequence[bool]) -> list[
 
     Values are equal that agree in six digits: what is left is rounding in float32.
     """
-    complete = [trial for trial in trials if trial.state == "complete"]
+    complete: list[TrialSummary] = []
+    for trial in trials:  # of those with the same values, which earlier versions trained, the first
+        if trial.state == "complete" and trial.parameters not in (other.parameters for other in complete):
+            complete.append(trial)
     if len(maximize) == 1:
         ranked = sorted(complete, key=lambda trial: (-_score(trial.values[0], maximize=maximize[0]), trial.number))
         return [trial.number for trial in ranked[:1]]

@@ -259,12 +259,18 @@ def _evaluate(
     study, queue, splits = run.study, run.queue, run.plan.baseline.dataset.splits
     written = run.pool.stderr_tail()
     warnings = [f"workers wrote:\n{written}"] if written else []
+    if queue.n_trials < study.settings.trials and len(trials) >= queue.n_trials:
+        warnings.append(
+            f"study.trials is {study.settings.trials}, but the searched values have {queue.n_trials} combinations; "
+            "each was trained once"
+        )
     if len(trials) < queue.n_trials and run.deadline is not None and time.time() > run.deadline:
         warnings.append(f"ended by study.timeout after {len(trials)} of {queue.n_trials} trials")
     if "test" not in splits:
         return {}, [*warnings, "there are no test rows, so what the best values are worth on other texts is not known"]
     if baseline is None:
-        warnings.append("no trial with the experiment's own values is complete, so what is gained is not known")
+        why = "is complete" if study.settings.baseline else "was asked for (study.baseline: false)"
+        warnings.append(f"no trial with the experiment's own values {why}, so what is gained is not known")
     chosen = [trial for trial in trials if trial.number in best or trial.number == baseline]
     store = run.log.store if run.log else None
     evaluations, missing = evaluate_trials(chosen, baseline, study, queue, splits["test"].texts, store)

@@ -21,17 +21,21 @@ class AskTellBruteForceSampler(BruteForceSampler):
         """Let the caller stop when all points are tried; Optuna's own stops the loop of ``Study.optimize``."""
 
 
-def make_sampler(settings: StudySettings, seed: int) -> BaseSampler:
-    """Build the sampler. Trials that are still running count as poor ones, so that no two are alike."""
+def make_sampler(settings: StudySettings, seed: int, *, exhaustive: bool = False) -> BaseSampler:
+    """Build the sampler. Trials that are still running count as poor ones, so that no two are alike.
+
+    Args:
+        exhaustive: draw among the points that no trial has, whatever the settings say.
+    """
     seed %= 2**32
+    if settings.sampler == "grid" or exhaustive:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return AskTellBruteForceSampler(seed=seed)
     if settings.sampler == "tpe":
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     if settings.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed)
-    if settings.sampler == "grid":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return AskTellBruteForceSampler(seed=seed)
     return optuna.samplers.RandomSampler(seed=seed)
 
 

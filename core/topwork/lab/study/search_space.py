@@ -39,8 +39,13 @@ def with_logarithms(params: Mapping[str, Any], search: Sequence[SearchedSetting]
     return {**params, **logarithms}
 
 
+def count_points(search: Sequence[SearchedSetting]) -> int | None:
+    """How many combinations of values there are; None where a setting has values without end."""
+    counts = [searched.count for searched in search]
+    return None if None in counts else math.prod(count for count in counts if count)
+
+
 def count_trials(settings: StudySettings, search: Sequence[SearchedSetting]) -> int:
-    """How many trials count at the end of a study; of a grid, no more than it has points."""
-    if settings.sampler != "grid":
-        return settings.trials
-    return min(settings.trials, math.prod(searched.dimension.count or 1 for searched in search))
+    """How many trials count at the end of a study: no more than there are combinations of values."""
+    points = count_points(search)
+    return settings.trials if points is None else min(settings.trials, points)

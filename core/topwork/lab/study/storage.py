@@ -1,5 +1,6 @@
 """Where a study's trials are kept: a database that several processes and machines share."""
 
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.errors import StorageError, first_line
+from topwork.files import new_database
 
 #: Seconds between two heartbeats of a trial, and after which a trial without one counts as dead. They are for
 #: processes of other machines; those of this one are looked at directly.
@@ -50,7 +52,7 @@ def open_storage(url: str) -> RDBStorage:
     for attempt in range(ATTEMPTS):
         try:
             if file := sqlite_path(url):
-                file.parent.mkdir(parents=True, exist_ok=True)
+                _create_database(url, file)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # that is, of heartbeats
                 return RDBStorage(
@@ -125,6 +127,19 @@ def redacted(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
         return "<not a URL>"
+
+
+def _create_database(url: str, file: Path) -> None:
+    """Create a local database where there is none, so that it appears with all its tables."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=file.parent):
+        pass  # else the lock would be waited for without end where no file can be made
+    with FileLock(f"{file}.lock"):
+        if file.exists() and file.stat().st_size:
+            return
+        file.unlink(missing_ok=True)  # an empty one is none
+        with new_database(file) as temporary:
+            close(RDBStorage(make_url(url).set(database=str(temporary)).render_as_string(hide_password=False)))
 
 
 def _unusable(url: str, error: Exception) -> StorageError:

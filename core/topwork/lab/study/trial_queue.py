@@ -4,6 +4,7 @@ Interrupted trials are queued again, so however often processes are killed, a st
 as were asked for, none of them trained to its end twice.
 """
 
+import itertools
 import json
 import secrets
 import time
@@ -23,10 +24,11 @@ from topwork.experiment.search import SearchedSetting
 from topwork.experiment.study import StudySettings
 from topwork.lab.processes import is_dead_here, this_process
 from topwork.lab.study.samplers import make_pruner, make_sampler
-from topwork.lab.study.search_space import count_trials, suggest
+from topwork.lab.study.search_space import count_points, count_trials, suggest
 from topwork.lab.study.storage import locked, redacted
 from topwork.lab.study.trial_states import (
     CRASHES,
+    DUPLICATE,
     ID,
     IDENTITY,
     INTERRUPTED,
@@ -81,13 +83,7 @@ class TrialQueue:
             late = deadline is not None and time.time() > deadline
             if (late and taken) or taken >= self.n_trials or self.consecutive_failures(trials) >= MAX_FAILURES:
                 return None
-            self._seed_sampler(len(trials))
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Heartbeat of storage")  # they are recorded by the worker
-                trial = self.study.ask()
-            self.record_heartbeat(trial.number)
-            for searched in self.search:
-                suggest(trial, searched)
+            trial = self._ask_untried(trials)
             trial.set_user_attr(PROCESS, this_process())  # last, so that a trial with a process has all its values
         if trial.user_attrs.get(CRASHES, 0) >= MAX_CRASHES:
             self.fail(trial, f"its process died {MAX_CRASHES} times, perhaps for want of memory")
@@ -182,13 +178,30 @@ class TrialQueue:
         for trial in self.trials():
             if is_finished(trial):
                 states[trial.number] = STATES[trial.state]
-            elif trial.state != TrialState.WAITING:
+            elif trial.state != TrialState.WAITING and DUPLICATE not in trial.user_attrs:
                 states[trial.number] = "lost" if is_interrupted(trial) else "running"
         return states
 
     def consecutive_failures(self, trials: Sequence[FrozenTrial]) -> int:
         """How many of the trials that finished last failed, since this began."""
         return len(trailing_failures([trial for trial in finished_trials(trials) if end_time(trial) >= self.since]))
+
+    def _ask_untried(self, trials: Sequence[FrozenTrial]) -> optuna.Trial:
+        """Start a trial with values that no other has: with the same seeds its results would be the same."""
+        tried = [trial.params for trial in [*finished_trials(trials), *self.running()]]
+        for number in itertools.count(len(trials)):
+            self._seed_sampler(number, exhaustive=number > len(trials) and count_points(self.search) is not None)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Heartbeat of storage")  # they are recorded by the worker
+                trial = self.study.ask()
+            self.record_heartbeat(trial.number)
+            for searched in self.search:
+                suggest(trial, searched)
+            if trial.params not in tried:
+                break
+            trial.set_user_attr(DUPLICATE, True)
+            self.study.tell(trial, state=TrialState.FAIL)
+        return trial
 
     def _suggest_missing_params(self, number: int) -> None:
         """Suggest the parameters that a running trial does not have yet."""
@@ -197,9 +210,10 @@ class TrialQueue:
         for searched in self.search:
             suggest(trial, searched)
 
-    def _seed_sampler(self, count: int) -> None:
+    def _seed_sampler(self, count: int, *, exhaustive: bool = False) -> None:
         """Seed by the number of trials, so that no worker and no resumed study draws the same parameters twice."""
-        self.study.sampler = make_sampler(self.settings, derive_seed(0, self.study.study_name, str(count)))
+        seed = derive_seed(0, self.study.study_name, str(count))
+        self.study.sampler = make_sampler(self.settings, seed, exhaustive=exhaustive)
 
     def _trial_id(self, number: int) -> int:
         study_id = self.storage.get_study_id_from_name(self.study.study_name)
@@ -239,7 +253,7 @@ def open_trial_queue(
             study.set_user_attr(ID, secrets.token_hex(8))
             study.set_user_attr(IDENTITY, json.dumps(identity))
         _check_identity(study, identity, redacted(storage.url))
-        if not trials:
+        if not trials and settings.baseline:
             study.enqueue_trial({searched.name: searched.baseline for searched in search})
     return TrialQueue(study, storage, settings, search, epochs=epochs)
 

@@ -1,7 +1,8 @@
 """What became of a trial, as Optuna's storage has it.
 
 A trial is finished when it is complete, pruned, or failed for a reason of its own. One whose process died, or was
-asked to stop, was interrupted: it fails without a reason, and another trial is given its parameters.
+asked to stop, was interrupted: it fails without a reason, and another trial is given its parameters. A duplicate was
+given the parameters of another trial: it fails before it is trained, and counts for nothing.
 """
 
 import itertools
@@ -21,13 +22,14 @@ STATES: dict[TrialState, State] = {
 IDENTITY, ID, PARENT_RUN = "topwork.identity", "topwork.id", "topwork.mlflow_run"
 
 #: Names of the user attributes of a trial, as they are stored; some have another word than the code: databases keep it.
-PROCESS, REASON, INTERRUPTED, RETRY_OF, CRASHES, RUN = (
+PROCESS, REASON, INTERRUPTED, RETRY_OF, CRASHES, RUN, DUPLICATE = (
     "process",
     "reason",
     "lost",
     "retry_of",
     "deaths",
     "mlflow_run",
+    "duplicate",
 )
 
 
@@ -40,7 +42,7 @@ def is_finished(trial: FrozenTrial) -> bool:
 
 def is_interrupted(trial: FrozenTrial) -> bool:
     """Whether a trial ended before its end, because its process died or was asked to stop."""
-    return trial.state == TrialState.FAIL and REASON not in trial.user_attrs
+    return trial.state == TrialState.FAIL and REASON not in trial.user_attrs and DUPLICATE not in trial.user_attrs
 
 
 def finished_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

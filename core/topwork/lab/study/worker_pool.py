@@ -1,12 +1,16 @@
 """A study's worker processes: spawned, polled, respawned, and never left behind."""
 
+import glob
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
+
+import psutil
 
 from topwork.errors import StorageError, StudyError, reason_of
 from topwork.lab.study.worker_job import WorkerJob
@@ -28,7 +32,7 @@ class WorkerPool:
 
     def __init__(self, folder: Path, count: int) -> None:
         self.count = count
-        self.log = folder / f"workers-{os.getpid()}.log"
+        self.log = folder / f"workers-{socket.gethostname()}-{os.getpid()}.log"
         self.processes: list[subprocess.Popen[str]] = []
         self.crashes = 0
         self.finished = 0
@@ -117,9 +121,18 @@ class WorkerPool:
     def _open_log(self) -> TextIO:
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned_logs(self.log.parent)
             return self.log.open("a", encoding="utf-8")
         except OSError as error:
             raise StorageError(f"{self.log.parent} cannot be written: {reason_of(error)}") from None
+
+
+def _remove_abandoned_logs(folder: Path) -> None:
+    """Remove what killed processes of this machine left; others remove theirs, or show what is in them."""
+    for path in folder.glob(f"workers-{glob.escape(socket.gethostname())}-*.log"):
+        number = path.stem.rpartition("-")[2]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            path.unlink(missing_ok=True)
 
 
 def _in_words(code: int) -> str:

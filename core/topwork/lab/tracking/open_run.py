@@ -86,6 +86,10 @@ class RunWriter:
         path = f"figures/{name}.png"
         self._attempt(path, lambda: self.store.client.log_figure(self.run_id, draw(), path))
 
+    def _log_table(self, name: str, write: Callable[[], str]) -> None:
+        path = f"figures/{name}.csv"
+        self._attempt(path, lambda: self.store.client.log_text(self.run_id, write(), path))
+
     def _log_text(self, name: str, text: str) -> None:
         self._attempt(name, lambda: self.store.client.log_text(self.run_id, text, name))
 

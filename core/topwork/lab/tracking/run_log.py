@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow import pyfunc
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
+from mlflow.models import Model
 
 from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.engine.model_folder import needed_plugins
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.engine.preparation import Preparation
+from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import Experiment
 from topwork.interfaces.head import Head, HeadFigure
 from topwork.lab.processes import this_process
 from topwork.lab.result import Result
 from topwork.lab.tracking.open_run import MAX_PARAMETER_LENGTH, RunWriter, short
-from topwork.lab.tracking.store import PROCESS_TAG, TrackingStore, flatten, redact_uri, resumed_run
+from topwork.lab.tracking.store import PROCESS_TAG, TrackingStore, flatten, redact_uri, root_cause, tracking_uri_set
 from topwork.registry import Registry
 
 if TYPE_CHECKING:
@@ -97,6 +99,9 @@ class RunLog(RunWriter, Observer):
         for task, head in heads.items():
             for figure in head.figures:
                 self._log_figure(f"{figure.name}_{task}", partial(_draw, figure, task, outputs))
+                if figure.table:
+                    parts = outputs.outputs[task], outputs.targets[task], outputs.labels[task]
+                    self._log_table(f"{figure.name}_{task}", partial(figure.table, *parts))
 
     def log_model(self, folder: Path, example: list[str], registry: Registry, experiment: Experiment) -> None:
         """Store the trained model as an MLflow model that ``mlflow.pyfunc`` loads and serves."""
@@ -104,9 +109,21 @@ class RunLog(RunWriter, Observer):
         requirements = sorted({f"topwork=={version('topwork')}", *(f"{name}=={number}" for name, number in needed)})
 
         def store_model() -> None:
-            with resumed_run(self.store, self.run_id):
-                pyfunc.log_model(
+            # Not by mlflow.pyfunc.log_model, which takes run and experiment from what is active in this process.
+            client = self.store.client
+            model = client.create_logged_model(
+                self.store.experiment_id,
+                name="model",
+                source_run_id=self.run_id,
+                params=client.get_run(self.run_id).data.params,
+            )
+            with tracking_uri_set(self.store.uri):
+                Model.log(
+                    artifact_path=None,
+                    flavor=pyfunc,
                     name="model",
+                    run_id=self.run_id,
+                    model_id=model.model_id,
                     python_model=str(Path(__file__).with_name("served_model.py")),
                     artifacts={"model": str(folder)},
                     input_example=example,
@@ -154,10 +171,26 @@ def log_run(store: TrackingStore, name: str) -> Iterator[RunLog]:
     """Open an MLflow run and see to it that it is closed, however the block ends."""
     with ExitStack() as at_the_end:
         with store.defer_signals():
-            run = store.client.create_run(store.experiment_id, run_name=name, tags={PROCESS_TAG: this_process()})
+            run = _create_run(store, name)
             log = RunLog(store, run.info.run_id)
             at_the_end.push(partial(_close, log))
         yield log
+
+
+def _create_run(store: TrackingStore, name: str) -> Run:
+    """Begin a run.
+
+    Raises:
+        StorageError: the store cannot be written.
+    """
+    try:
+        return store.client.create_run(store.experiment_id, run_name=name, tags={PROCESS_TAG: this_process()})
+    except Exception as error:  # whatever mlflow, sqlalchemy or a database driver raises
+        why = redact_uri(first_line(root_cause(error)))
+        raise StorageError(
+            f"no run can be begun in the MLflow store {redact_uri(store.uri)}: {why}; "
+            "fix that, or train without it: --set tracking.enabled=false"
+        ) from error
 
 
 def _close(log: RunLog, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

@@ -4,6 +4,7 @@ MLflow runs this file to load the model, so that nothing has to be pickled.
 """
 
 import mlflow
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from pydantic import BaseModel
 
@@ -27,9 +28,15 @@ class ServedModel(PythonModel):
     def predict(  # type: ignore[override]
         self, model_input: list[str]
     ) -> list[dict[str, TaskPrediction]]:
+        import topwork
+
+        try:
+            predictions = self.trained.predict(model_input)
+        except topwork.DataError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
         return [
             {task: TaskPrediction(label=one.label, probabilities=one.probabilities) for task, one in by_task.items()}
-            for by_task in self.trained.predict(model_input)
+            for by_task in predictions
         ]
 
 

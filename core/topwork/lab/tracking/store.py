@@ -3,15 +3,14 @@
 import hashlib
 import os
 import re
-import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 import mlflow
 from filelock import FileLock
@@ -19,12 +18,15 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 from sqlalchemy import NullPool, create_engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import Tracking
 from topwork.lab.processes import defer_signals, is_dead_here
+from topwork.lab.tracking.database import artifact_folder, check_whole, check_writable, create_database, follow_move
 
 #: Seconds to wait for a tracking server to answer before a run begins.
 REACH_TIMEOUT = 5
@@ -50,25 +52,32 @@ def open_store(settings: Tracking, name: str) -> TrackingStore:
     """Reach the tracking store, create what is missing in it, and close runs that dead processes left open.
 
     Args:
-        name: of the MLflow experiment, where ``settings`` name none.
+        name: of the MLflow experiment, where neither ``settings`` nor MLFLOW_EXPERIMENT_NAME name one.
 
     Raises:
         StorageError: the store cannot be reached; names the option to go on without it.
     """
     uri = tracking_uri_of(settings.uri)
     try:
-        check_reachable(uri)
-        if file := sqlite_file(uri):
-            _check_writable(file)
         with _lock(uri):
+            if (file := sqlite_file(uri)) and not (file.exists() and file.stat().st_size):
+                create_database(file)
+            check_reachable(uri)
+            if file:
+                check_writable(file, REACH_TIMEOUT)
+                check_whole(file)
+                follow_move(file)
             client = MlflowClient(tracking_uri=uri)
-            experiment_id = _experiment_id(client, uri, settings.experiment or name)
+            named = settings.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
+            experiment_id = _experiment_id(client, uri, named)
         store = TrackingStore(uri, experiment_id, client)
         _close_orphans(store)
+    except StorageError:
+        raise
     except Exception as error:  # whatever mlflow, sqlalchemy or a database driver raises
         done = "reached" if is_server(uri) else "used"
         raise StorageError(
-            f"the MLflow store {redact_uri(uri)} cannot be {done}: {first_line(error)}; "
+            f"the MLflow store {redact_uri(uri)} cannot be {done}: {redact_uri(first_line(root_cause(error)))}; "
             "fix that, or train without it: --set tracking.enabled=false"
         ) from error
     return store
@@ -98,7 +107,10 @@ def existing_uri(given: str | None) -> str:
     try:
         check_reachable(uri)
     except OSError as error:
-        raise StorageError(f"the MLflow store {redact_uri(uri)} cannot be read: {error}") from error
+        raise StorageError(f"the MLflow store {redact_uri(uri)} cannot be read: {redact_uri(str(error))}") from error
+    if file:
+        check_whole(file)
+        follow_move(file)
     return uri
 
 
@@ -114,24 +126,23 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def resumed_run(store: TrackingStore, run_id: str) -> Iterator[None]:
-    """Resume a run for functions of mlflow that log to its active run only; then restore mlflow's tracking URI."""
+def tracking_uri_set(uri: str) -> Iterator[None]:
+    """Set mlflow's tracking URI for functions of it that take none; then it is as it was."""
     variable = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(store.uri)
+    mlflow.set_tracking_uri(uri)
     try:
-        with mlflow.start_run(run_id=run_id):
-            yield
+        yield
     finally:
-        # None removes our setting. To read the URI beforehand would have made the default permanent.
+        # None removes our setting; one of the caller's is in the variable too. To read the URI beforehand would have
+        # made the default permanent.
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # its signature does not say so
         if variable is not None:
             os.environ["MLFLOW_TRACKING_URI"] = variable
-        store.client.update_run(run_id, status="RUNNING")
 
 
 def redact_uri(uri: str) -> str:
     """Return a URI that may be shown and logged."""
-    return re.sub(r"//[^/@]*@", "//***@", uri)
+    return re.sub(r"//[^/\s]*@", "//***@", uri)
 
 
 def redact_text(text: str) -> str:
@@ -158,15 +169,43 @@ def check_reachable(uri: str) -> None:
     if not is_server(uri):
         _check_database(uri)
         return
+    _bypass_proxies(uri)
+    try:  # as mlflow will ask, with its settings for certificates and passwords
+        answer = http_request(  # type: ignore[no-untyped-call]  # mlflow's
+            get_default_host_creds(uri),  # type: ignore[no-untyped-call]  # mlflow's
+            "/health",
+            "GET",
+            max_retries=0,
+            timeout=REACH_TIMEOUT,
+            raise_on_status=False,
+        )
+    except MlflowException as error:
+        raise OSError(first_line(root_cause(error))) from error
+    if answer.status_code >= 500:
+        raise OSError(f"HTTP {answer.status_code} {answer.reason}")
+
+
+def _bypass_proxies(uri: str) -> None:
+    """Let this process, and those that it starts, reach servers of this machine without the proxy for others.
+
+    Raises:
+        OSError: the URI is none.
+    """
     try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=REACH_TIMEOUT):
-            pass
-    except HTTPError as error:
-        error.close()  # it holds the connection
-        if error.code >= 500:
-            raise OSError(str(error)) from None
-    except URLError as error:
-        raise OSError(str(error.reason)) from error
+        host = urlsplit(uri).hostname or ""
+    except ValueError as error:
+        raise OSError(first_line(error)) from error
+    if getproxies_environment() and (host in ("localhost", "::1") or host.startswith("127.")):
+        for variable in ("no_proxy", "NO_PROXY"):
+            hosts = os.environ.get(variable, "").split(",")
+            os.environ[variable] = ",".join(filter(None, dict.fromkeys([*hosts, host])))
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The error that the others around it were raised for: libraries wrap one in another."""
+    while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = cause
+    return error
 
 
 def _check_database(uri: str) -> None:
@@ -184,16 +223,6 @@ def _check_database(uri: str) -> None:
         inspect(engine).get_table_names()
     except (SQLAlchemyError, ImportError) as error:
         raise OSError(first_line(getattr(error, "orig", None) or error)) from error
-
-
-def _check_writable(file: Path) -> None:
-    """See whether a sqlite store can be written: mlflow itself would retry for minutes."""
-    connection = sqlite3.connect(file, timeout=REACH_TIMEOUT)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.rollback()
-    finally:
-        connection.close()
 
 
 @contextmanager
@@ -218,7 +247,7 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         return str(found.experiment_id)
     file = sqlite_file(uri)
     # Left alone, mlflow would fix the artifacts' place by the working directory of the first run ever.
-    location = (file.parent / "mlruns" / name).as_uri() if file else None
+    location = artifact_folder(file, name).as_uri() if file else None
     kind = {"mlflow.experimentKind": "custom_model_development"}  # the page for training, not for chat agents
     try:
         return str(client.create_experiment(name, artifact_location=location, tags=kind))

@@ -1,6 +1,7 @@
 """Activations are the same to the last bit wherever they come from, and a run says where that was."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,6 +149,42 @@ def test_what_the_store_has_is_not_encoded_again(on_minilm: Make) -> None:
     assert [report.texts_per_second is None for report in reports] == [False, False, True]
     assert len({report.note for report in reports}) == 1
     assert [entry.key for entry in list_entries(cache_folder())] == [reports[0].note]
+
+
+@pytest.mark.slow
+def test_what_the_store_has_is_used_where_nothing_can_be_added(
+    on_minilm: Make, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = train(on_minilm(training={"store": "off"}))
+    read(prepare(on_minilm(limit=25)))
+    before = {path: path.stat().st_mtime_ns for path in cache_folder().rglob("*.*")}
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
+    whole, counter = prepare(on_minilm()), Counter()
+    report = read(whole, counter)[1]
+    assert (report.where, report.encoded, report.found) == ("memory", 35, 25)
+    assert report.note.startswith("it needs 0.1 MB and ")
+    assert counter.tokens < whole.plan.corpus_size.distinct_tokens
+    assert_same(clean, train(on_minilm()))
+    assert {path: path.stat().st_mtime_ns for path in cache_folder().rglob("*.*")} == before
+
+
+@pytest.mark.slow
+def test_what_was_added_before_the_store_failed_is_not_encoded_again(
+    on_minilm: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add, added = ActivationStore.add, []
+
+    def fail_later(store: ActivationStore, digests: list[bytes], activations: Ragged) -> None:
+        if added:
+            raise StorageError("No space left on device")
+        added.append(digests)
+        add(store, digests, activations)
+
+    monkeypatch.setattr(ActivationStore, "add", fail_later)
+    monkeypatch.setattr(module, "SHARD_BYTES", 1)
+    report = read(prepare(on_minilm()))[1]
+    assert (report.where, report.note, report.found) == ("memory", "No space left on device", len(added[0]))
+    assert caplog.messages == ["going on without adding to the activation store: No space left on device"]
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from encoding_helpers import Counter, assert_same, choose, read
 from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.store.activation_store import ActivationStore
 from topwork.engine.encoding.store.cache_folder import cache_folder
-from topwork.engine.encoding.store_decision import StoreDecision
 from topwork.engine.preparation import Preparation, prepare
 from topwork.errors import StorageError
 from topwork.experiment.loading import load_experiment
@@ -74,7 +73,9 @@ def test_what_is_quickly_computed_is_stored_when_that_is_required(on_minilm: Mak
 
 def test_a_full_disk_is_not_filled_further(on_minilm: Make, tmp_path: Path, full_disk: None) -> None:
     choice = choose(prepare(on_minilm()))
-    assert choice == StoreDecision(None, None, no_room(tmp_path))
+    assert (choice.store, choice.reason) == (None, no_room(tmp_path))
+    assert choice.stored is not None
+    assert len(choice.stored.missing) == 60
     assert not cache_folder().exists()
 
 
@@ -117,7 +118,7 @@ def test_a_cache_folder_that_cannot_be_written_is_told_and_not_used(
     assert (said.where, said.found) == ("memory", 0)
     assert said.note.startswith(f"{tmp_path}/cache/activations/")
     assert said.note.endswith(" cannot be written: File exists")
-    assert f"going on without the activation store: {said.note}" in caplog.text
+    assert f"going on without adding to the activation store: {said.note}" in caplog.text
 
 
 @pytest.mark.slow

@@ -30,13 +30,14 @@ def open_queue(url: str) -> Iterator[OpenQueue]:
         maximize: tuple[bool, ...] = (False,),
         dimensions: dict[str, Dimension] = RATES,
         baseline: dict[str, Any] = BASELINE,
+        begin_with_it: bool = True,
         **changed: Any,
     ) -> TrialQueue:
         storages.append(open_storage(url))
         return open_trial_queue(
             storages[-1],
             "pair",
-            settings(search={f"x.{name}": one for name, one in dimensions.items()}, **changed),
+            settings(search={f"x.{name}": one for name, one in dimensions.items()}, baseline=begin_with_it, **changed),
             searched(dimensions, baseline),
             identity=identity or {"sha256 of the data": "abc"},
             maximize=maximize,

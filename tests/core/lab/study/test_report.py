@@ -32,7 +32,7 @@ VALUES = st.lists(st.tuples(st.integers(0, 4).map(float), st.integers(0, 4).map(
 
 
 def trial(number: int, *values: float, state: State = "complete") -> TrialSummary:
-    return TrialSummary(number, state, {}, values)
+    return TrialSummary(number, state, {"x": number}, values)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,11 @@ def test_the_best_trial_is_the_first_with_the_best_value(values: list[float], ma
 def test_the_dust_of_float32_decides_nothing() -> None:
     assert find_best([trial(0, 0.4437499940395355), trial(1, 0.44375)], [True]) == [0]
     assert find_best([trial(0, 0.44374), trial(1, 0.44375)], [True]) == [1]
+
+
+def test_trials_with_the_same_settings_are_not_listed_as_several_best_ones() -> None:
+    again = TrialSummary(1, "complete", {"x": 0}, (0.5, 0.5))
+    assert find_best([trial(0, 0.5, 0.5), again, trial(2, 0.5, 0.5)], [True, True]) == [0, 2]
 
 
 def test_a_trial_that_was_pruned_or_failed_is_never_the_best() -> None:

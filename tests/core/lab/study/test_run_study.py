@@ -256,6 +256,15 @@ def test_without_test_rows_nothing_is_said_of_other_texts(timed_out: StudyResult
     assert "there are no test rows, so what the best values are worth on other texts is not known" in timed_out.warnings
 
 
+def test_fewer_combinations_than_trials_end_a_study_and_are_said() -> None:
+    search = {"optimizer.heads_lr": {"choices": [0.01, 0.02]}}
+    result = run_study(search=search, trials=5, workers=1, baseline=False)
+    assert sorted(trial.parameters["heads_lr"] for trial in result.trials) == [0.01, 0.02]
+    assert "study.trials is 5, but the searched values have 2 combinations; each was trained once" in result.warnings
+    assert any("was asked for (study.baseline: false), so what is gained" in warning for warning in result.warnings)
+    assert result.baseline is None
+
+
 def test_a_study_whose_trials_fail_one_after_another_ends_and_says_why() -> None:
     rates = [1e-3, *(10.0**power for power in range(28, 38))]
     with pytest.raises(FailedStudyError) as caught:

@@ -84,6 +84,23 @@ def test_a_grid_is_tried_whole_and_once_beginning_with_the_baseline(open_grid: O
     assert open_grid().ask() is None
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+def test_every_sampler_tries_all_combinations_once_where_there_are_few(open_grid: OpenQueue, sampler: str) -> None:
+    trained = finish_all(open_grid(sampler=sampler, trials=4))
+    trained += finish_all(open_grid(sampler=sampler, trials=12))
+    assert trained[0] == GRID_BASELINE
+    assert as_points(trained) == as_points(POINTS)
+    queue = open_grid(sampler=sampler, trials=12)
+    assert (queue.n_trials, len(queue.finished()), queue.ask()) == (6, 6, None)
+    assert set(queue.states().values()) == {"complete"}
+
+
+def test_what_is_being_trained_is_not_begun_again(open_grid: OpenQueue) -> None:
+    queues = [open_grid(sampler="random", trials=12) for _ in range(3)]
+    trials = [queue.ask() for queue, _ in zip(itertools.cycle(queues), POINTS, strict=False)]
+    assert as_points([trial.params for trial in trials if trial]) == as_points(POINTS)
+
+
 def test_several_who_ask_at_once_try_a_grid_whole_and_once(open_grid: OpenQueue) -> None:
     queues = [open_grid() for _ in range(3)]
     trials = [(queue, queue.ask()) for queue, _ in zip(itertools.cycle(queues), POINTS, strict=False)]

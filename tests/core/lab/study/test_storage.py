@@ -77,6 +77,21 @@ def test_several_may_create_a_database_at_once(tmp_path: Path) -> None:
         close(storage)
 
 
+def test_a_database_that_was_interrupted_while_it_was_created_has_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*given: object, **settings: object) -> None:
+        assert not (tmp_path / "study.db").exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage_module, "RDBStorage", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    assert {path.name for path in tmp_path.iterdir()} <= {"study.db.lock"}
+    close(open_storage(f"sqlite:///{tmp_path / 'study.db'}"))
+
+
 def test_one_at_a_time_hands_out_trials(url: str, tmp_path: Path) -> None:
     storage = open_storage(url)
     lock = FileLock(tmp_path / "study.db.lock")

@@ -40,6 +40,12 @@ def test_the_first_trial_is_the_baseline(open_queue: OpenQueue) -> None:
     assert (trial.number, trial.params) == (0, BASELINE)
 
 
+def test_without_a_baseline_the_first_trial_is_suggested(open_queue: OpenQueue) -> None:
+    trial = open_queue(begin_with_it=False).ask()
+    assert trial is not None
+    assert trial.params != BASELINE
+
+
 def test_as_many_trials_begin_as_are_wanted(open_queue: OpenQueue) -> None:
     queue = open_queue(trials=3)
     assert len(finish_all(queue)) == 3

@@ -132,3 +132,14 @@ def test_a_worker_without_a_job_ends_in_peace_and_one_with_a_bad_job_says_why(po
     assert pool.stderr_tail().startswith(
         "the data has changed since the study began; put it back, or begin another study\n"
     )
+
+
+def test_logs_that_killed_processes_left_are_removed_and_those_of_others_stay(pool: WorkerPool) -> None:
+    pool.log.parent.mkdir()
+    stem = pool.log.stem.rpartition("-")[0]
+    gone = pool.log.with_name(f"{stem}-999999999.log")
+    others = [pool.log.with_name(f"{stem}-{os.getppid()}.log"), pool.log.with_name("workers-elsewhere-999999999.log")]
+    for path in (gone, *others):
+        path.write_text("what they wrote")
+    pool.spawn()
+    assert set(pool.log.parent.iterdir()) == {pool.log, *others}

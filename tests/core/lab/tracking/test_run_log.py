@@ -17,10 +17,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
-from run_helpers import epoch, open_small_store, run_of, small
+from run_helpers import epoch, open_small_store, run_of, small, sql
 from small_experiment import QUICKSTART
 from topwork.engine.observer import EncodingReport
 from topwork.engine.preparation import prepare
+from topwork.errors import StorageError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import HeadFigure
 from topwork.lab.result import Result
@@ -140,7 +141,9 @@ def test_a_run_has_its_files(tracked: TrackedRun) -> None:
         "warnings.txt",
         "figures/learning_curves.png",
         "figures/confusion_sentiment.png",
+        "figures/confusion_sentiment.csv",
         "figures/confusion_category.png",
+        "figures/confusion_category.csv",
     }
 
 
@@ -335,5 +338,18 @@ def test_a_head_whose_figure_cannot_be_drawn_costs_only_the_figure(
     log.log_head_figures({"category": broken}, outputs)
     assert "figures/sketch_category.png could not be logged to MLflow: ValueError: no ink" in caplog.text
     assert [one.path for one in log.store.client.list_artifacts(log.run_id, "figures")] == [
-        "figures/confusion_category.png"
+        "figures/confusion_category.csv",
+        "figures/confusion_category.png",
     ]
+
+
+def test_a_run_that_cannot_be_begun_is_said_with_what_to_do(store_uri: str) -> None:
+    store = open_small_store(store_uri)
+    sql(store_uri, "CREATE TRIGGER full BEFORE INSERT ON runs BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+    with pytest.raises(StorageError) as caught, log_run(store, "run"):
+        pytest.fail("there is no run")
+    message = str(caught.value)
+    assert message.startswith(f"no run can be begun in the MLflow store {store_uri}: ")
+    assert "disk is full" in message
+    assert message.endswith("; fix that, or train without it: --set tracking.enabled=false")
+    assert len(message.splitlines()) == 1

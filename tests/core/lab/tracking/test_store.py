@@ -4,18 +4,26 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from run_helpers import open_small_store
 from topwork.errors import StorageError, TopworkError
@@ -24,17 +32,20 @@ from topwork.lab.tracking import store as store_module
 from topwork.lab.tracking.store import (
     PROCESS_TAG,
     TrackingStore,
+    check_reachable,
     existing_uri,
     flatten,
     is_server,
     redact_text,
     redact_uri,
-    resumed_run,
     sqlite_file,
     store_of,
     tracking_uri_of,
+    tracking_uri_set,
 )
 from waiting import PATIENCE
+
+HOST, NUMBER, _, *NUMBERING = this_process().split(":")
 
 
 @contextmanager
@@ -50,23 +61,105 @@ def closed_port() -> Iterator[str]:
 
 
 @contextmanager
-def broken_server() -> Iterator[str]:
-    """A server that answers everything with 500."""
+def server_that_answers(code: int, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A server of this machine that answers everything with a code."""
 
-    class Broken(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_error(500)
+            self.send_error(code)
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    with HTTPServer(("127.0.0.1", 0), Broken) as server:
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def broken_server() -> Iterator[str]:
+    """A server that answers everything with 500."""
+    with server_that_answers(500) as uri:
+        yield uri
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for this machine that nobody has signed, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(signed.public_bytes(Encoding.PEM) + plain)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")  # that is what the variable asks for
+def test_a_server_with_a_certificate_of_its_own_is_reached_as_mlflow_reaches_it(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    with server_that_answers(200, tls) as uri:
+        with pytest.raises(OSError, match="certificate verify failed"):
+            check_reachable(uri)
+        for variable, value in (
+            ("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate)),
+            ("MLFLOW_TRACKING_INSECURE_TLS", "true"),
+            ("REQUESTS_CA_BUNDLE", str(certificate)),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setenv(variable, value)
+                check_reachable(uri)
+
+
+@pytest.mark.parametrize("before", [None, "example.org"])
+def test_servers_of_this_machine_are_reached_without_the_proxy_for_others(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(variable, before or "")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nobody listens
+    with server_that_answers(200) as uri:
+        check_reachable(uri)
+        check_reachable(uri)
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == ",".join(filter(None, [before, "127.0.0.1"]))
+
+
+def test_without_a_proxy_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("no_proxy", "NO_PROXY", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    with server_that_answers(404) as uri:
+        check_reachable(uri)
+    assert "no_proxy" not in os.environ
+
+
+@contextmanager
+def closed_port_with_password() -> Iterator[str]:
+    yield "http://me:hush@127.0.0.1:9"
+
+
+@contextmanager
+def no_port_with_password() -> Iterator[str]:
+    yield "http://me:hush@nowhere.invalid"
+
+
+@contextmanager
+def rubbish() -> Iterator[str]:
+    yield "http://[::1"
 
 
 @contextmanager
@@ -88,7 +181,17 @@ def no_scheme() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "place",
-    [closed_port, silent_server, broken_server, no_folder, no_database, no_scheme],
+    [
+        closed_port,
+        closed_port_with_password,
+        no_port_with_password,
+        rubbish,
+        silent_server,
+        broken_server,
+        no_folder,
+        no_database,
+        no_scheme,
+    ],
     ids=lambda place: place.__name__,
 )
 def test_a_store_that_cannot_be_reached_is_said_at_once(
@@ -99,9 +202,11 @@ def test_a_store_that_cannot_be_reached_is_said_at_once(
         started = time.monotonic()
         open_small_store(uri)
     assert time.monotonic() - started < 60  # mlflow itself would retry for minutes
+    shown = redact_uri(uri)
     assert str(caught.value).startswith(
-        (f"the MLflow store {uri} cannot be reached: ", f"the MLflow store {uri} cannot be used: ")
+        (f"the MLflow store {shown} cannot be reached: ", f"the MLflow store {shown} cannot be used: ")
     )
+    assert "hush" not in str(caught.value)
     assert str(caught.value).endswith("; fix that, or train without it: --set tracking.enabled=false")
     assert len(str(caught.value).splitlines()) == 1
 
@@ -207,15 +312,18 @@ def test_two_processes_may_create_a_store_at_the_same_time(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("owner", "status"),
     [
-        pytest.param(f"{socket.gethostname()}:999999999:1.00", "KILLED", id="no such process"),
-        pytest.param(f"{socket.gethostname()}:{os.getpid()}:1.00", "KILLED", id="another process of that number"),
-        pytest.param(f"{socket.gethostname()}:nonsense", "KILLED", id="nonsense"),
+        pytest.param(":".join([HOST, "999999999", "1", *NUMBERING]), "KILLED", id="no such process"),
+        pytest.param(":".join([HOST, NUMBER, "1", *NUMBERING]), "KILLED", id="another process of that number"),
+        pytest.param(":".join([HOST, "nonsense", "1", *NUMBERING]), "KILLED", id="nonsense"),
         pytest.param(this_process(), "RUNNING", id="this process"),
-        pytest.param("another-host:999999999:1.00", "RUNNING", id="another host"),
+        pytest.param(f"{HOST}:999999999:1:another-boot:1", "RUNNING", id="another kernel"),
+        pytest.param(f"{HOST}:999999999:1.00", "RUNNING", id="of an earlier version"),
         pytest.param(None, "RUNNING", id="not ours"),
     ],
 )
-def test_only_runs_of_dead_processes_of_this_host_are_closed(store_uri: str, owner: str | None, status: str) -> None:
+def test_only_runs_of_processes_that_are_known_to_be_dead_are_closed(
+    store_uri: str, owner: str | None, status: str
+) -> None:
     store = open_small_store(store_uri)
     tags = {PROCESS_TAG: owner} if owner else {}
     run = store.client.create_run(store.experiment_id, tags=tags)
@@ -232,20 +340,35 @@ def test_a_signal_does_not_wait_for_a_server(store_uri: str) -> None:
         pytest.fail("the signal waited")
 
 
-def test_a_run_is_active_for_a_while_and_mlflow_is_as_it_was(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_small_store(store_uri)
-    run_id = store.client.create_run(store.experiment_id).info.run_id
-    with resumed_run(store, run_id):
-        run = mlflow.active_run()
-        assert run is not None
-        assert (run.info.run_id, mlflow.get_tracking_uri()) == (run_id, store_uri)
-    assert mlflow.active_run() is None
+def test_the_tracking_uri_of_mlflow_is_set_for_a_while(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tracking_uri_set(store_uri):
+        assert mlflow.get_tracking_uri() == store_uri
     assert "MLFLOW_TRACKING_URI" not in os.environ
-    assert store.client.get_run(run_id).info.status == "RUNNING"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
-    with resumed_run(store, run_id):
+    with tracking_uri_set(store_uri):
         pass
     assert mlflow.get_tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///elsewhere.db"
+
+
+def test_a_tracking_uri_that_a_script_has_set_stays_set(store_uri: str) -> None:
+    mlflow.set_tracking_uri("sqlite:///elsewhere.db")
+    with tracking_uri_set(store_uri):
+        pass
+    assert mlflow.get_tracking_uri() == "sqlite:///elsewhere.db"
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.parametrize(
+    ("setting", "variable", "name"),
+    [("own", "from variable", "own"), (None, "from variable", "from variable"), (None, None, "quickstart")],
+)
+def test_the_experiments_name_comes_before_that_of_the_variable(
+    store_uri: str, setting: str | None, variable: str | None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", variable)
+    store = open_small_store(store_uri, *([f"tracking.experiment={setting}"] if setting else []))
+    assert store.client.get_experiment(store.experiment_id).name == name
 
 
 def test_settings_are_flattened_and_lists_stay_whole() -> None:
@@ -258,6 +381,7 @@ def test_settings_are_flattened_and_lists_stay_whole() -> None:
     [
         ("https://me:hush@host/path", "https://***@host/path"),
         ("postgresql://me@host/db", "postgresql://***@host/db"),
+        ("https://me:hu@sh@host/path", "https://***@host/path"),
         ("https://host/a@b", "https://host/a@b"),
         ("sqlite:////a/b.db", "sqlite:////a/b.db"),
     ],

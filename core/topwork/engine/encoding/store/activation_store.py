@@ -26,7 +26,7 @@ from torch import Tensor
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.store.key import Key
 from topwork.errors import StorageError, first_line, reason_of
-from topwork.files import sha256_of, write_file
+from topwork.files import file_mode, make_folder, sha256_of, write_file
 
 #: Bytes of values after which a shard is written; what a build has not written yet is lost when it is killed.
 SHARD_BYTES = 512 * 1024 * 1024
@@ -66,11 +66,13 @@ class StoredActivations:
     """Activations of U texts, mapped from shards.
 
     Attributes:
+        folder: that the shards lie in.
         shards: the values of each shard; pages are read from disk when they are first used.
         shard_index: (U,) int64, the number of a text's shard; -1 where the text is not stored.
         position: (U,) int64, the text's place in its shard.
     """
 
+    folder: Path
     shards: tuple[Ragged, ...]
     shard_index: Int[Tensor, " U"]
     position: Int[Tensor, " U"]
@@ -79,6 +81,13 @@ class StoredActivations:
     def missing(self) -> Int[Tensor, " missing"]:
         """The numbers of the texts that are not stored."""
         return (self.shard_index < 0).nonzero()[:, 0]
+
+    def with_computed(self, activations: Ragged) -> "StoredActivations":
+        """Return these with those of the missing texts, in their order, which stay in memory."""
+        missing = self.missing
+        shard_index, position = self.shard_index.clone(), self.position.clone()
+        shard_index[missing], position[missing] = len(self.shards), torch.arange(len(missing))
+        return StoredActivations(self.folder, (*self.shards, activations), shard_index, position)
 
     def batch(self, rows: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B T columns"], Bool[Tensor, "B T"]]:
         """Return what the cut keeps for ``rows`` (B,), padded to (B, T, ...), and the mask (B, T)."""
@@ -105,8 +114,8 @@ class ActivationStore:
 
     def __init__(self, root: Path, key: Key) -> None:
         self.key = key
+        self.root = root
         self.folder = root / "activations" / key.digest
-        self._lock = FileLock(root / "locks" / f"{key.digest}.lock")
         self._sound: set[Shard] = set()  # checked against their sha256, once in this object's life
         self._damaged: dict[Shard, str] = {}  # and what is wrong with them
         self._warned: set[str] = set()
@@ -140,7 +149,7 @@ class ActivationStore:
         if shards:
             with suppress(OSError):  # it may belong to somebody else
                 os.utime(self.folder)  # when it was last of use
-        return StoredActivations(tuple(shards), shard_index, position)
+        return StoredActivations(self.folder, tuple(shards), shard_index, position)
 
     def listed_shards(self) -> list[Shard]:
         """Return the shards that the manifest names and that are not known to be damaged."""
@@ -170,12 +179,13 @@ class ActivationStore:
             StorageError: the folder cannot be written.
         """
         try:
-            Path(self._lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root / "locks", self.root)
+            lock = lock_of(self.root, self.key.digest)
             try:
-                self._lock.acquire(timeout=0)
+                lock.acquire(timeout=0)
             except Timeout:
                 waiting()
-                self._lock.acquire()
+                lock.acquire()
         except OSError as error:
             raise StorageError(f"{self.folder} cannot be written: {reason_of(error)}") from error
         try:
@@ -183,7 +193,7 @@ class ActivationStore:
             yield
             self._remove_unnamed_files()
         finally:
-            self._lock.release()
+            lock.release()
 
     def add(self, digests: Sequence[bytes], activations: Ragged) -> None:
         """Write a shard and then the manifest that names it. Call only while ``building``.
@@ -195,7 +205,10 @@ class ActivationStore:
 
     def tidy(self) -> None:
         """Do what a build that was killed left undone: remove its files, merge its shards. Changes no activation."""
-        with suppress(OSError, Timeout), self._lock.acquire(timeout=0):  # whoever holds the lock does it himself
+        with (
+            suppress(OSError, Timeout),
+            lock_of(self.root, self.key.digest).acquire(timeout=0),
+        ):  # whoever holds the lock does it himself
             self._remove_unnamed_files()
             self.merge()
             self._remove_unnamed_files()
@@ -225,12 +238,17 @@ class ActivationStore:
         }
         content = save(tensors)
         shard = Shard(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), texts=len(digests))
-        write_file(self.folder / shard.file, content)
+        try:
+            make_folder(self.folder, self.root)
+            mode = file_mode(self.root)
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written: {reason_of(error)}") from error
+        write_file(self.folder / shard.file, content, mode=mode)
         self._damaged.pop(shard, None)
         self._sound.add(shard)
         kept = [other for other in self.listed_shards() if other not in (*old, shard)]
         manifest = Manifest(key=self.key.description, shards=(*kept, shard))
-        write_file(self.folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
+        write_file(self.folder / MANIFEST, manifest.model_dump_json(indent=2).encode(), mode=mode)
 
     def _in_manifest(self) -> list[Shard]:
         """Return the shards that the manifest names; without a valid manifest there are none."""
@@ -269,6 +287,15 @@ class ActivationStore:
             if path.name not in wanted:
                 with suppress(OSError):  # what stays is only in the way of the disk
                     path.unlink()
+
+
+def lock_of(root: Path, key: str) -> FileLock:
+    """The lock of one folder of the store, for all who may write the cache folder ``root``.
+
+    Raises:
+        OSError: ``root`` cannot be read.
+    """
+    return FileLock(root / "locks" / f"{key}.lock", mode=file_mode(root))
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -8,25 +8,27 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from platformdirs import user_cache_path
 
-from topwork.engine.encoding.store.activation_store import MANIFEST, Manifest, read_manifest
+from topwork.engine.encoding.store.activation_store import MANIFEST, Manifest, lock_of, read_manifest
 from topwork.errors import ConfigurationError, StorageError, reason_of
-from topwork.files import sha256_of
+from topwork.files import make_folder, sha256_of
 
 
 def cache_folder() -> Path:
     """Return the folder that everything computed is kept in: TOPWORK_CACHE, or else the user's cache folder.
 
     Raises:
-        ConfigurationError: TOPWORK_CACHE names the home folder of nobody.
+        ConfigurationError: TOPWORK_CACHE names the home folder of nobody, or is not set and there is no home folder.
     """
     given = os.environ.get("TOPWORK_CACHE")
     try:
         return Path(given).expanduser().absolute() if given else user_cache_path("topwork")
     except RuntimeError as error:
-        raise ConfigurationError(f"TOPWORK_CACHE is {given}, but there is no such home folder: {error}") from None
+        if given:
+            raise ConfigurationError(f"TOPWORK_CACHE is {given}, but there is no such home folder: {error}") from None
+        raise ConfigurationError("there is no home folder to keep a cache in; set TOPWORK_CACHE to a folder") from None
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ def prune(root: Path, *, keys: Sequence[str], unused: float | None) -> tuple[lis
         if not named and (unused is None or entry.unused < unused):
             continue
         try:
-            (root / "locks").mkdir(exist_ok=True)
-            with FileLock(root / "locks" / f"{entry.key}.lock", timeout=0):
+            make_folder(root / "locks", root)
+            with lock_of(root, entry.key).acquire(timeout=0):
                 (entry.folder / MANIFEST).unlink(missing_ok=True)  # first, so that no reader finds half a folder
                 with suppress(FileNotFoundError):  # another prune was quicker
                     shutil.rmtree(entry.folder)

@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from disks import small_disk
 
 BUILDER = Path(__file__).parent / "builder.py"
 QUICKSTART = Path(__file__).parents[5] / "experiments" / "quickstart.yaml"
@@ -326,7 +326,7 @@ def test_where_a_shard_cannot_be_written_training_goes_on_in_memory(
 ) -> None:
     run = run_topwork("train", small, "--output", tmp_path / "model", root=root, largest_file=1_300_000)
     (warning,) = run.err.splitlines()
-    assert warning.startswith("warning: going on without the activation store: ")
+    assert warning.startswith("warning: going on without adding to the activation store: ")
     assert warning.endswith(" could not be written: File too large")
     assert "not stored: " in run.out
     assert figures(run) == clean
@@ -344,19 +344,6 @@ def test_where_a_shard_cannot_be_written_but_must_be_training_ends(
     assert error.endswith(" could not be written: File too large")
     assert stored_files(root) == []
     assert not (tmp_path / "model").exists()
-
-
-@contextmanager
-def small_disk(options: str) -> Iterator[Path]:
-    """Mount a disk in memory, where this process may."""
-    with tempfile.TemporaryDirectory() as folder:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True)
-        if mounted.returncode:
-            pytest.skip("this process may not mount a disk")
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", folder], check=True)
 
 
 def test_a_disk_without_room_is_left_alone(
@@ -380,7 +367,7 @@ def test_a_disk_that_is_full_all_of_a_sudden_does_not_end_training(
     with small_disk("size=10m,nr_inodes=6") as disk:
         run = run_topwork("train", small, "--output", tmp_path / "model", root=disk / "cache")
         (warning,) = run.err.splitlines()
-        assert warning.startswith("warning: going on without the activation store: ")
+        assert warning.startswith("warning: going on without adding to the activation store: ")
         assert warning.endswith(" could not be written: No space left on device")
         assert figures(run) == clean
         assert stored_files(disk / "cache") == []

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,10 +62,10 @@ def test_a_shard_that_cannot_be_written_leaves_the_store_as_it_was(
     before = files_in(open_store().folder)
     original = store_module.write_file
 
-    def refuse_manifests(path: Path, content: bytes) -> None:
+    def refuse_manifests(path: Path, content: bytes, *, mode: int) -> None:
         if path.name == MANIFEST:
             raise StorageError(f"{path} could not be written: No space left on device")
-        original(path, content)
+        original(path, content, mode=mode)
 
     monkeypatch.setattr(store_module, "write_file", refuse_manifests)
     with pytest.raises(StorageError, match="No space left"):
@@ -108,6 +109,26 @@ def test_a_read_only_cache_of_somebody_else_is_read(
         found = stored.batch(torch.arange(2))
     assert bits_of(found) == bits_of(everything(activations))
     assert not caplog.records
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become two other users")
+def test_two_users_of_one_group_add_to_one_folder(
+    shared_root: Path, key: Key, digests_of: DigestsOf, random_ragged: RandomRagged
+) -> None:
+    os.chown(shared_root, -1, 4321)
+    shared_root.chmod(0o2770)
+    for number, user in enumerate((65534, 65533)):
+        os.setegid(4321)
+        os.seteuid(user)
+        try:
+            build(ActivationStore(shared_root, key), digests_of([number]), random_ragged([3], seed=number))
+            merge(ActivationStore(shared_root, key))
+            assert held(ActivationStore(shared_root, key).find(digests_of(range(2)))) == list(range(number + 1))
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+    assert {path.stat().st_gid for path in shared_root.rglob("*")} == {4321}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in shared_root.rglob("*") if path.is_dir()} == {0o2770}
 
 
 def test_a_read_only_cache_cannot_be_added_to(
