@@ -45,7 +45,7 @@ class EncodingReport:
     @property
     def found(self) -> int:
         """How many texts the store had."""
-        return self.texts - self.encoded if self.where == "store" else 0
+        return self.texts - self.encoded if self.where in ("store", "memory") else 0
 
     @property
     def texts_per_second(self) -> float | None:

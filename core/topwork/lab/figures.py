@@ -6,26 +6,38 @@ from matplotlib.figure import Figure
 
 from topwork.engine.observer import Epoch
 
+#: Curves in a panel, panels in a figure, and curves up to which a panel has a legend: more make no readable figure.
+MAX_CURVES, MAX_PANELS, MAX_LEGEND = 200, 8, 20
+
 
 def learning_curves(epochs: Sequence[Epoch], best_epoch: int) -> Figure:
-    """Draw every metric over the epochs, a panel each: training dashed, validation solid."""
+    """Draw every metric over the epochs, a panel each: training dashed, validation solid.
+
+    Of more than 200 curves in a panel and more than 8 panels the first are drawn, and it is said how many there are.
+    """
     names = list(epochs[0].metrics)
-    panels = list(dict.fromkeys(name.rpartition("/")[2] for name in names))
+    kinds = list(dict.fromkeys(name.rpartition("/")[2] for name in names))
+    panels = kinds[:MAX_PANELS]
     figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
     numbers = [epoch.number for epoch in epochs]
-    subjects = list(dict.fromkeys(_subject(name) for name in names))
+    subjects = {subject: number for number, subject in enumerate(dict.fromkeys(_subject(name) for name in names))}
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for name in (name for name in names if name.rpartition("/")[2] == panel):
+        curves = [name for name in names if name.rpartition("/")[2] == panel]
+        for name in curves[:MAX_CURVES]:
             style = "--" if name.startswith("training") else "-"
-            color = f"C{subjects.index(_subject(name))}"  # a task has one colour, whatever the rows
+            color = f"C{subjects[_subject(name)]}"  # a task has one colour, whatever the rows
             values = [epoch.metrics[name] for epoch in epochs]
             label = name.removesuffix(f"/{panel}")
             axes.plot(numbers, values, style, color=color, marker="o", markersize=3, label=label)
         axes.axvline(best_epoch, color="grey", linewidth=0.8, linestyle=":")
-        axes.set(title=panel.replace("_", " "), xlabel=f"epoch (best: {best_epoch})")
+        some = f" (the first {MAX_CURVES} of {len(curves):,} curves)" if len(curves) > MAX_CURVES else ""
+        axes.set(title=f"{panel.replace('_', ' ')}{some}", xlabel=f"epoch (best: {best_epoch})")
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if len(curves) <= MAX_LEGEND:
+            axes.legend(fontsize=8)
+    if len(kinds) > len(panels):
+        figure.suptitle(f"the first {len(panels)} of {len(kinds):,} metrics")
     return figure
 
 

@@ -1,12 +1,13 @@
 """Learning curves show every metric over all epochs."""
 
 import io
+import time
 
 import pytest
 from matplotlib.figure import Figure
 
 from topwork.engine.observer import Epoch
-from topwork.lab.figures import learning_curves
+from topwork.lab.figures import MAX_PANELS, learning_curves
 
 
 def epochs(count: int) -> list[Epoch]:
@@ -76,6 +77,19 @@ def test_the_best_epoch_is_marked_in_every_panel() -> None:
 @pytest.mark.parametrize("count", [1, 2, 40])
 def test_curves_become_a_png(count: int) -> None:
     assert as_png(learning_curves(epochs(count), best_epoch=1)).startswith(b"\x89PNG")
+
+
+def test_of_very_many_curves_and_metrics_the_first_are_drawn_and_it_is_said() -> None:
+    metrics = {f"{split}/task{number}/loss": 0.5 for split in ("training", "validation") for number in range(5000)}
+    metrics |= {f"validation/task0/metric{number}": 0.5 for number in range(10_000)}
+    started = time.process_time()
+    figure = learning_curves([Epoch(number, metrics, {}, 1.0) for number in (1, 2)], best_epoch=1)
+    assert as_png(figure).startswith(b"\x89PNG")
+    assert time.process_time() - started < 10
+    assert len(figure.axes) == MAX_PANELS
+    assert figure.axes[0].get_title() == "loss (the first 200 of 10,000 curves)"
+    assert figure.axes[0].get_legend() is None
+    assert figure.get_suptitle() == "the first 8 of 10,001 metrics"
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])

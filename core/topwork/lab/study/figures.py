@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,9 @@ from topwork.errors import first_line
 from topwork.experiment.search import SearchedSetting
 from topwork.lab.study.trial_states import finished_trials
 from topwork.lab.tracking.study_log import objective_names
+
+#: Trials that a figure shows: pages grow with their number, and contours with its square.
+MAX_TRIALS = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +42,14 @@ def draw(
 
     figures: dict[str, Figure] = {}
     html: list[str] = []
-    finished = _finished_only(study)
-    complete = [trial for trial in finished.trials if trial.state == TrialState.COMPLETE]
+    trials = _trials_to_draw(study, keep={baseline, *best})
+    complete = [
+        trial for trial in trials if trial.state == TrialState.COMPLETE
+    ]  # with their numbers, which copies lose
     if not complete:
         return {}, ""
+    finished = optuna.create_study(directions=study.directions, study_name=study.study_name)
+    finished.add_trials(trials)
     with _quiet():
         for name, title, plot, settings in _plots(objectives, search):
             try:
@@ -87,11 +94,14 @@ def _plots(
         )
 
 
-def _finished_only(study: optuna.Study) -> optuna.Study:
-    """Copy the trials that count, with their numbers, into memory."""
-    copy = optuna.create_study(directions=study.directions, study_name=study.study_name)
-    copy.add_trials(finished_trials(study.get_trials(deepcopy=False)))
-    return copy
+def _trials_to_draw(study: optuna.Study, *, keep: Collection[int | None]) -> list[FrozenTrial]:
+    """The trials that count: of very many some, evenly, with those to ``keep``."""
+    finished = finished_trials(study.get_trials(deepcopy=False))
+    step = -(-len(finished) // MAX_TRIALS)
+    drawn = [trial for place, trial in enumerate(finished) if place % step == 0 or trial.number in keep]
+    if len(drawn) < len(finished):
+        logger.warning("figures show %d of %d trials", len(drawn), len(finished))
+    return drawn
 
 
 def _image(plot: str, study: optuna.Study, settings: dict[str, Any]) -> Figure:

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from queue_helpers import BASELINE, GRID, GRID_BASELINE, RATES, searched
 from topwork.experiment.search import SearchedSetting
 from topwork.experiment.study import Dimension
+from topwork.lab.study import figures as figures_module
 from topwork.lab.study.figures import draw
 from topwork.lab.study.search_space import suggest
 from topwork.lab.study.trial_states import REASON
@@ -164,3 +165,12 @@ def test_drawing_leaves_the_style_of_other_pictures_and_optunas_log_alone() -> N
     pictures(make_study(SEARCH))
     assert dict(matplotlib.rcParams) == before
     assert optuna.logging.get_verbosity() == level
+
+
+def test_of_very_many_trials_some_are_drawn_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(figures_module, "MAX_TRIALS", 3)
+    figures = pictures(make_study(SEARCH, trials=8), baseline=1, best=7)
+    assert caplog.messages == ["figures show 5 of 8 trials"]  # 0, 3, 6, and those that are marked
+    assert set(marks_of(figures["contour"])) == {"baseline", "best"}
