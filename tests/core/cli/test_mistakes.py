@@ -134,8 +134,8 @@ def test_bytes_that_are_no_text_are_refused(
     ("arguments", "code", "message"),
     [
         (["predict", "nowhere", "a text"], 5, "nowhere is not a trained model: it holds no model.json"),
-        (["predict", "nowhere", "a text", "--format", "xml"], 2, "'xml' is not one of 'table', 'csv', 'json', 'jsonl'"),
-        (["plan", "nowhere.yaml", "--format", "jsonl"], 2, "'jsonl' is not one of 'table', 'csv', 'json'"),
+        (["predict", "nowhere", "a text", "--format", "xml"], 2, "'xml' is not one of"),
+        (["plan", "nowhere.yaml", "--format", "jsonl"], 2, "'jsonl' is not one of"),
         (["predict", "nowhere", "a text", "--file", "texts"], 2, "give texts either as arguments or with --file"),
         (["predict", "nowhere", "--file", "texts"], 5, "texts cannot be read: No such file or directory"),
         (["encode", "nowhere", "a text", "--output", "x.pkl"], 2, "--output must end in .npy or .parquet, got x.pkl"),

@@ -23,12 +23,13 @@ def create_database(file: Path) -> None:
     """Create a store's tables, which takes mlflow seconds and many steps, so that the file appears with all of them.
 
     Raises:
-        OSError: it cannot be written.
+        OSError, sqlite3.Error: it cannot be written.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # a second of imports, seldom needed
 
     file.unlink(missing_ok=True)  # an empty one is none
     with new_database(file) as temporary:
+        check_writable(temporary, timeout=0)
         artifacts = (file.parent / "mlruns").as_uri()
         store = SqlAlchemyStore(f"sqlite:///{temporary}", artifacts)  # type: ignore[no-untyped-call]  # mlflow's
         store.engine.dispose()
