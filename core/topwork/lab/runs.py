@@ -73,15 +73,16 @@ def _run(
     except TrainingError as error:
         if not error.kept_epoch:
             raise
-        place, _ = _save(prepared, folder, registry)
-        raise TrainingError(f"{error}; they are in {place}", kept_epoch=error.kept_epoch) from None
+        place, unsaved = _save(prepared, folder, registry)
+        where = f"they are in {place}" if place else f"they cannot be saved: {unsaved}"
+        raise TrainingError(f"{error}; {where}", kept_epoch=error.kept_epoch) from None
     split = next(one for one in EVALUATED if one in fitted.data)
     outputs = outputs_of(model, fitted.data[split], device=accelerator.device)
     place, unsaved = _save(prepared, folder, registry)  # before metrics and figures, which may fail
     evaluated = prepared.split_outputs(split, outputs)
     result = Result(
         name=name,
-        folder=place,
+        folder=place or folder,
         run_id=log.run_id if log else None,
         tracking_uri=redact_uri(log.store.uri) if log else None,
         split=evaluated.split,
@@ -94,31 +95,26 @@ def _run(
         log.log_result(result)
         log.log_head_figures(model.tasks, evaluated)
         log.log_outputs(evaluated)
-        if prepared.experiment.tracking.log_model:
+        if place and prepared.experiment.tracking.log_model:
             example = [text[:100] for text in prepared.dataset.splits["train"].texts[:2]]
             log.log_model(place, example, registry, prepared.experiment)
     if unsaved:
-        raise UnsavedError(f"{unsaved}; the model is in {place}", result)
+        raise UnsavedError(f"{unsaved}; {f'the model is in {place}' if place else 'the model is lost'}", result)
     return result
 
 
-def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path, StorageError | None]:
-    """Write the model to its folder, or else to one for temporary files; return where it is, and what went wrong.
-
-    Raises:
-        StorageError: it can be written to neither.
-    """
+def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path | None, str]:
+    """Write the model to its folder, or else to one for temporary files; return where it is, and what went wrong."""
     trained = _trained_model(prepared)
-    try:
-        save_model(folder, trained, registry)
-    except StorageError as error:
-        other = Path(tempfile.mkdtemp(prefix="topwork-")) / folder.name
+    unsaved: list[str] = []
+    for place in (folder, Path(tempfile.gettempdir()) / f"topwork-{secrets.token_hex(4)}" / folder.name):
         try:
-            save_model(other, trained, registry)
-        except StorageError as second:
-            raise StorageError(f"{error}\n{second}") from None
-        return other, error
-    return folder, None
+            save_model(place, trained, registry)
+        except StorageError as error:
+            unsaved.append(str(error))
+        else:
+            return place, "\n".join(unsaved)
+    return None, "\n".join(unsaved)
 
 
 class Observers(Observer):

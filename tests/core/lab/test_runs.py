@@ -240,9 +240,11 @@ def test_a_model_that_can_be_saved_nowhere_is_said_with_both_reasons(
         raise StorageError(f"{folder.name} could not be written: No space left on device")
 
     monkeypatch.setattr(runs_module, "save_model", refuse)
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(UnsavedError) as caught:
         train(untracked("training.epochs=1"), output=tmp_path / "model")
-    assert str(caught.value).splitlines() == ["model could not be written: No space left on device"] * 2
+    no_room = "model could not be written: No space left on device"
+    assert str(caught.value).splitlines() == [no_room, f"{no_room}; the model is lost"]
+    assert caught.value.result.estimates["sentiment/accuracy"].rows == 20
 
 
 class Failing(BinaryConfig):
