@@ -6,16 +6,23 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
 import topwork
 from topwork.cli import main as topwork_main
+from topwork.experiment.schema import Experiment
+from topwork.experiment.section import Section
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "experiments" / "settings.md").read_text(encoding="utf-8")
 
 #: What makes the README's trainings short; they are run whole by `make demo` and by whoever reads on.
 SHORT = ["--set", "training.epochs=1", "--set", "study.trials=2"]
@@ -145,3 +152,46 @@ def test_the_baseline_measures_the_same_rows(checkout: Path) -> None:
     printed = run(sys.executable, baseline, "experiments/quickstart.yaml", folder=checkout)
     assert "TF-IDF and logistic regression, test rows" in printed
     assert printed.count(" 180\n") == 4
+
+
+def settings_of(section: type[BaseModel], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a section, by path, with its default; ``*`` stands for a name of the researcher's own."""
+    for name, field in section.model_fields.items():
+        inside = [one for one in (field.annotation, *get_args(field.annotation)) if isinstance(one, type)]
+        inner = next((one for one in inside if issubclass(one, Section)), None)
+        if inner is None:
+            yield f"{path}{name}", field.get_default(call_default_factory=True)
+        else:
+            yield from settings_of(inner, f"{path}{name}.{'*.' if get_origin(field.annotation) is dict else ''}")
+
+
+#: The rows of the reference: a setting, and its default as it is written in YAML.
+ROWS = dict(re.findall(r"^\| `([^`]+)` \| (?:`([^`]*)`)? ?\|", REFERENCE, flags=re.MULTILINE))
+SETTINGS = dict(settings_of(Experiment))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_setting_stands_in_the_reference_with_its_default(setting: str) -> None:
+    assert setting in ROWS
+    default = SETTINGS[setting]
+    written = YAML(typ="safe", pure=True).load(ROWS[setting]) if ROWS[setting] else PydanticUndefined
+    if isinstance(written, dict):  # a plugin's kind
+        minimal = Experiment.model_validate(
+            {"name": "a", "data": {"a": {"path": "a.csv"}}, "tasks": {"a": {"label": "a"}}},
+            context={"registry": topwork.discover()},
+        ).dump()
+        default = {
+            "kind": (minimal["tasks"]["a"] if setting.endswith("head") else minimal)[setting.split(".")[-1]]["kind"]
+        }
+    assert written == default
+    assert type(written) is type(default)
+
+
+def test_the_reference_has_no_settings_that_are_not_there() -> None:
+    assert ROWS.keys() == SETTINGS.keys()
+    assert len(SETTINGS) > 50
+
+
+def test_what_the_reference_links_to_exists() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", REFERENCE):
+        assert (ROOT / "experiments" / target).resolve().is_file()

@@ -5,18 +5,24 @@ are reported together, one to a line. The command line prints the message and en
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import ClassVar, Self
+
+#: What a screen holds: no message has more characters or lines, and no line of one has more characters.
+MAX_CHARACTERS, MAX_LINES, MAX_LINE = 5000, 40, 1000
 
 
 class TopworkError(Exception):
-    """The root of all errors below."""
+    """The root of all errors below. A message that is longer than a screen is cut, and says so."""
 
     exit_code: ClassVar[int] = 1
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(fit_screen(message))
+
     def located(self, where: str) -> Self:
         """Put ``where`` before each line of the message, and return this very error, to be raised again."""
-        self.args = ("\n".join(f"{where}: {line}" for line in text_of(self).splitlines()),)
+        self.args = (fit_screen("\n".join(f"{where}: {line}" for line in text_of(self).splitlines())),)
         return self
 
 
@@ -82,5 +88,56 @@ def describe(error: BaseException) -> str:
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean X?"`` to end a message with, or ``""`` where no choice is near ``word``."""
+    if len(word) > MAX_LINE:  # no name is so long, and comparing takes time
+        return ""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def shorten(text: str, length: int = 60) -> str:
+    """Return ``text``, or its beginning and ``...`` where it has more than ``length`` characters.
+
+    What would end a line or act on a terminal is escaped.
+    """
+    text = _cut(text, length)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def quote(value: object, length: int = 60) -> str:
+    """Return a value as Python would write it, shortened to about ``length`` characters."""
+    if isinstance(value, str):
+        return repr(_cut(value, length))
+    return shorten(repr(value), length)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def enumerate_names(names: Collection[str], shown: int = 20) -> str:
+    """Return names separated by commas: the first ``shown``, and how many there are beyond them."""
+    first = [shorten(name) for name, _ in zip(names, range(shown), strict=False)]
+    more = [f"... and {len(names) - shown:,} more"] if len(names) > shown else []
+    return ", ".join([*first, *more])
+
+
+def fit_screen(message: str) -> str:
+    """Cut a message to what a screen holds, and say how much was left out; its last line always stays."""
+    lines = message.strip().splitlines()
+    if len(message) <= MAX_CHARACTERS and len(lines) <= MAX_LINES and all(len(line) <= MAX_LINE for line in lines):
+        return message
+    *others, last = map(_fit_line, lines)
+    room = MAX_CHARACTERS - len(last) - 40
+    kept: list[str] = []
+    for line in others:
+        room -= len(line) + 1
+        if room < 0 or (len(kept) == MAX_LINES - 2 and len(others) > MAX_LINES - 1):
+            return "\n".join([*kept, f"... {len(others) - len(kept):,} lines are left out ...", last])
+        kept.append(line)
+    return "\n".join([*kept, last])
+
+
+def _fit_line(line: str) -> str:
+    if len(line) <= MAX_LINE:
+        return line
+    return f"{line[:750]} ... {len(line) - 900:,} characters are left out ... {line[-150:]}"

@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar, get_origin
 
 import pluggy
 
-from topwork.errors import PluginError, describe, did_you_mean, first_line, text_of
+from topwork.errors import PluginError, describe, did_you_mean, first_line, quote, text_of
 from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import HeadConfig
@@ -87,7 +87,7 @@ class Catalog(Generic[ConfigT]):
             raise ValueError(f"{self.conflict(kind)}; uninstall one of them")
         if not isinstance(kind, str) or kind not in self.plugins:
             installed = ", ".join(sorted(self.plugins)) or "none"
-            message = f"no {self.interface} of kind {kind!r} is installed, only {installed}"
+            message = f"no {self.interface} of kind {quote(kind)} is installed, only {installed}"
             raise ValueError("\n".join([message + did_you_mean(str(kind), self.plugins), *problems]))
         return self.plugins[kind].config.model_validate(raw)
 

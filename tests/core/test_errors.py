@@ -4,10 +4,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import topwork
 from run_helpers import small
-from topwork.errors import ConfigurationError, TopworkError, TrainingError, describe, did_you_mean, first_line, text_of
+from topwork.errors import (
+    MAX_CHARACTERS,
+    MAX_LINE,
+    MAX_LINES,
+    ConfigurationError,
+    TopworkError,
+    TrainingError,
+    describe,
+    did_you_mean,
+    enumerate_names,
+    first_line,
+    fit_screen,
+    quote,
+    shorten,
+    text_of,
+)
 from topwork.lab.study.result import FailedStudyError, StudyResult
 from topwork.testing import TinyBackboneConfig
 
@@ -132,6 +149,47 @@ def test_an_error_has_the_exit_code_of_its_kind(kind: type[TopworkError], code: 
 )
 def test_the_nearest_choice_is_offered_where_one_is_near(word: str, choices: list[str], hint: str) -> None:
     assert did_you_mean(word, choices) == hint
+
+
+@given(st.lists(st.integers(0, 3000), max_size=100))
+def test_no_message_is_longer_than_a_screen(lengths: list[int]) -> None:
+    message = "\n".join("x" * length for length in lengths)
+    fitted = fit_screen(message)
+    assert len(fitted) <= MAX_CHARACTERS
+    assert len(fitted.splitlines()) <= MAX_LINES
+    assert all(len(line) <= MAX_LINE for line in fitted.splitlines())
+    assert fit_screen(fitted) == fitted
+    assert fitted.strip() == message.strip() or "left out" in fitted
+
+
+def test_a_message_that_is_cut_keeps_its_ends_and_says_how_much_is_left_out() -> None:
+    assert str(TopworkError("a" * 750 + "b" * 30_000 + "c" * 150)) == (
+        f"{'a' * 750} ... 30,000 characters are left out ... {'c' * 150}"
+    )
+    many = str(TopworkError("\n".join(map(str, range(100)))).located("here")).splitlines()
+    assert (many[0], many[-3:]) == ("here: 0", ["here: 37", "here: ... 61 lines are left out ...", "here: 99"])
+
+
+@pytest.mark.parametrize("make", ERRORS.values(), ids=ERRORS)
+def test_a_place_that_is_longer_than_a_screen_is_cut_too(make: Callable[[str], TopworkError]) -> None:
+    assert len(str(make("one\ntwo").located("p" * 50_000))) <= MAX_CHARACTERS
+
+
+def test_long_values_and_lists_are_shortened() -> None:
+    assert (shorten("x" * 60), shorten("x" * 61)) == ("x" * 60, "x" * 57 + "...")
+    assert (quote("x" * 61), quote(3), quote(["a"])) == (f"'{'x' * 57}...'", "3", "['a']")
+    assert enumerate_names(["a", "b", "c"], 3) == "a, b, c"
+    assert enumerate_names([f"n{number}" for number in range(1500)], 2) == "n0, n1, ... and 1,498 more"
+
+
+def test_what_would_end_a_line_or_act_on_a_terminal_is_escaped() -> None:
+    assert shorten("a\n\x1b[31m\u2028é") == "a\\n\\x1b[31m\\u2028é"
+    assert quote("a\n\x1b") == "'a\\n\\x1b'"
+    assert enumerate_names(["a\0"]) == "a\\x00"
+
+
+def test_a_word_that_is_no_name_is_not_compared_with_names() -> None:
+    assert did_you_mean("x" * 1_000_000, ["x" * 999_999]) == ""
 
 
 def test_a_backbone_that_fails_without_a_word_is_a_damaged_folder(

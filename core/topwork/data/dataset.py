@@ -1,5 +1,6 @@
 """From a source and its label columns to texts and targets, split by split."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.data.labels import describe_similar
 from topwork.data.splits import divide
-from topwork.data.table import Table, read_table, summarize
-from topwork.errors import DataError
-from topwork.experiment.schema import SPLITS, Source, Split, SplitName
+from topwork.data.table import SHOWN, Table, read_table, summarize
+from topwork.errors import DataError, did_you_mean, enumerate_names, quote
+from topwork.experiment.schema import SPLITS, LabelColumn, Source, Split, SplitName
 from topwork.interfaces.head import Classes
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,22 @@ class Dataset:
         return " ".join(self.digests.values())
 
 
-def load_dataset(source: Source, columns: Mapping[str, str]) -> Dataset:
+@dataclass(frozen=True)
+class SplitTables:
+    """The rows of each split, as they were read.
+
+    Attributes:
+        tables: the rows of each split.
+        digests: sha256 of each file's bytes, by file.
+        warnings: what the researcher should know about how the files were read, with counts.
+    """
+
+    tables: dict[SplitName, Table]
+    digests: dict[Path, str]
+    warnings: list[str]
+
+
+def load_dataset(source: Source, columns: Mapping[str, LabelColumn]) -> Dataset:
     """Read, check and divide the rows of a source.
 
     Args:
@@ -58,37 +77,44 @@ def load_dataset(source: Source, columns: Mapping[str, str]) -> Dataset:
     Raises:
         DataError: files, rows, labels or splits are wrong.
     """
-    tables, digests = read_splits(source, columns)
-    labels = {task: _classes(task, tables["train"].columns[column]) for task, column in columns.items()}
+    found = read_splits(source, columns)
+    tables, train = found.tables, found.tables["train"]
+    labels = {task: _classes(task, train.labels[task]) for task in columns}
     splits = {name: DataSplit(table.texts, encode_labels(table, columns, labels)) for name, table in tables.items()}
-    return Dataset(splits, labels, digests, _overlaps(tables))
+    similar = [
+        warning
+        for task, column in columns.items()
+        for warning in describe_similar(
+            task, zip(train.labels[task], train.locations, strict=True), column.normalization
+        )
+    ]
+    return Dataset(splits, labels, found.digests, [*found.warnings, *similar, *_overlaps(tables)])
 
 
-def read_splits(source: Source, columns: Mapping[str, str]) -> tuple[dict[SplitName, Table], dict[Path, str]]:
+def read_splits(source: Source, columns: Mapping[str, LabelColumn]) -> SplitTables:
     """Read a source's files and divide their rows.
 
     Args:
         columns: the label column of each task.
 
-    Returns:
-        The rows of each split, and the sha256 of each file.
-
     Raises:
         DataError: files, rows or splits are wrong.
     """
     split = source.split or Split()
-    wanted = list(dict.fromkeys([*columns.values(), *([split.by] if split.by else [])]))
-    tables = {name: read_table(path, source, wanted) for name, path in source.files().items()}
+    tables = {name: read_table(path, source, columns, by=split.by) for name, path in source.files().items()}
     digests = {path: tables[name].digest for name, path in source.files().items()}
+    warnings = [warning for table in tables.values() for warning in table.warnings]
     if "all" not in tables:
-        return {name: tables[name] for name in SPLITS if name in tables}, digests
+        return SplitTables({name: tables[name] for name in SPLITS if name in tables}, digests, warnings)
     table = tables["all"]
-    strata = table.columns[split.by] if split.by else None
-    return {name: _take(table, rows) for name, rows in divide(len(table.texts), split, strata).items()}, digests
+    divided = divide(len(table.texts), split, table.strata if split.by else None)
+    return SplitTables({name: _take(table, rows) for name, rows in divided.items()}, digests, warnings)
 
 
-def read_all_rows(path: Path, source: Source, columns: Mapping[str, str], labels: Mapping[str, Classes]) -> DataSplit:
-    """Read all rows of one file for tasks whose classes are known.
+def read_all_rows(
+    path: Path, source: Source, columns: Mapping[str, LabelColumn], labels: Mapping[str, Classes]
+) -> DataSplit:
+    """Read all rows of one file for tasks whose classes are known, and warn of what the file is like.
 
     Args:
         columns: the label column of each task.
@@ -96,49 +122,59 @@ def read_all_rows(path: Path, source: Source, columns: Mapping[str, str], labels
     Raises:
         DataError: rows or labels are wrong.
     """
-    table = read_table(path, source, list(dict.fromkeys(columns.values())))
+    table = read_table(path, source, columns)
+    for warning in table.warnings:
+        logger.warning(warning)
     return DataSplit(table.texts, encode_labels(table, columns, labels))
 
 
 def encode_labels(
-    table: Table, columns: Mapping[str, str], labels: Mapping[str, Classes]
+    table: Table, columns: Mapping[str, LabelColumn], labels: Mapping[str, Classes]
 ) -> dict[str, NDArray[np.int64]]:
-    """Turn label columns into class numbers.
+    """Turn labels into class numbers.
 
     Raises:
         DataError: names the rows whose label was not met in training.
     """
-    unseen: list[str] = []
+    unseen: list[tuple[str, str, str]] = []
     targets = {}
-    for task, column in columns.items():
+    for task in columns:
         numbers = {name: number for number, name in enumerate(labels[task].names)}
-        known = ", ".join(labels[task].names)
-        unseen += [
-            f"{location}: {column}: label {label!r} of task {task} does not occur in the training rows, "
-            f"which have {known}"
-            for location, label in zip(table.locations, table.columns[column], strict=True)
-            if label not in numbers
-        ]
-        targets[task] = np.array([numbers.get(label, -1) for label in table.columns[column]], dtype=np.int64)
+        rows = list(zip(table.locations, table.labels[task], strict=True))
+        unseen += [(location, task, label) for location, label in rows if label not in numbers]
+        targets[task] = np.array([numbers.get(label, -1) for _, label in rows], dtype=np.int64)
     if unseen:
-        raise DataError("\n".join(summarize(unseen)))
+        problems = [_unseen(*one, columns, labels) for one in unseen[:SHOWN]]
+        raise DataError("\n".join(summarize(problems, len(unseen))))
     return targets
+
+
+def _unseen(
+    location: str, task: str, label: str, columns: Mapping[str, LabelColumn], labels: Mapping[str, Classes]
+) -> str:
+    names = labels[task].names
+    few = len(names) <= 6
+    known = enumerate_names(names) if few else f"{len(names):,} other classes{did_you_mean(label, names)}"
+    return (
+        f"{location}: {columns[task].name}: label {quote(label)} of task {task} does not occur in the training rows, "
+        f"which have {known}"
+    )
 
 
 def _classes(task: str, labels: Sequence[str]) -> Classes:
     names = tuple(sorted(set(labels)))
     if len(names) < 2:
         raise DataError(
-            f"task {task} has one class only in its {len(labels)} training rows, {names[0]!r}; "
+            f"task {task} has one class only in its {len(labels)} training rows, {quote(names[0])}; "
             "there is nothing to learn; look at the split or the limit"
         )
     return Classes(names)
 
 
 def _take(table: Table, rows: NDArray[np.int64]) -> Table:
-    columns = {name: [values[row] for row in rows] for name, values in table.columns.items()}
+    labels = {task: [values[row] for row in rows] for task, values in table.labels.items()}
     texts, locations = [table.texts[row] for row in rows], [table.locations[row] for row in rows]
-    return Table(texts, columns, locations, table.digest)
+    return Table(texts, labels, locations=locations)
 
 
 def _overlaps(tables: Mapping[SplitName, Table]) -> list[str]:

@@ -1,13 +1,17 @@
 """Read a source and check every row."""
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-from topwork.data.readers import Row, column_missing, read
-from topwork.errors import DataError, reason_of
-from topwork.experiment.schema import Source
+from topwork.data.labels import describe_changes, normalize_label, read_label
+from topwork.data.readers import column_missing, read
+from topwork.data.rows import Row, RowError
+from topwork.errors import DataError, fit_screen, quote, reason_of
+from topwork.experiment.schema import AS_WRITTEN, LabelColumn, Source
 
 #: How many faulty rows a message names; it always gives the total.
 SHOWN = 20
@@ -15,95 +19,184 @@ SHOWN = 20
 
 @dataclass
 class Table:
-    """N rows, column by column.
+    """N rows.
 
     Attributes:
-        texts: the text column.
-        columns: each further column that was asked for, as text.
-        locations: ``file:line`` of each row.
+        texts: the text of each.
+        labels: the label of each, by task.
+        strata: of each, the value of the column that a stratified split goes by; empty for other splits.
+        locations: ``file:line`` of each.
         digest: sha256 of the file's bytes, in hexadecimal.
+        warnings: what the researcher should know about how the file was read, with counts.
     """
 
     texts: list[str] = field(default_factory=list)
-    columns: dict[str, list[str]] = field(default_factory=dict)
+    labels: dict[str, list[str]] = field(default_factory=dict)
+    strata: list[str] = field(default_factory=list)
     locations: list[str] = field(default_factory=list)
     digest: str = ""
+    warnings: list[str] = field(default_factory=list)
 
 
-def read_table(path: Path, source: Source, columns: Sequence[str]) -> Table:
-    """Read the text and ``columns`` of every row of a file.
+def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumn], *, by: str | None = None) -> Table:
+    """Read the text and the labels of every row of a file.
+
+    Args:
+        columns: the label column of each task.
+        by: the column of the strata of a stratified split.
 
     Raises:
-        DataError: the file cannot be read, or rows are faulty: the first 20 are named, and the total.
+        DataError: the file cannot be read, or rows are faulty and not to be skipped: the first 20 are named, and the
+            total.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason_of(error)}") from None
-    table = Table(columns={name: [] for name in columns}, digest=hashlib.sha256(content).hexdigest())
-    problems: list[str] = []
-    types: dict[str, type] = {}
-    for number, (line, row) in enumerate(read(path, content, pattern=source.pattern, encoding=source.encoding)):
-        if source.limit is not None and number >= source.limit:
-            break
-        location = f"{path}:{line}"
-        if isinstance(row, str):
-            problems.append(f"{location}: {row}")
-            continue
-        errors = [*_check_text(row, source.text), *(f for name in columns for f in _check_label(row, name, types))]
-        if errors:
-            problems += [f"{location}: {error}" for error in errors]
-            if any(name not in row for name in (source.text, *columns)) and path.suffix.lower() != ".jsonl":
-                break  # a missing column is missing in every row; once is enough
-            continue
-        table.texts.append(row[source.text])
-        table.locations.append(location)
-        for name in columns:
-            value = row[name]
-            table.columns[name].append(str(value).lower() if isinstance(value, bool) else str(value))
-    if problems:
-        raise DataError("\n".join(summarize(problems)))
+    wanted = list(dict.fromkeys([source.text, *(column.name for column in columns.values()), *([by] if by else [])]))
+    found = read(path, content, pattern=source.pattern, encoding=source.encoding, wanted=wanted)
+    table = Table(labels={task: [] for task in columns}, digest=hashlib.sha256(content).hexdigest())
+    builder = _TableBuilder(table, source.text, columns, by)
+    faults = _add_rows(builder, path, islice(found.rows, source.limit), wanted)
+    skippable = bool(table.texts) and not faults.whole_file
+    if faults.problems and not (skippable and source.on_faulty_rows == "skip"):
+        hint = ["to leave out faulty rows, set `on_faulty_rows: skip` of the source"]
+        raise DataError("\n".join([*summarize(faults.problems), *(hint if skippable else [])]))
     if not table.texts:
         raise DataError(f"{path}: the file holds no rows")
+    table.warnings += [*found.notes, *faults.describe(path), *builder.describe_changes()]
     return table
 
 
-def summarize(problems: Sequence[str]) -> list[str]:
-    """Keep the first 20 problems and say how many there are."""
-    if len(problems) <= SHOWN:
+@dataclass
+class _Faults:
+    """What is wrong with rows.
+
+    Attributes:
+        problems: with their locations.
+        rows: how many rows have any.
+        total: how many rows there are.
+        whole_file: whether something is wrong with all rows that follow, so that they were not looked at.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    rows: int = 0
+    total: int = 0
+    whole_file: bool = False
+
+    def describe(self, path: Path) -> Iterator[str]:
+        """Say which rows were skipped."""
+        if self.problems:
+            head = f"{path}: {self.rows:,} of {self.total:,} rows are faulty and were skipped:"
+            yield fit_screen("\n  ".join([head, *summarize(self.problems)]))
+
+
+def _add_rows(
+    builder: "_TableBuilder", path: Path, rows: Iterable[tuple[int, Row | RowError]], wanted: Sequence[str]
+) -> _Faults:
+    """Add the good rows to a table; return what is wrong with the others."""
+    faults = _Faults()
+    for line, row in rows:
+        location = f"{path}:{line}"
+        if isinstance(row, RowError):
+            errors, faults.whole_file = [row.message], row.ends_file
+        else:
+            errors = builder.add(row, location)
+            # where columns have one place in all rows, one that is missing is missing in each; once is enough
+            faults.whole_file = path.suffix.lower() != ".jsonl" and any(name not in row for name in wanted)
+        faults.problems += [f"{location}: {error}" for error in errors]
+        faults.rows += bool(errors)
+        faults.total += 1
+        if faults.whole_file:
+            break
+    return faults
+
+
+class _TableBuilder:
+    """Checks rows and adds the good ones to a table."""
+
+    def __init__(self, table: Table, text: str, columns: Mapping[str, LabelColumn], by: str | None) -> None:
+        self.table = table
+        self.text = text
+        self.columns = columns
+        self.by = by
+        self.types: dict[str, type] = {}  # of the labels of each column
+        self.changes: dict[str, dict[tuple[str, str], list[str]]] = {task: {} for task in columns}
+
+    def add(self, row: Row, location: str) -> list[str]:
+        """Add a row, or return all that is wrong with it."""
+        errors = _check_text(row, self.text)
+        written: dict[str, str] = {}
+        labels: dict[str, str] = {}
+        strata = {"": LabelColumn(self.by, AS_WRITTEN)} if self.by else {}  # under a name that no task has
+        for task, column in {**self.columns, **strata}.items():
+            try:
+                if column.name not in written:
+                    written[column.name] = self._read(row, column.name)
+                labels[task] = normalize_label(written[column.name], column.normalization)
+            except ValueError as error:
+                errors.append(f"{column.name}: {error}")
+        if errors:
+            return list(dict.fromkeys(errors))
+        self.table.texts.append(row[self.text])
+        self.table.locations.append(location)
+        self.table.strata += [labels.pop("")] if strata else []
+        for task, label in labels.items():
+            self.table.labels[task].append(label)
+            if label != (before := written[self.columns[task].name]):
+                self.changes[task].setdefault((before, label), []).append(location)
+        return []
+
+    def describe_changes(self) -> Iterator[str]:
+        """Say which labels are not as they were written."""
+        for task, changes in self.changes.items():
+            yield from describe_changes(task, changes, len(self.table.texts))
+
+    def _read(self, row: Row, column: str) -> str:
+        """Return the label in a column as text.
+
+        Raises:
+            ValueError: there is none, or it is of another type than those above.
+        """
+        if column not in row:
+            raise ValueError(column_missing(column, row))
+        label, value = read_label(row[column]), row[column]
+        kind = int if isinstance(value, float) else type(value)
+        expected = self.types.setdefault(column, kind)
+        if kind is not expected:
+            raise ValueError(
+                f"labels above are of type {expected.__name__}, but {quote(value)} is of type {kind.__name__}"
+            )
+        return label
+
+
+def summarize(problems: Sequence[str], count: int | None = None) -> list[str]:
+    """Keep the first 20 problems and say how many there are, which is ``count`` where not all are given."""
+    count = len(problems) if count is None else count
+    if count <= SHOWN:
         return list(problems)
-    return [*problems[:SHOWN], f"... and {len(problems) - SHOWN} more; {len(problems)} problems in all"]
+    return [*problems[:SHOWN], f"... and {count - SHOWN:,} more; {count:,} problems in all"]
 
 
 def has_lone_surrogate(text: str) -> bool:
     """Whether ``text`` holds half a character, which no tokenizer reads."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _check_text(row: Row, column: str) -> list[str]:
     if column not in row:
         return [f"{column}: {column_missing(column, row)}"]
     text = row[column]
+    if text is None or (isinstance(text, float) and math.isnan(text)):
+        return [f"{column}: the text is missing"]
     if not isinstance(text, str):
-        return [f"{column}: a text must be a string, got {text!r}"]
+        return [f"{column}: a text must be a string, got {quote(text)}"]
     if not text.strip():
         return [f"{column}: the text is empty"]
     if has_lone_surrogate(text):
         return [f"{column}: the text holds half a character (a lone surrogate)"]
-    return []
-
-
-def _check_label(row: Row, column: str, types: dict[str, type]) -> list[str]:
-    if column not in row:
-        return [f"{column}: {column_missing(column, row)}"]
-    label = row[column]
-    if not isinstance(label, str | int):
-        return [f"{column}: a label must be a string or a whole number, got {label!r}"]
-    if label == "":
-        return [f"{column}: the label is empty"]
-    expected = types.setdefault(column, type(label))
-    if type(label) is not expected:
-        return [
-            f"{column}: labels above are of type {expected.__name__}, but {label!r} is of type {type(label).__name__}"
-        ]
     return []

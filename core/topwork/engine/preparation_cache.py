@@ -18,7 +18,7 @@ from topwork.engine.model.plan import Phase
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.preparation import Preparation, assemble, tokenize_splits
 from topwork.experiment.origin import Origin
-from topwork.experiment.schema import Experiment, Source, SplitName
+from topwork.experiment.schema import Experiment, LabelColumn, Source, SplitName
 from topwork.interfaces.backbone import Backbone, BackboneConfig
 
 
@@ -121,9 +121,10 @@ class CachedBackbone:
         )
 
 
-def _rows_key(source: Source, columns: Mapping[str, str]) -> str:
+def _rows_key(source: Source, columns: Mapping[str, LabelColumn]) -> str:
     """What decides the dataset."""
-    return json.dumps([source.model_dump(mode="json"), dict(columns)])
+    labels = {task: [column.name, column.normalization.model_dump()] for task, column in columns.items()}
+    return json.dumps([source.model_dump(mode="json"), labels])
 
 
 def _activations_key(prepared: Preparation, phase: Phase, device: torch.device, backbone: int) -> str:

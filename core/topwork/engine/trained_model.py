@@ -19,7 +19,7 @@ from topwork.engine.encoding.examples import Examples, make_examples
 from topwork.engine.evaluation.estimates import Estimate, estimates, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.errors import ConfigurationError, DataError, StorageError, first_line
-from topwork.experiment.schema import EVALUATED, Source
+from topwork.experiment.schema import AS_WRITTEN, EVALUATED, LabelColumn, LabelNormalization, Source
 from topwork.files import sha256_of
 from topwork.interfaces.head import Classes
 
@@ -104,7 +104,7 @@ class TrainedModel:
             source = Source.model_validate(next(iter(self.experiment["data"].values())))
         except ValidationError as error:
             raise StorageError(f"the model does not say how its rows were read: {first_line(error)}") from None
-        columns = {name: task["label"] for name, task in self.experiment["tasks"].items()}
+        columns = {name: _label_column(task) for name, task in self.experiment["tasks"].items()}
         files = source.files()
         if file is None:
             of = "all" if "all" in files else next(name for name in EVALUATED if name in files)
@@ -117,9 +117,11 @@ class TrainedModel:
                 f"{file} is not the file of the training any more, so its test rows may be others; "
                 "give a copy of another name to measure all of its rows"
             )
-        tables, _ = read_splits(source, columns)
-        which = next(name for name in EVALUATED if name in tables)
-        table = tables[which]
+        found = read_splits(source, columns)
+        for warning in found.warnings:
+            logger.warning(warning)
+        which = next(name for name in EVALUATED if name in found.tables)
+        table = found.tables[which]
         return DataSplit(table.texts, encode_labels(table, columns, self.labels)), f"{which} rows of the experiment"
 
     def _examples(self, texts: Sequence[str], targets: Mapping[str, NDArray[np.int64]]) -> Examples:
@@ -142,3 +144,9 @@ class TrainedModel:
 
 def _is_blank(text: str) -> bool:
     return not text.strip()
+
+
+def _label_column(task: Mapping[str, Any]) -> LabelColumn:
+    """Return where the labels of a task stand; models of version 0.1 say nothing of their spellings."""
+    normalization = LabelNormalization.model_validate(task["labels"]) if "labels" in task else AS_WRITTEN
+    return LabelColumn(task["label"], normalization)

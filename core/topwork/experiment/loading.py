@@ -2,19 +2,23 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from topwork.errors import ConfigurationError, did_you_mean, text_of
+from topwork.errors import ConfigurationError, did_you_mean, quote, reason_of, shorten, text_of
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import CATALOGS, FILE_FIELDS, Experiment, Source, Task
-from topwork.experiment.yaml_text import KeyPath, NotYamlError, read_yaml
+from topwork.experiment.yaml_text import MAX_CHARACTERS, MAX_DEPTH, KeyPath, NotYamlError, read_yaml
 from topwork.registry import Registry, discover
 
 logger = logging.getLogger(__name__)
+
+#: How many errors a message names; it always gives the total.
+SHOWN = 20
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry: Registry | None = None) -> Experiment:
@@ -32,10 +36,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     registry = registry if registry is not None else discover()
     for problem in registry.problems:
         logger.warning(problem)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: an experiment file must be readable UTF-8 text: {error}") from error
+    text = _read_text(path)
     try:
         read = read_yaml(text)
     except NotYamlError as error:
@@ -55,27 +56,54 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     return resolved
 
 
+def _read_text(path: Path) -> str:
+    """Read an experiment file; of one that is too long only as much as shows that it is.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is not UTF-8.
+    """
+    rule = "an experiment file must be readable UTF-8 text"
+    try:
+        with path.open("rb") as file:
+            content = file.read(4 * MAX_CHARACTERS + 1)  # a character has 4 bytes at most
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {rule}: {reason_of(error)}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{quote(str(path))} is not a path: {text_of(error)}") from error
+    if len(content) > 4 * MAX_CHARACTERS:
+        raise ConfigurationError(f"{path}: an experiment file may have at most {MAX_CHARACTERS:,} characters")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode()
+        place = f"{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+        raise ConfigurationError(f"{path}:{place}: {rule}, but byte 0x{content[error.start]:02x} is not") from error
+
+
 def _set(raw: dict[str, Any], override: str) -> KeyPath:
     """Apply one ``a.b=value`` to ``raw`` and return its path."""
     dotted, equals, value = override.partition("=")
-    if not equals or not all(dotted.split(".")):
-        raise ConfigurationError(f"--set {override}: write it as path=value, such as training.epochs=5")
+    segments, where = dotted.split("."), f"--set {shorten(override, 200)}"
+    if not equals or not all(segments):
+        raise ConfigurationError(f"{where}: write it as path=value, such as training.epochs=5")
+    if len(segments) > MAX_DEPTH:
+        raise ConfigurationError(f"{where}: a path has at most {MAX_DEPTH} parts, got {len(segments):,}")
     try:
         parsed = read_yaml(value).value
     except NotYamlError as error:
         reason = str(error).removeprefix("not valid YAML: ")
-        raise ConfigurationError(f"--set {override}: the value is not valid YAML: {reason}") from None
+        raise ConfigurationError(f"{where}: the value is not valid YAML: {reason}") from None
     node: Any = raw
     path: list[str | int] = []
-    *parents, last = _keys(raw, dotted.split("."))
+    *parents, last = _keys(raw, segments)
     for segment in parents:
-        path.append(_index(node, segment, override) if isinstance(node, list) else segment)
+        path.append(_index(node, segment, where) if isinstance(node, list) else segment)
         if isinstance(node, dict) and node.get(segment) is None:
             node[segment] = {}  # a section that the file leaves out or empty
         node = node[path[-1]]
         if not isinstance(node, dict | list):
-            raise ConfigurationError(f"--set {override}: {'.'.join(map(str, path))} is {node!r}, not a section")
-    path.append(_index(node, last, override) if isinstance(node, list) else last)
+            raise ConfigurationError(f"{where}: {shorten('.'.join(map(str, path)))} is {quote(node)}, not a section")
+    path.append(_index(node, last, where) if isinstance(node, list) else last)
     node[path[-1]] = parsed
     return tuple(path)
 
@@ -92,9 +120,9 @@ def _keys(node: Any, segments: list[str]) -> list[str]:
     return keys
 
 
-def _index(items: list[Any], key: str, override: str) -> int:
-    if not key.isdecimal() or int(key) >= len(items):
-        raise ConfigurationError(f"--set {override}: {key!r} must be a position in a list of {len(items)}, from 0")
+def _index(items: list[Any], key: str, where: str) -> int:
+    if not (key.isdecimal() and len(key) <= 9 and int(key) < len(items)):
+        raise ConfigurationError(f"{where}: {quote(key)} must be a position in a list of {len(items)}, from 0")
     return int(key)
 
 
@@ -112,13 +140,19 @@ def _resolve_files(experiment: Experiment, origin: Origin) -> dict[str, Source]:
                 absolute[field] = (base / file.expanduser()).resolve()
             except (RuntimeError, ValueError) as error:
                 where = origin.locate("data", name, field)
-                raise ConfigurationError(f"{where}: {str(file)!r} is not a path: {error}") from None
+                raise ConfigurationError(f"{where}: {quote(str(file))} is not a path: {error}") from None
         resolved[name] = source.model_copy(update=absolute)
     return resolved
 
 
 def error_messages(error: ValidationError, raw: object, origin: Origin, registry: Registry) -> Iterator[str]:
-    """Say where each error is, with the nearest valid key for one that is unknown."""
+    """Say where the first 20 errors are, with the nearest valid key for one that is unknown, and how many there are."""
+    yield from islice(_error_messages(error, raw, origin, registry), SHOWN)
+    if (count := error.error_count()) > SHOWN:
+        yield f"... and {count - SHOWN:,} more; {count:,} errors in all"
+
+
+def _error_messages(error: ValidationError, raw: object, origin: Origin, registry: Registry) -> Iterator[str]:
     for detail in error.errors():
         path = tuple(part for part in detail["loc"] if part != "[key]")
         unknown = detail["type"] == "extra_forbidden"
@@ -135,7 +169,7 @@ def describe_error(detail: ErrorDetails) -> str:
     if detail["type"] == "value_error":
         return text_of(detail["ctx"]["error"])
     message = detail["msg"] or detail["type"]
-    return f"{message[0].lower()}{message[1:]}, got {detail['input']!r}"
+    return f"{message[0].lower()}{message[1:]}, got {quote(detail['input'])}"
 
 
 def _known_keys(path: KeyPath, raw: object, registry: Registry) -> set[str]:

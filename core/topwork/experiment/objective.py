@@ -6,7 +6,10 @@ import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from topwork.errors import did_you_mean
+from topwork.errors import did_you_mean, enumerate_names, quote
+
+#: Far more than an objective needs: its characters, and its functions inside each other.
+MAX_CHARACTERS, MAX_DEPTH = 10_000, 20
 
 FUNCTIONS: dict[str, Callable[[Sequence[float]], float]] = {"mean": statistics.fmean, "min": min, "max": max}
 
@@ -50,10 +53,11 @@ def parse_objective(text: str) -> Objective:
     Raises:
         ValueError: it is not one; says where it goes wrong.
     """
-    tokens = list(_tokens(text))
-    objective, rest = _parse(text, tokens)
+    if len(text) > MAX_CHARACTERS:
+        raise _not_an_objective(text, f"it has {len(text):,} characters, and may have at most {MAX_CHARACTERS:,}")
+    objective, rest = _parse(text, list(_tokens(text)), MAX_DEPTH)
     if rest:
-        raise _not_an_objective(text, f"{rest[0]!r} stands after its end")
+        raise _not_an_objective(text, f"{quote(rest[0])} stands after its end")
     return objective
 
 
@@ -77,8 +81,8 @@ def greater_is_better(objective: Objective, directions: Mapping[str, bool]) -> b
     return bool(maximize)
 
 
-def _parse(text: str, tokens: Sequence[str]) -> tuple[Objective, Sequence[str]]:
-    """Read one objective off the front of ``tokens`` and return it with what follows."""
+def _parse(text: str, tokens: Sequence[str], depth: int) -> tuple[Objective, Sequence[str]]:
+    """Read one objective, ``depth`` functions deep, off the front of ``tokens`` and return it with what follows."""
     if not tokens or tokens[0] in "(),":
         found = f"found {tokens[0]!r}" if tokens else "it ends"
         raise _not_an_objective(text, f"{found} where a metric or a function should be")
@@ -87,13 +91,15 @@ def _parse(text: str, tokens: Sequence[str]) -> tuple[Objective, Sequence[str]]:
         return Objective(name), rest
     if name not in FUNCTIONS:
         hint = did_you_mean(name, FUNCTIONS)
-        raise _not_an_objective(text, f"there is no function {name!r}, only {', '.join(FUNCTIONS)}{hint}")
+        raise _not_an_objective(text, f"there is no function {quote(name)}, only {', '.join(FUNCTIONS)}{hint}")
+    if not depth:
+        raise _not_an_objective(text, f"functions stand inside each other more than {MAX_DEPTH} deep")
     parts: list[Objective] = []
     while rest and rest[0] in "(,":  # the bracket that opens, then commas
-        part, rest = _parse(text, rest[1:])
+        part, rest = _parse(text, rest[1:], depth - 1)
         parts.append(part)
     if not rest or rest[0] != ")":
-        raise _not_an_objective(text, f"found {rest[0]!r} where , or ) should be" if rest else "a ) is missing")
+        raise _not_an_objective(text, f"found {quote(rest[0])} where , or ) should be" if rest else "a ) is missing")
     return Objective(name, tuple(parts)), rest[1:]
 
 
@@ -104,10 +110,11 @@ def _tokens(text: str) -> Iterator[str]:
 
 def _not_an_objective(text: str, why: str) -> ValueError:
     return ValueError(
-        f"{text!r} is not an objective: {why}; write a metric, or a function of some, such as mean(one, another)"
+        f"{quote(text, 100)} is not an objective: {why}; write a metric, or a function of some, such as "
+        "mean(one, another)"
     )
 
 
 def _no_metric(name: str, given: Collection[str]) -> str:
     tail = max((one for one in given if name.endswith(f"/{one}")), key=len, default=name)
-    return f"there is no metric {name!r}, only {', '.join(given)}{did_you_mean(tail, given)}"
+    return f"there is no metric {quote(name)}, only {enumerate_names(given)}{did_you_mean(tail, given)}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from topwork.errors import shorten
 from topwork.experiment.yaml_text import KeyPath, Place
 
 
@@ -32,15 +33,15 @@ class Origin:
 
         For what ``--set`` gave, return that instead of the place.
         """
-        dotted = ".".join(map(str, path))
+        dotted = ".".join(shorten(str(part)) for part in path)
         inside = {key: written for key, written in self.overrides.items() if path and key[: len(path)] == path}
         around = {key: written for key, written in self.overrides.items() if path[: len(key)] == key}
         if around or (inside and path not in self.positions):
-            return f"--set {next(iter((around or inside).values()))}: {dotted}"
+            return f"--set {shorten(next(iter((around or inside).values())), 200)}: {dotted}"
         if self.file is None:
             return dotted or "experiment"
         line, column = next(
             self.positions[path[:length]] for length in range(len(path), -1, -1) if path[:length] in self.positions
         )
-        note = f" with --set {' '.join(inside.values())}" if inside else ""
+        note = f" with --set {shorten(' '.join(inside.values()), 200)}" if inside else ""
         return f"{self.file}:{line}:{column}{note}{': ' if dotted else ''}{dotted}"

@@ -1,6 +1,7 @@
 """The schema of an experiment. The defaults are the reference recipe's."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,8 @@ from pydantic import (
     model_validator,
 )
 
+from topwork.errors import enumerate_names
+from topwork.experiment.encoding import find_codec
 from topwork.experiment.objective import parse_objective
 from topwork.experiment.origin import Origin
 from topwork.experiment.section import Section
@@ -116,6 +119,8 @@ class Source(Section):
         text: the column with the text.
         encoding: of text files.
         limit: read at most this many rows of each file.
+        on_faulty_rows: what to do about rows without a text or label, with too few fields, and so on: ``error`` names
+            them and ends; ``skip`` leaves them out, counts and lists them.
         split: how the rows of ``path`` are divided.
     """
 
@@ -127,7 +132,14 @@ class Source(Section):
     text: str = "text"
     encoding: str = "utf-8"
     limit: Count | None = None
+    on_faulty_rows: Literal["error", "skip"] = "error"
     split: Split | None = None
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_of_texts(cls, encoding: str) -> str:
+        find_codec(encoding)
+        return encoding
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -147,17 +159,46 @@ class Source(Section):
         return {name: path for name in SPLITS if (path := getattr(self, name))}
 
 
+class LabelNormalization(Section):
+    """Which spellings of a label are one label.
+
+    Attributes:
+        strip: leave out the blanks around a label.
+        casefold: make no difference between upper and lower case; classes are named in lower case then.
+        normalize: a Unicode normalization form. ``NFC`` makes characters equal that are composed in different ways,
+            ``NFKC`` also full-width and other variants of one character; null leaves labels as they are.
+    """
+
+    strip: bool = Field(default=True, strict=True)
+    casefold: bool = Field(default=False, strict=True)
+    normalize: Literal["NFC", "NFKC"] | None = "NFC"
+
+
+#: Every spelling is a label of its own, as it was for models of version 0.1, and is for the strata of a split.
+AS_WRITTEN = LabelNormalization(strip=False, normalize=None)
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """Where the labels of a task stand, and which spellings are one label."""
+
+    name: str
+    normalization: LabelNormalization
+
+
 class Task(Section):
     """One label column of one source, learnt by one head.
 
     Attributes:
         label: the label column.
+        labels: which spellings of a label are one label.
         source: a name under ``data``; may be left out where there is only one.
         head: the head's plugin.
         loss_weight: factor of this task's loss in the total.
     """
 
     label: str
+    labels: LabelNormalization = LabelNormalization()
     source: str | None = None
     head: SerializeAsAny[HeadConfig]
     loss_weight: float = Field(default=1.0, strict=True, gt=0, allow_inf_nan=False)
@@ -202,7 +243,7 @@ class Training(Section):
     seed: int = Field(default=0, strict=True, ge=0, lt=2**63)
     patience: Count | None = 2
     monitor: str = "training/loss"
-    clip_norm: float | None = Field(default=None, strict=True, gt=0)
+    clip_norm: float | None = Field(default=None, strict=True, gt=0, allow_inf_nan=False)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: Fraction = 0.0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -266,17 +307,21 @@ class Experiment(Section):
         sources = {task.source or self._only_source(name) for name, task in self.tasks.items()}
         unknown = sorted(sources - self.data.keys())
         if unknown:
-            raise ValueError(f"tasks read unknown source {', '.join(unknown)}; data has {', '.join(self.data)}")
+            raise ValueError(
+                f"tasks read unknown source {enumerate_names(unknown)}; data has {enumerate_names(self.data)}"
+            )
         unread = sorted(self.data.keys() - sources)
         if unread and len(sources) == 1:
-            raise ValueError(f"no task reads source {', '.join(unread)}; remove it, or name it as a task's source")
+            raise ValueError(
+                f"no task reads source {enumerate_names(unread)}; remove it, or name it as a task's source"
+            )
         if len(sources) > 1:
-            raise ValueError(f"all tasks must read the same source, but they read {', '.join(sorted(sources))}")
+            raise ValueError(f"all tasks must read the same source, but they read {enumerate_names(sorted(sources))}")
         return self
 
     def _only_source(self, task: str) -> str:
         if len(self.data) > 1:
-            raise ValueError(f"task {task} must name its source, one of {', '.join(self.data)}")
+            raise ValueError(f"task {task} must name its source, one of {enumerate_names(self.data)}")
         return next(iter(self.data))
 
     @property
@@ -287,9 +332,9 @@ class Experiment(Section):
         return name, self.data[name]
 
     @property
-    def label_columns(self) -> dict[str, str]:
+    def label_columns(self) -> dict[str, LabelColumn]:
         """The label column of each task."""
-        return {name: task.label for name, task in self.tasks.items()}
+        return {name: LabelColumn(task.label, task.labels) for name, task in self.tasks.items()}
 
     @property
     def loss_weights(self) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from topwork.errors import ConfigurationError, text_of
+from topwork.errors import ConfigurationError, shorten, text_of
 from topwork.experiment.loading import error_messages
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Experiment
@@ -192,7 +192,9 @@ def _with_value(value: Any, path: str, dimension: Dimension, errors: str) -> str
     hint = f"; to change other settings with it, search {section}: {{choices: [{{kind: ...}}, ...]}}"
     lines = errors.splitlines()
     others = [last == "kind" and line.startswith(f"{section}.") for line in lines]
-    return "\n".join(f"{value}: {line}{hint if other else ''}" for line, other in zip(lines, others, strict=True))
+    return "\n".join(
+        f"{shorten(str(value))}: {line}{hint if other else ''}" for line, other in zip(lines, others, strict=True)
+    )
 
 
 def _baseline(
@@ -214,6 +216,6 @@ def _baseline(
     if not required:
         return to_param_value(value)
     raise ConfigurationError(
-        f"the experiment's own value, {value}, is not among {dimension.describe()}, but the first trial has it; "
-        "widen the search, change the setting, or begin without it: study.baseline: false"
+        f"the experiment's own value, {shorten(str(value))}, is not among {shorten(dimension.describe(), 200)}, but "
+        "the first trial has it; widen the search, change the setting, or begin without it: study.baseline: false"
     )

@@ -1,11 +1,14 @@
 """The schema of an experiment's study section: what to search, towards what, and how."""
 
+import itertools
+import json
 import math
 import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PlainValidator, StringConstraints, field_validator, model_validator
 
+from topwork.errors import enumerate_names, quote
 from topwork.experiment.objective import parse_objective
 from topwork.experiment.section import Section
 from topwork.interfaces.plugin import Count
@@ -16,7 +19,7 @@ StudyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$"
 def a_number(raw: object) -> int | float:
     """Let whole numbers be whole numbers, and refuse truth values."""
     if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
-        raise ValueError(f"this must be a finite number, got {raw!r}")
+        raise ValueError(f"this must be a finite number, got {quote(raw)}")
     return raw
 
 
@@ -25,18 +28,18 @@ def an_objective(raw: object) -> str | list[str]:
     given = raw if isinstance(raw, list) else [raw]
     texts = [text for text in given if isinstance(text, str)]
     if not texts or len(texts) < len(given):
-        raise ValueError(f"this must be an objective, such as sentiment/accuracy, or a list of some, got {raw!r}")
+        raise ValueError(f"this must be an objective, such as sentiment/accuracy, or a list of some, got {quote(raw)}")
     for text in texts:
         parse_objective(text)
     if len(set(texts)) < len(texts):
-        raise ValueError(f"objectives must differ, got {', '.join(texts)}")
+        raise ValueError(f"objectives must differ, got {enumerate_names(texts)}")
     return texts if isinstance(raw, list) else texts[0]
 
 
 Number = Annotated[int | float, PlainValidator(a_number)]
 
 #: What a study may not search: trials would be evaluated on different rows, or it has no bearing on their results.
-FIXED = r"(name|study|data|tracking)(\..*)?|training\.seed|tasks(\.[^.]*(\.(label|source))?)?"
+FIXED = r"(name|study|data|tracking)(\..*)?|training\.seed|tasks(\.[^.]*(\.(label|labels(\..*)?|source))?)?"
 
 #: How many values of one setting a grid may have; what enumerates them keeps them all in memory.
 MAX_GRID_VALUES = 100_000
@@ -64,9 +67,9 @@ class Dimension(Section):
             if self.model_fields_set != {"choices"}:
                 raise ValueError("give either low and high, or choices")
             if not all(map(_is_finite, self.choices)):
-                raise ValueError(f"choices must be finite, got {self.choices}")
-            if any(choice in self.choices[:number] for number, choice in enumerate(self.choices)):
-                raise ValueError(f"choices must differ, got {self.choices}")
+                raise ValueError(f"choices must be finite, got {quote(self.choices)}")
+            if len({_comparable(choice) for choice in self.choices}) < len(self.choices):
+                raise ValueError(f"choices must differ, got {quote(self.choices)}")
             return self
         if self.low is None or self.high is None:
             raise ValueError("give low and high, or choices")
@@ -130,7 +133,7 @@ class StudySettings(Section):
         name: what the study continues under; without it the experiment's name.
     """
 
-    search: dict[str, Dimension] = Field(min_length=1)
+    search: dict[Annotated[str, StringConstraints(max_length=500)], Dimension] = Field(min_length=1)
     objective: Annotated[str | list[str], PlainValidator(an_objective)]
     trials: Count = 30
     baseline: bool = Field(default=True, strict=True)
@@ -151,21 +154,24 @@ class StudySettings(Section):
         fixed = [path for path in dict.fromkeys([*search, *inside]) if re.fullmatch(FIXED, path)]
         if fixed:
             raise ValueError(
-                f"{', '.join(fixed)} cannot be searched: trials must learn the same tasks from the same rows; "
+                f"{enumerate_names(fixed)} cannot be searched: trials must learn the same tasks from the same rows; "
                 "for seeds, set study.seeds"
             )
         twice = [
-            f"{inner} lies inside {outer}" for outer in search for inner in search if inner.startswith(f"{outer}.")
+            f"{inner} lies inside {outer}"
+            for inner in search
+            for outer in itertools.accumulate(inner.split(".")[:-1], lambda around, part: f"{around}.{part}")
+            if outer in search
         ]
         if twice:
-            raise ValueError(f"a setting can be searched once only, but {'; '.join(twice)}")
+            raise ValueError(f"a setting can be searched once only, but {'; '.join(twice[:5])}")
         return search
 
     @field_validator("seeds")
     @classmethod
     def _differ(cls, seeds: list[int] | None) -> list[int] | None:
         if seeds and len(set(seeds)) < len(seeds):
-            raise ValueError(f"seeds must differ, got {', '.join(map(str, seeds))}")
+            raise ValueError(f"seeds must differ, got {enumerate_names([str(seed) for seed in seeds])}")
         return seeds
 
     @model_validator(mode="after")
@@ -178,11 +184,11 @@ class StudySettings(Section):
             counts = {path: one.count for path, one in self.search.items()}
             open_ended = [path for path, count in counts.items() if count is None]
             if open_ended:
-                raise ValueError(f"a grid needs choices or a step, but {', '.join(open_ended)} has neither")
+                raise ValueError(f"a grid needs choices or a step, but {enumerate_names(open_ended)} has neither")
             too_many = [f"{path} has {count:,}" for path, count in counts.items() if count and count > MAX_GRID_VALUES]
             if too_many:
                 raise ValueError(
-                    f"a grid has at most {MAX_GRID_VALUES:,} values of one setting, but {', '.join(too_many)}; "
+                    f"a grid has at most {MAX_GRID_VALUES:,} values of one setting, but {enumerate_names(too_many)}; "
                     "set a larger step, or another sampler"
                 )
         return self
@@ -191,6 +197,11 @@ class StudySettings(Section):
     def objectives(self) -> list[str]:
         """The objectives, of which there is one at least."""
         return [self.objective] if isinstance(self.objective, str) else self.objective
+
+
+def _comparable(choice: object) -> object:
+    """Something that is equal for equal choices, and can be looked up."""
+    return json.dumps(choice, sort_keys=True, default=str) if isinstance(choice, list | dict) else choice
 
 
 def _is_finite(value: object) -> bool:

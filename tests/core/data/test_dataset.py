@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from topwork.data.dataset import Dataset, load_dataset, read_all_rows
+from topwork.data.dataset import Dataset, load_dataset, read_all_rows, read_splits
 from topwork.errors import DataError
-from topwork.experiment.schema import Experiment, Source
+from topwork.experiment.schema import Experiment, LabelColumn, LabelNormalization, Source
 from topwork.interfaces.head import Classes
 from topwork.registry import Registry, discover
 
@@ -43,6 +43,10 @@ def load(registry: Registry) -> Callable[..., Dataset]:
 
 
 Load = Callable[..., Dataset]
+
+
+def column(name: str) -> LabelColumn:
+    return LabelColumn(name, LabelNormalization())
 
 
 def error(call: Callable[[], object]) -> str:
@@ -199,13 +203,13 @@ def test_an_empty_split_is_a_data_error(write: Write, load: Load) -> None:
 
 def test_errors_of_rows_are_data_errors(write: Write, load: Load) -> None:
     path = write("a.csv", "text,mood\na,good\n,bad\n")
-    assert error(lambda: load("mood", path=path)) == f"{path}:3: text: the text is empty"
+    assert error(lambda: load("mood", path=path)).splitlines()[0] == f"{path}:3: text: the text is empty"
 
 
 def test_a_file_is_read_for_tasks_whose_classes_are_known(write: Write) -> None:
     path = write("new.csv", "text,mood,other\na,good,x\nb,good,y\n")
     labels = {"first": Classes(("bad", "good")), "second": Classes(("x", "y"))}
-    rows = read_all_rows(path, Source(path=path), {"first": "mood", "second": "other"}, labels)
+    rows = read_all_rows(path, Source(path=path), {"first": column("mood"), "second": column("other")}, labels)
     assert rows.texts == ["a", "b"]
     assert {task: targets.tolist() for task, targets in rows.targets.items()} == {"first": [1, 1], "second": [0, 1]}
 
@@ -213,11 +217,71 @@ def test_a_file_is_read_for_tasks_whose_classes_are_known(write: Write) -> None:
 def test_a_file_with_an_unknown_label_is_refused(write: Write) -> None:
     path = write("new.csv", "text,mood\na,good\nb,meh\n")
     message = error(
-        lambda: read_all_rows(path, Source(path=path), {"task": "mood"}, {"task": Classes(("bad", "good"))})
+        lambda: read_all_rows(path, Source(path=path), {"task": column("mood")}, {"task": Classes(("bad", "good"))})
     )
     assert message == (
         f"{path}:3: mood: label 'meh' of task task does not occur in the training rows, which have bad, good"
     )
+
+
+def test_a_label_that_150_classes_lack_is_told_in_short(write: Write, load: Load) -> None:
+    train = write("train.csv", "text,mood\n" + "".join(f"t{n},intent_{n:03d}\n" for n in range(150)))
+    test = write("test.csv", "text,mood\n" + "".join(f"t{n},intent_0{n}x\n" for n in range(150)))
+    first, *_, last = error(lambda: load("mood", train=train, test=test)).splitlines()
+    assert first == (
+        f"{test}:2: mood: label 'intent_00x' of task mood_task does not occur in the training rows, which have "
+        "150 other classes; did you mean intent_100?"
+    )
+    assert last == "... and 130 more; 150 problems in all"
+
+
+def test_classes_that_look_alike_are_told_with_the_setting_that_makes_them_one(write: Write, load: Load) -> None:
+    path = write("a.csv", "text,mood\na,Pos\nb,pos\nc,neg\nd,neg\ne,neg\n")
+    dataset = load("mood", path=path)
+    assert dataset.labels["mood_task"].names == ("Pos", "neg", "pos")
+    assert dataset.warnings == [
+        f"task mood_task has classes that look alike: 'Pos' ({path}:2) and 'pos' ({path}:3); to make them one, set "
+        "tasks.mood_task.labels: {casefold: true}"
+    ]
+
+
+def test_spellings_that_a_task_makes_one_are_one_class(registry: Registry, write: Write) -> None:
+    path = write("a.csv", "text,mood\na,Pos \nb,pos\nc,neg\nd,neg\ne,POS\n")
+    raw = {
+        "name": "small",
+        "data": {"rows": {"path": path}},
+        "tasks": {"mood": {"label": "mood", "labels": {"casefold": True}}},
+    }
+    experiment = Experiment.model_validate(raw, context={"registry": registry})
+    dataset = load_dataset(experiment.source[1], experiment.label_columns)
+    assert dataset.labels["mood"].names == ("neg", "pos")
+    assert dataset.splits["test"].targets["mood"].tolist() == [1]
+    (warning,) = dataset.warnings
+    assert warning.startswith("task mood: 2 of 5 labels are read in another spelling")
+
+
+def test_rows_that_are_skipped_are_among_the_warnings(write: Write, load: Load) -> None:
+    path = write("a.csv", TABLE + ",good,a\n")
+    (warning,) = load("mood", path=path, on_faulty_rows="skip").warnings
+    assert warning.splitlines() == [
+        f"{path}: 1 of 21 rows are faulty and were skipped:",
+        f"  {path}:22: text: the text is empty",
+    ]
+
+
+def test_every_file_of_a_source_has_its_warnings(write: Write) -> None:
+    files = {
+        "train": write("train.csv", "text;mood\na;good\nb;bad\n"),
+        "test": write("test.csv", "text;mood\nd;good\n"),
+    }
+    found = read_splits(Source(**files), {"mood": column("mood")})
+    assert [warning.split(":")[0] for warning in found.warnings] == [str(files["train"]), str(files["test"])]
+
+
+def test_a_file_that_is_read_alone_warns_of_what_it_is_like(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    path = write("new.csv", "text;mood\na;good\n")
+    read_all_rows(path, Source(path=path), {"task": column("mood")}, {"task": Classes(("bad", "good"))})
+    assert caplog.messages == [f"{path}: columns are separated by semicolons, as the first line shows"]
 
 
 def test_the_first_500_real_reviews_are_400_to_train_on_and_100_to_test_on(reviews: Path, load: Load) -> None:

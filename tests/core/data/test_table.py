@@ -11,21 +11,29 @@ import pyarrow.parquet
 import pytest
 
 from topwork.data.table import Table, read_table
-from topwork.errors import DataError
-from topwork.experiment.schema import Source
+from topwork.errors import MAX_CHARACTERS, DataError
+from topwork.experiment.schema import LabelColumn, LabelNormalization, Source
 
 Write = Callable[..., Path]
 
 
-def rows(path: Path, *columns: str, **options: Any) -> Table:
-    return read_table(path, Source(path=path, **options), columns)
+HINT = "to leave out faulty rows, set `on_faulty_rows: skip` of the source"
+
+
+def rows(
+    path: Path, *columns: str, labels: dict[str, Any] | None = None, by: str | None = None, **options: Any
+) -> Table:
+    """Read a file with a task for each label column, which has the column's name."""
+    normalization = LabelNormalization(**labels or {})
+    tasks = {name: LabelColumn(name, normalization) for name in columns}
+    return read_table(path, Source(path=path, **options), tasks, by=by)
 
 
 def errors(path: Path, *columns: str, **options: Any) -> list[str]:
-    """The lines of the error that reading ends with, without the folder."""
+    """The lines of the error that reading ends with, without the folder and the hint at their end."""
     with pytest.raises(DataError) as caught:
         rows(path, *columns, **options)
-    return [line.removeprefix(f"{path.parent}/") for line in str(caught.value).splitlines()]
+    return [line.removeprefix(f"{path.parent}/") for line in str(caught.value).splitlines() if line != HINT]
 
 
 def lines_of_json(*objects: dict[str, Any]) -> str:
@@ -37,7 +45,7 @@ def test_rows_are_read_column_by_column_with_their_places(write: Write) -> None:
     path = write("a.csv", content)
     assert rows(path, "mood") == Table(
         texts=["fine", "two\nlines"],
-        columns={"mood": ["good", "bad"]},
+        labels={"mood": ["good", "bad"]},
         locations=[f"{path}:2", f"{path}:3"],
         digest=hashlib.sha256(content.encode()).hexdigest(),
     )
@@ -46,23 +54,25 @@ def test_rows_are_read_column_by_column_with_their_places(write: Write) -> None:
 def test_the_text_column_may_have_another_name(write: Write) -> None:
     path = write("a.csv", "review,text\nfine,good\n")
     found = rows(path, "text", text="review")
-    assert (found.texts, found.columns) == (["fine"], {"text": ["good"]})
+    assert (found.texts, found.labels) == (["fine"], {"text": ["good"]})
 
 
-@pytest.mark.parametrize("value", ["NA", "null", "None", "nan", "007", "1e5", "True", " padded ", "\u200b"])
+@pytest.mark.parametrize("value", ["NA", "null", "None", "nan", "007", "1e5", "True", "\u200b"])
 def test_texts_and_labels_that_look_like_something_else_stay_text(write: Write, value: str) -> None:
     found = rows(write("a.csv", f"text,mood\n{value},{value}\n"), "mood")
-    assert (found.texts, found.columns["mood"]) == ([value], [value])
+    assert (found.texts, found.labels["mood"]) == ([value], [value])
 
 
 @pytest.mark.parametrize(
-    ("label", "wanted"), [("3", "3"), (3, "3"), (-1, "-1"), (True, "true"), (False, "false"), ("é", "é")], ids=repr
+    ("label", "wanted"),
+    [("3", "3"), (3, "3"), (-1, "-1"), (1.0, "1"), (-0.0, "0"), (True, "true"), (False, "false"), ("é", "é")],
+    ids=repr,
 )
 def test_labels_become_text(write: Write, label: object, wanted: str) -> None:
-    assert rows(write("a.jsonl", lines_of_json({"text": "a", "mood": label})), "mood").columns["mood"] == [wanted]
+    assert rows(write("a.jsonl", lines_of_json({"text": "a", "mood": label})), "mood").labels["mood"] == [wanted]
 
 
-@pytest.mark.parametrize("label", [None, 1.5, ["a"], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("label", [1.5, ["a"], {"a": 1}], ids=repr)
 def test_a_label_is_a_string_or_a_whole_number(write: Write, label: object) -> None:
     path = write("a.jsonl", lines_of_json({"text": "a", "mood": label}))
     assert errors(path, "mood") == [f"a.jsonl:1: mood: a label must be a string or a whole number, got {label!r}"]
@@ -91,7 +101,7 @@ def test_an_empty_text_is_an_error(write: Write, text: str) -> None:
     assert errors(path, "mood") == ["a.csv:3: text: the text is empty"]
 
 
-@pytest.mark.parametrize("text", [None, 3, ["a"]], ids=repr)
+@pytest.mark.parametrize("text", [3, ["a"]], ids=repr)
 def test_a_text_is_a_string(write: Write, text: object) -> None:
     path = write("a.jsonl", lines_of_json({"text": text}))
     assert errors(path) == [f"a.jsonl:1: text: a text must be a string, got {text!r}"]
@@ -106,8 +116,8 @@ def test_a_null_text_of_parquet_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a", None, "c"], "mood": ["x", "y", None]}), path)
     assert errors(path, "mood") == [
-        "a.parquet:2: text: a text must be a string, got None",
-        "a.parquet:3: mood: a label must be a string or a whole number, got None",
+        "a.parquet:2: text: the text is missing",
+        "a.parquet:3: mood: the label is missing",
     ]
 
 
@@ -192,12 +202,138 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_a_pattern_and_an_encoding_are_taken_from_the_source(write: Write) -> None:
     path = write("a.txt", "x café \x85 au lait\n".encode("latin-1"))
     found = rows(path, "mood", pattern=r"(?P<mood>\S+) (?P<text>.*)", encoding="latin-1")
-    assert (found.texts, found.columns["mood"]) == (["café \x85 au lait"], ["x"])
+    assert (found.texts, found.labels["mood"]) == (["café \x85 au lait"], ["x"])
 
 
 def test_a_group_that_took_no_part_is_no_text(write: Write) -> None:
     path = write("a.txt", "x\n")
-    assert errors(path, pattern="x(?P<text>y)?") == ["a.txt:1: text: a text must be a string, got None"]
+    assert errors(path, pattern="x(?P<text>y)?") == ["a.txt:1: text: the text is missing"]
+
+
+def test_whole_numbers_that_are_stored_as_floats_are_whole_numbers(write: Write, tmp_path: Path) -> None:
+    numbers = [1.0, 0.0, 1]
+    path = write("a.jsonl", lines_of_json(*({"text": "a", "mood": number} for number in numbers)))
+    assert rows(path, "mood").labels["mood"] == ["1", "0", "1"]
+    table = pyarrow.table({"text": ["a", "b", "c"], "mood": [1.0, None, float("nan")]})  # what pandas makes of gaps
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    missing = [f"a.parquet:{row}: mood: the label is missing" for row in (2, 3)]
+    assert errors(tmp_path / "a.parquet", "mood") == missing
+
+
+@pytest.mark.parametrize("column", ["text", "mood"])
+def test_null_is_a_missing_value(write: Write, column: str) -> None:
+    path = write("a.jsonl", lines_of_json({"text": "a", "mood": "x"}, {"text": "b", "mood": "y", column: None}))
+    what = "text" if column == "text" else "label"
+    assert errors(path, "mood") == [f"a.jsonl:2: {column}: the {what} is missing"]
+
+
+def test_faulty_rows_are_errors_unless_they_are_to_be_skipped(write: Write) -> None:
+    path = write("a.csv", "text,mood\nfine,x\n,y\n")
+    with pytest.raises(DataError) as caught:
+        rows(path, "mood")
+    assert str(caught.value).splitlines() == [f"{path}:3: text: the text is empty", HINT]
+
+
+def test_faulty_rows_that_are_skipped_are_counted_and_listed(write: Write) -> None:
+    path = write("a.csv", "text,mood\nfine,x\n,y\n  ,\ntoo,many,fields\ngood,y\n")
+    found = rows(path, "mood", on_faulty_rows="skip")
+    assert (found.texts, found.labels["mood"], found.locations) == (
+        ["fine", "good"],
+        ["x", "y"],
+        [f"{path}:2", f"{path}:6"],
+    )
+    assert found.warnings == [
+        f"{path}: 3 of 5 rows are faulty and were skipped:\n"
+        f"  {path}:3: text: the text is empty\n"
+        f"  {path}:4: text: the text is empty\n"
+        f"  {path}:4: mood: the label is empty\n"
+        f"  {path}:5: the row should have 2 fields as the header has, but has 3"
+    ]
+
+
+def test_of_many_skipped_rows_the_first_20_and_the_total_are_told(write: Write) -> None:
+    (warning,) = rows(write("a.csv", "text\n" + '""\n' * 30 + "fine\n"), on_faulty_rows="skip").warnings
+    first, *_, last = warning.splitlines()
+    assert first.endswith("a.csv: 30 of 31 rows are faulty and were skipped:")
+    assert last == "  ... and 10 more; 30 problems in all"
+
+
+def test_a_list_of_skipped_rows_is_not_longer_than_a_screen(write: Write) -> None:
+    wide = {f"column_of_a_wide_table_{number}": 1 for number in range(500)}
+    path = write("a.jsonl", lines_of_json({"text": "a", "mood": "x"}, *({"text": "b", **wide} for _ in range(30))))
+    (warning,) = rows(path, "mood", on_faulty_rows="skip").warnings
+    assert len(warning) <= MAX_CHARACTERS
+    assert warning.splitlines()[-1] == "  ... and 10 more; 30 problems in all"
+
+
+def test_skipped_rows_count_towards_the_limit(write: Write) -> None:
+    found = rows(write("a.csv", 'text\n""\nfine\ngood\n'), limit=2, on_faulty_rows="skip")
+    assert found.texts == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ('text,mood\nfine,x\n"open,x\n', "a.csv:3: not valid CSV: unexpected end of data"),
+        ("text,moood\nfine,x\n", "a.csv:2: mood: there is no such column, only text, moood; did you mean moood?"),
+        ("text,mood\n,x\n,y\n", "a.csv:2: text: the text is empty"),
+    ],
+    ids=["the rest is unreadable", "a missing column", "no row is left"],
+)
+def test_what_is_wrong_with_a_whole_file_is_never_skipped(write: Write, content: str, error: str) -> None:
+    path = write("a.csv", content)
+    with pytest.raises(DataError) as caught:
+        rows(path, "mood", on_faulty_rows="skip")
+    lines = str(caught.value).removeprefix(f"{path.parent}/").splitlines()
+    assert lines[0] == error
+    assert HINT not in lines
+
+
+def test_spellings_of_a_label_are_one_label_and_that_is_said(write: Write) -> None:
+    path = write("a.csv", "text,mood\na,caf\u00e9\nb,cafe\u0301\nc, tea\nd,tea\n")
+    found = rows(path, "mood")
+    assert found.labels["mood"] == ["caf\u00e9", "caf\u00e9", "tea", "tea"]
+    assert found.warnings == [
+        "task mood: 2 of 4 labels are read in another spelling, as tasks.mood.labels says: "
+        f"'cafe\\u0301' as 'café' ({path}:3), ' tea' as 'tea' ({path}:4)"
+    ]
+
+
+def test_labels_can_be_taken_as_they_are_written(write: Write) -> None:
+    path = write("a.csv", "text,mood\na,x \nb,cafe\u0301\nc, \n")
+    found = rows(path, "mood", labels={"strip": False, "normalize": None})
+    assert (found.labels["mood"], found.warnings) == (["x ", "cafe\u0301", " "], [])
+
+
+def test_tasks_of_one_column_may_read_its_labels_otherwise(write: Write) -> None:
+    path = write("a.csv", "text,mood\na,Good\nb,good\n")
+    columns = {
+        "one": LabelColumn("mood", LabelNormalization()),
+        "other": LabelColumn("mood", LabelNormalization(casefold=True)),
+    }
+    found = read_table(path, Source(path=path), columns)
+    assert found.labels == {"one": ["Good", "good"], "other": ["good", "good"]}
+
+
+def test_strata_are_taken_as_they_are_written(write: Write) -> None:
+    found = rows(write("a.csv", "text,mood,topic\na,x,t \nb,y,t\n"), "mood", by="topic")
+    assert (found.strata, found.warnings) == (["t ", "t"], [])
+
+
+def test_a_label_of_blanks_is_an_empty_label(write: Write) -> None:
+    assert errors(write("a.csv", "text,mood\na,x\nb, \n"), "mood") == ["a.csv:3: mood: the label is empty"]
+
+
+def test_labels_that_cannot_name_a_class_are_refused_with_their_rows(write: Write) -> None:
+    path = write("a.csv", f"text,mood\na,x\0y\nb,{'z' * 100_000}\n")
+    control, long = errors(path, "mood")
+    assert control == "a.csv:2: mood: a label must not hold a control character (U+0000), got 'x\\x00y'"
+    assert long == f"a.csv:3: mood: a label has at most 1,000 characters, got 100,000: '{'z' * 57}...'"
+
+
+def test_how_a_file_was_read_is_among_its_warnings(write: Write) -> None:
+    path = write("a.csv", "text;mood\na;x\n")
+    assert rows(path, "mood").warnings == [f"{path}: columns are separated by semicolons, as the first line shows"]
 
 
 REVIEWS = r"(?P<category>\S+) (?P<sentiment>\S+) (?P<id>\S+) (?P<text>.*)"
@@ -207,8 +343,8 @@ def test_the_real_reviews_are_read_to_the_last_line(reviews: Path) -> None:
     found = rows(reviews, "category", "sentiment", pattern=REVIEWS)
     assert len(found.texts) == 4000
     assert found.locations[-1] == f"{reviews}:4000"
-    assert set(found.columns["sentiment"]) == {"pos", "neg"}
-    assert set(found.columns["category"]) == {"books", "camera", "dvd", "health", "music", "software"}
+    assert set(found.labels["sentiment"]) == {"pos", "neg"}
+    assert set(found.labels["category"]) == {"books", "camera", "dvd", "health", "music", "software"}
     assert found.digest == hashlib.sha256(reviews.read_bytes()).hexdigest()
 
 
@@ -229,4 +365,4 @@ def test_real_latin_1_is_refused_as_utf8_and_read_as_what_it_is(questions: Path)
     found = rows(questions, "type", pattern=pattern, encoding="latin-1")
     assert len(found.texts) == 5452
     assert "sister\xf0city" in found.texts[65]
-    assert set(found.columns["type"]) == set("012345")
+    assert set(found.labels["type"]) == set("012345")

@@ -103,6 +103,47 @@ def test_evaluating_rows_with_a_label_never_met_is_refused(loaded: Any, write: C
     )
 
 
+def with_tasks(model: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """A model whose tasks have other settings."""
+    tasks = {name: change(task) for name, task in model.experiment["tasks"].items()}
+    return dataclasses.replace(model, experiment=model.experiment | {"tasks": tasks})
+
+
+BLANK = "text,sentiment,category\na song,pos ,music\nanother,neg,books\n"
+
+
+def test_labels_are_spelt_as_in_training(
+    loaded: Any, write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write("more.csv", BLANK)
+    figures, _ = loaded.evaluate(file)
+    assert figures["sentiment/accuracy"].rows == 2
+    assert caplog.messages == [
+        "task sentiment: 1 of 2 labels are read in another spelling, as tasks.sentiment.labels says: "
+        f"'pos ' as 'pos' ({file}:2)"
+    ]
+
+
+def test_a_model_that_says_nothing_of_spellings_takes_labels_as_they_are_written(
+    loaded: Any, write: Callable[..., Path]
+) -> None:
+    before = with_tasks(loaded, lambda task: {name: value for name, value in task.items() if name != "labels"})
+    with pytest.raises(DataError, match="label 'pos ' of task sentiment does not occur in the training rows"):
+        before.evaluate(write("more.csv", BLANK))
+
+
+def test_faulty_rows_are_skipped_as_in_training(
+    loaded: Any, write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    (name, source), *_ = loaded.experiment["data"].items()
+    changed = loaded.experiment | {"data": {name: source | {"on_faulty_rows": "skip"}}}
+    file = write("more.csv", BLANK.replace("pos ", "pos") + ",pos,music\n")
+    figures, _ = dataclasses.replace(loaded, experiment=changed).evaluate(file)
+    assert figures["sentiment/accuracy"].rows == 2
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{file}: 1 of 3 rows are faulty and were skipped:")
+
+
 def test_evaluating_a_file_that_is_not_there_is_refused(loaded: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         loaded.evaluate(tmp_path / "nothing.csv")

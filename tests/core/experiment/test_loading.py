@@ -224,7 +224,15 @@ def test_a_missing_file_is_named(registry: Registry) -> None:
 
 def test_a_file_that_is_not_utf8_is_refused(write: Write, registry: Registry) -> None:
     path = write("e.yaml", MINIMAL.replace("small", "größer").encode("latin-1"))
-    with pytest.raises(topwork.ConfigurationError, match=r"e\.yaml: an experiment file must be readable UTF-8 text"):
+    with pytest.raises(topwork.ConfigurationError) as caught:
+        topwork.load_experiment(path, registry=registry)
+    rule = "an experiment file must be readable UTF-8 text"
+    assert str(caught.value) == f"{path}:1:9: {rule}, but byte 0xf6 is not"
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "a\0b.yaml", "."])
+def test_what_is_no_experiment_file_is_refused_at_once(path: str, registry: Registry) -> None:
+    with pytest.raises(topwork.ConfigurationError, match=r"an experiment file m|is not a path"):
         topwork.load_experiment(path, registry=registry)
 
 
@@ -363,7 +371,8 @@ def test_a_wrong_override_is_quoted(errors: Errors, override: str, error: str) -
 @pytest.mark.parametrize("value", ["[1", "{a: 1, a: 2}", "*nobody", "!!python/name:os.mkdir", "\x01"])
 def test_an_override_that_is_not_yaml_is_quoted(errors: Errors, value: str) -> None:
     (error,) = errors(FULL, f"training.epochs={value}")
-    assert error.startswith(f"--set training.epochs={value}: the value is not valid YAML: ")
+    shown = "\\x01" if value == "\x01" else value
+    assert error.startswith(f"--set training.epochs={shown}: the value is not valid YAML: ")
 
 
 def test_an_error_in_the_file_is_not_blamed_on_an_override_beside_it(errors: Errors) -> None:
@@ -388,3 +397,53 @@ def test_the_experiment_knows_where_it_was_written(load: Load) -> None:
     assert experiment.origin.locate("freeze", "patterns", 1) == "e.yaml:8:27: freeze.patterns.1"
     assert experiment.origin.locate("training", "epochs") == "--set training.epochs=5: training.epochs"
     assert experiment.origin.locate("training", "seed") == "e.yaml:1:1: training.seed"
+
+
+DEEP = "[" * 5000 + "]" * 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "error"),
+    [
+        (f"name: {DEEP}", [], "e.yaml:1:56: sections and lists stand inside each other more than 50 deep"),
+        ("k" * 1000 + ": 1", [], f"e.yaml:1:1: {'k' * 57}...: unknown key"),
+        (f"name: {'k' * 100_000}", [], "e.yaml:1:1: name: string should have at most 60 characters, got 'kkk"),
+        ("training: {epochs: " + "9" * 40 + "}", [], "e.yaml:1:20: a whole number must fit 64 bits, got 999"),
+        ("training: {monitor: '" + "mean(" * 5000 + "'}", [], "e.yaml:1:12: training.monitor: 'mean(mean("),
+        ("pooling: {kind: " + "k" * 100_000 + "}", [], "e.yaml:1:1: pooling: no pooling of kind 'kkk"),
+        ("pooling: " + "[x]" * 1, [f"training.epochs={DEEP}"], "--set training.epochs=[[["),
+        ("{}", [f"{'a.' * 10_000}b=1"], "--set a.a.a."),
+        ("{}", ["x" * 100_000], "--set xxx"),
+        ("{}", [f"tasks.a={{label: {'x' * 100_000}, x: 1}}"], "--set tasks.a={label: xxx"),
+        ("tasks: {a: {head: {hidden: [1]}}}", [f"tasks.a.head.hidden.{'9' * 5000}=1"], "--set tasks.a.head.hidden.999"),
+    ],
+    ids=[
+        "depth",
+        "key",
+        "value",
+        "digits",
+        "objective",
+        "kind",
+        "set",
+        "set path",
+        "set word",
+        "set value",
+        "set index",
+    ],
+)
+def test_what_is_long_or_deep_is_told_in_short(errors: Errors, text: str, overrides: list[str], error: str) -> None:
+    found = errors(text, *overrides)
+    assert any(line.startswith(error) for line in found), found
+    assert sum(map(len, found)) < 2500
+
+
+def test_of_many_errors_the_first_20_and_the_total_are_told(errors: Errors) -> None:
+    found = errors(MINIMAL + "".join(f"k{number}: 1\n" for number in range(5000)))
+    assert len(found) == 21
+    assert found[-1] == "... and 4,980 more; 5,000 errors in all"
+
+
+def test_what_is_set_on_one_copy_of_an_alias_leaves_the_other(load: Load) -> None:
+    text = MINIMAL.replace("mood: {label: mood}", "mood: &it {label: mood}\n  topic: *it")
+    experiment = load(text, "tasks.topic.label=topic")
+    assert [task.label for task in experiment.tasks.values()] == ["mood", "topic"]

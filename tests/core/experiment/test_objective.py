@@ -120,3 +120,28 @@ def test_all_metrics_that_do_not_exist_are_named_at_once() -> None:
 def test_the_mean_is_the_mean() -> None:
     values = {"x": 0.1, "y": 0.2, "z": 0.6}
     assert parse_objective("mean(x, y, z)").evaluate(values) == statistics.fmean(values.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("mean(" * 5000, "it has 25,000 characters, and may have at most 10,000"),
+        ("mean(" * 1000, "functions stand inside each other more than 20 deep"),
+        ("x" * 9000 + "(", f"there is no function '{'x' * 57}...', only mean, min, max"),
+        ("mean(" + "a," * 4000 + ")", "found ')' where a metric or a function should be"),
+    ],
+    ids=["long", "deep", "long name", "many"],
+)
+def test_what_is_too_long_or_too_deep_is_refused_in_short(text: str, reason: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_objective(text)
+    assert f" is not an objective: {reason}; write a metric" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_metric_that_does_not_exist_is_compared_with_some_of_many() -> None:
+    directions = {f"task_{number}/accuracy": True for number in range(1000)}
+    with pytest.raises(ValueError) as caught:
+        greater_is_better(Objective("task_7/acuracy"), directions)
+    assert "only task_0/accuracy, task_1/accuracy, " in str(caught.value)
+    assert str(caught.value).endswith("... and 980 more; did you mean task_7/accuracy?")

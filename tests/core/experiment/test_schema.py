@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 import topwork
-from topwork.experiment.schema import Experiment, Source, Split
+from topwork.experiment.schema import Experiment, LabelColumn, LabelNormalization, Source, Split
 from topwork.registry import Registry, discover
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig
@@ -296,3 +296,32 @@ def test_a_source_that_no_task_reads_is_refused(registry: Registry) -> None:
 )
 def test_all_tasks_read_one_known_source(registry: Registry, tasks: dict[str, Any], words: str) -> None:
     assert list(errors(registry, data=TWO_SOURCES, tasks=tasks).values()) == [words]
+
+
+def test_an_encoding_that_text_files_do_not_have_is_refused(registry: Registry) -> None:
+    found = errors(registry, data={"reviews": {"path": "reviews.csv", "encoding": "undefined"}})
+    assert found == {"data.reviews.encoding": "unknown encoding 'undefined'; try utf-8, utf-16, latin-1 or cp1252"}
+
+
+def test_labels_are_stripped_and_composed_by_default(registry: Registry) -> None:
+    experiment = make(registry)
+    assert experiment.tasks["mood"].labels.model_dump() == {"strip": True, "casefold": False, "normalize": "NFC"}
+    assert experiment.label_columns == {"mood": LabelColumn("mood", LabelNormalization())}
+
+
+@pytest.mark.parametrize("labels", [{"strip": 1}, {"normalize": "nfc"}, {"fold": True}, "casefold"], ids=repr)
+def test_other_rules_for_labels_are_refused(registry: Registry, labels: object) -> None:
+    (place,) = errors(registry, tasks={"mood": {"label": "mood", "labels": labels}})
+    assert place.startswith("tasks.mood.labels")
+
+
+def test_faulty_rows_are_errors_by_default(registry: Registry) -> None:
+    assert make(registry).source[1].on_faulty_rows == "error"
+    found = errors(registry, data={"reviews": {"path": "reviews.csv", "on_faulty_rows": "drop"}})
+    assert list(found) == ["data.reviews.on_faulty_rows"]
+
+
+def test_a_list_of_many_sources_is_told_in_short(registry: Registry) -> None:
+    many = {f"source_{number}": {"path": "reviews.csv"} for number in range(2000)}
+    (message,) = errors(registry, data=many, tasks={"mood": {"label": "mood", "source": "x"}}).values()
+    assert message.endswith("... and 1,980 more")

@@ -1,5 +1,6 @@
 """A study section says what to search; what makes no sense, or cannot be searched, is refused."""
 
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -75,6 +76,8 @@ def test_whole_numbers_stay_whole() -> None:
         "tasks",
         "tasks.a",
         "tasks.a.label",
+        "tasks.a.labels",
+        "tasks.a.labels.casefold",
         "tasks.a.source",
     ],
 )
@@ -167,3 +170,19 @@ def test_a_range_with_steps_holds_its_steps_only(low: int, step: int, steps: int
     dimension = Dimension(low=low / 10, high=(low + step * steps) / 10, step=step / 10)
     assert dimension.holds(value / 10) == (value in range(low, low + step * steps + 1, step))
     assert dimension.count == steps + 1
+
+
+def test_many_choices_and_paths_are_checked_at_once() -> None:
+    started = perf_counter()
+    assert make({"a.b": {"choices": list(range(40_000))}}).search["a.b"].count == 40_000
+    assert errors({"a.b": {"choices": [*range(40_000), 7]}})["search.a.b"].startswith(
+        "choices must differ, got [0, 1, "
+    )
+    paths = {f"a{number}.b": {"low": 1, "high": 2} for number in range(5_000)}
+    assert len(make(paths).search) == 5_000
+    assert perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("choices", [[1, 1.0], [[1], [1]], [{"a": 1, "b": 2}, {"b": 2, "a": 1}]], ids=repr)
+def test_equal_choices_are_refused_whatever_they_are(choices: list[Any]) -> None:
+    assert errors({"a.b": {"choices": choices}}) == {"search.a.b": f"choices must differ, got {choices}"}

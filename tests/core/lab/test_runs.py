@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from torch import Tensor
 
 from run_helpers import only_run, small
+from small_experiment import QUICKSTART
 from topwork.engine.model_folder import load_model
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.errors import StorageError, TrainingError
@@ -87,6 +88,18 @@ def test_truncated_texts_are_said_in_the_log_and_in_the_result(
         result = train(untracked(), output=tmp_path / "model")
     assert any("of 80 texts are longer than the backbone's max_length" in warning for warning in result.warnings)
     assert set(result.warnings) <= set(caplog.messages)
+
+
+@pytest.mark.slow
+def test_rows_that_are_skipped_are_told_in_the_result_and_in_mlflow(store_uri: str, tmp_path: Path) -> None:
+    rows = (QUICKSTART.parent / "data" / "synthetic_reviews.csv").read_text().splitlines()
+    (tmp_path / "faulty.csv").write_text("\n".join([*rows[:41], ",music,pos", *rows[41:80]]) + "\n")
+    settings = [f"data.reviews.path={tmp_path / 'faulty.csv'}", "data.reviews.on_faulty_rows=skip", "training.epochs=1"]
+    result = train(small(*settings, f"tracking.uri={store_uri}"), output=tmp_path / "model")
+    (skipped,) = [warning for warning in result.warnings if "were skipped" in warning]
+    assert skipped.splitlines()[1] == f"  {tmp_path / 'faulty.csv'}:42: text: the text is empty"
+    logged = MlflowClient(tracking_uri=store_uri).download_artifacts(str(result.run_id), "warnings.txt", str(tmp_path))
+    assert skipped in Path(logged).read_text()
 
 
 @pytest.mark.slow

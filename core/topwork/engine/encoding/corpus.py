@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from topwork.engine.encoding.ragged import Ragged, offsets_of, sequences_of
+from topwork.engine.encoding.truncation import Shortener
 from topwork.engine.model.plan import CorpusSize
 from topwork.experiment.schema import SplitName
 
@@ -64,10 +65,11 @@ def make_corpus(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[str]]) 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Ragged, int]:
     """Return the token ids of N texts, and how many texts were truncated."""
+    shortener = Shortener(tokenizer)
     ids: list[Tensor] = []
     truncated = 0
     for start in range(0, len(texts), 1000):  # in parts, since an encoding takes far more memory than its ids
-        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + 1000])):
+        for encoding in tokenizer.encode_batch_fast(list(map(shortener.shorten, texts[start : start + 1000]))):
             ids.append(torch.tensor(encoding.ids))
             truncated += bool(encoding.overflowing)
     return Ragged(torch.cat(ids), offsets_of(torch.tensor([len(sequence) for sequence in ids]))), truncated

@@ -1,5 +1,6 @@
 """A study, resolved once: what is searched, towards what, and where its trials are kept."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ VALIDATION = "validation/"
 
 #: Settings that do not affect results, or are in the identity under another name.
 NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed")
+
+#: Settings that studies of version 0.1 know nothing of; they are in the identity where they are not the default.
+ADDED = re.compile(r"data\.[^.]+\.on_faulty_rows|tasks\.[^.]+\.labels\..+")
 
 
 @dataclass(frozen=True)
@@ -211,8 +215,11 @@ def _identity(study: ResolvedStudy, data_digest: str) -> dict[str, str]:
     identity |= {"seeds": ", ".join(map(str, study.seeds)), "sha256 of the data": data_digest}
     source, _ = study.experiment.source
     files = [f"data.{source}.{field}" for field in ("path", *SPLITS)]
+    set_otherwise = flatten(study.experiment.model_dump(mode="json", exclude_defaults=True))
     return identity | {
         path: str(value)
         for path, value in flatten(study.experiment.dump()).items()
-        if not path.startswith(NO_IDENTITY) and path not in files
+        if not path.startswith(NO_IDENTITY)
+        and path not in files
+        and (path in set_otherwise or not ADDED.fullmatch(path))
     }

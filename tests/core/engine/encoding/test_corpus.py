@@ -1,11 +1,16 @@
 """Texts become token ids, each distinct text once, and what is truncated is counted."""
 
+from time import perf_counter
+
 import pytest
+from tokenizers import Tokenizer
 
 from encoding_helpers import pieces
 from topwork.engine.encoding.corpus import make_corpus, tokenize
 from topwork.engine.model.plan import CorpusSize
 from topwork.testing.tiny import letter_tokenizer
+from topwork_plugins.backbones.distilbert import prepare_tokenizer
+from topwork_plugins.backbones.minilm import package_folder
 
 
 @pytest.mark.parametrize(("letters", "tokens", "truncated"), [(1, 3, 0), (30, 32, 0), (31, 32, 1), (500, 32, 1)])
@@ -41,3 +46,13 @@ def test_the_digest_of_a_text_is_that_of_its_token_ids_alone() -> None:
     alone = make_corpus(letter_tokenizer(64), {"test": ["second"]})
     assert together.digests[1] == alone.digests[0]
     assert together.digests[0] != together.digests[1]
+
+
+def test_a_text_of_20_megabytes_is_truncated_at_once() -> None:
+    tokenizer = Tokenizer.from_file(str(package_folder() / "tokenizer.json"))
+    prepare_tokenizer(tokenizer, 256)
+    started = perf_counter()
+    ids, truncated = tokenize(tokenizer, ["word " * 4_000_000, "word " * 300, "short"])
+    assert perf_counter() - started < 5  # the whole takes 20
+    long, wanted, _ = pieces(ids)
+    assert (long.tolist(), truncated) == (wanted.tolist(), 2)

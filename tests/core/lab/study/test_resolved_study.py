@@ -150,6 +150,8 @@ def test_the_baseline_is_the_experiment_with_the_first_seed() -> None:
         (["training.store=off", "tracking.enabled=false", "name=another"], {"workers": 1, "trials": 9}, set()),
         (["optimizer.weight_decay=0.5"], {}, {"optimizer.weight_decay"}),
         (["data.reviews.limit=70"], {}, {"data.reviews.limit"}),
+        (["data.reviews.on_faulty_rows=skip"], {}, {"data.reviews.on_faulty_rows"}),
+        (["tasks.category.labels={casefold: true}"], {}, {"tasks.category.labels.casefold"}),
         ([], {"seeds": [1]}, {"seeds"}),
         ([], {"epoch": "last"}, {"epoch"}),
         ([], {"objective": "loss"}, {"objective"}),

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from queue_helpers import GRID, GRID_BASELINE, RATES, searched, settings
 from topwork.experiment.search import SearchedSetting
 from topwork.experiment.study import Dimension
-from topwork.lab.study.search_space import count_trials, suggest, values_of, with_logarithms
+from topwork.lab.study.search_space import count_points, count_trials, suggest, values_of, with_logarithms
 
 SECTION = {"kind": "last_layers", "count": 2}
 
@@ -59,9 +59,9 @@ def test_a_setting_on_a_logarithmic_scale_has_its_logarithm_beside_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "trials", "count"), [("random", 100, 100), ("grid", 100, 6), ("grid", 6, 6), ("grid", 5, 5)]
+    ("sampler", "trials", "count"), [("random", 100, 6), ("grid", 100, 6), ("grid", 6, 6), ("tpe", 5, 5)]
 )
-def test_a_grid_has_no_more_trials_than_points(sampler: str, trials: int, count: int) -> None:
+def test_a_study_has_no_more_trials_than_points(sampler: str, trials: int, count: int) -> None:
     section = settings(search={f"x.{name}": one for name, one in GRID.items()}, sampler=sampler, trials=trials)
     assert count_trials(section, searched(GRID, GRID_BASELINE)) == count
 
@@ -70,3 +70,10 @@ def test_the_steps_of_a_grid_are_counted_without_rounding_any_away() -> None:
     fractions = {"dropout": Dimension(low=0.1, high=0.7, step=0.1)}
     section = settings(search={"x.dropout": fractions["dropout"]}, sampler="grid", trials=100)
     assert count_trials(section, searched(fractions, {"dropout": 0.3})) == 7
+
+
+def test_values_without_end_have_combinations_without_end() -> None:
+    assert count_points(searched(GRID, GRID_BASELINE)) == 6
+    both = [*searched(GRID, GRID_BASELINE), *searched(RATES, {"heads_lr": 1e-3, "backbone_lr": 1e-5})]
+    assert count_points(both) is None
+    assert count_trials(settings(trials=7), both) == 7

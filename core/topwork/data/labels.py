@@ -1,0 +1,142 @@
+"""From what stands in a label column to the name of a class."""
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from topwork.errors import quote
+from topwork.experiment.schema import LabelNormalization
+
+#: A label is the name of a class: it stands in tables, figures and metrics.
+MAX_LENGTH = 1000
+
+#: What a label must not hold, by Unicode category.
+_FORBIDDEN = {"Cc": "a control character", "Cs": "half a character", "Zl": "a line end", "Zp": "a line end"}
+
+#: What makes labels equal that look alike, from the mildest.
+_MERGING: tuple[dict[str, Any], ...] = (
+    {"strip": True},
+    {"normalize": "NFC"},
+    {"casefold": True},
+    {"normalize": "NFKC"},
+    {"strip": True, "casefold": True, "normalize": "NFKC"},
+)
+
+#: How many spellings or classes one warning names.
+_SHOWN = 5
+
+
+def read_label(value: object) -> str:
+    """Return a label as text. A whole number may be stored as a float, as tables do where others are missing.
+
+    Raises:
+        ValueError: it is missing, or neither a string nor a whole number.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        raise ValueError("the label is missing")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str | int):
+        raise ValueError(f"a label must be a string or a whole number, got {quote(value)}")
+    return str(value)
+
+
+def normalize_label(label: str, normalization: LabelNormalization) -> str:
+    """Return the spelling that stands for a label and all that are equal to it.
+
+    Raises:
+        ValueError: nothing is left of it, it is too long, or it holds what the name of a class must not hold.
+    """
+    if normalization.normalize:
+        label = unicodedata.normalize(normalization.normalize, label)
+    if normalization.casefold:
+        label = unicodedata.normalize("NFD", label).casefold()
+        label = unicodedata.normalize(normalization.normalize or "NFC", label)
+    if normalization.strip:
+        label = label.strip()
+    if not label:
+        raise ValueError("the label is empty")
+    if len(label) > MAX_LENGTH:
+        raise ValueError(f"a label has at most {MAX_LENGTH:,} characters, got {len(label):,}: {quote(label)}")
+    for character in label:
+        if what := _FORBIDDEN.get(unicodedata.category(character)):
+            raise ValueError(f"a label must not hold {what} (U+{ord(character):04X}), got {quote(label)}")
+    return label
+
+
+def describe_changes(task: str, changes: Mapping[tuple[str, str], Sequence[str]], total: int) -> Iterator[str]:
+    """Say which spellings of a task's labels were read as others.
+
+    Args:
+        changes: the locations of each pair of a spelling and what it was read as.
+        total: how many labels there are.
+    """
+    if changes:
+        count = sum(map(len, changes.values()))
+        pairs = [
+            f"{_show(before)} as {_show(after)} ({_first(locations)})"
+            for (before, after), locations in list(changes.items())[:_SHOWN]
+        ]
+        more = f", and {len(changes) - _SHOWN:,} more spellings" if len(changes) > _SHOWN else ""
+        yield (
+            f"task {task}: {count:,} of {total:,} labels are read in another spelling, as tasks.{task}.labels says: "
+            f"{', '.join(pairs)}{more}"
+        )
+
+
+def describe_similar(task: str, labels: Iterable[tuple[str, str]], normalization: LabelNormalization) -> Iterator[str]:
+    """Say which classes of a task look like one, and what would make them one.
+
+    Args:
+        labels: of each row, with its location.
+    """
+    locations: dict[str, list[str]] = {}
+    for label, location in labels:
+        locations.setdefault(label, []).append(location)
+    groups: dict[str, list[str]] = {}
+    for label in sorted(locations):
+        groups.setdefault(_look(label), []).append(label)
+    similar = [group for group in groups.values() if len(group) > 1]
+    for group in similar[:_SHOWN]:
+        classes = " and ".join(f"{_show(label)} ({_first(locations[label])})" for label in group[:_SHOWN])
+        yield f"task {task} has classes that look alike: {classes}; {_how_to_merge(task, group, normalization)}"
+    if len(similar) > _SHOWN:
+        yield f"task {task} has {len(similar) - _SHOWN:,} more groups of classes that look alike"
+
+
+def _look(label: str) -> str:
+    """What is left of a label without what the eye may miss."""
+    look = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
+    look = "".join(character for character in look if unicodedata.category(character) != "Cf")
+    look = " ".join(look.split())
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", look)
+
+
+def _how_to_merge(task: str, group: Sequence[str], normalization: LabelNormalization) -> str:
+    for change in _MERGING:
+        rules = normalization.model_copy(update=change)
+        try:
+            merged = {normalize_label(label, rules) for label in group}
+        except ValueError:
+            continue
+        if len(merged) == 1:
+            setting = ", ".join(f"{name}: {json.dumps(value)}" for name, value in change.items()).replace('"', "")
+            return f"to make them one, set tasks.{task}.labels: {{{setting}}}"
+    return "where they should be one, write them alike in the file"
+
+
+def _first(locations: Sequence[str]) -> str:
+    """Name the first locations, and count the others."""
+    more = f" and {len(locations) - 3:,} more" if len(locations) > 3 else ""
+    return f"{', '.join(locations[:3])}{more}"
+
+
+def _show(label: str) -> str:
+    """Quote a label so that characters can be told that look alike."""
+    shown = quote(label)
+    return shown if label == unicodedata.normalize("NFKC", label) else ascii(label[:60])
