@@ -1,24 +1,23 @@
 """Write files and folders so that a reader sees all of one or nothing of it."""
 
 import errno
-import glob
 import hashlib
 import os
-import secrets
+import re
 import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from topwork.errors import StorageError, reason_of
 
-#: How the names of files and folders end that are being written.
-UNFINISHED = ".unfinished"
+#: How the names end of what is being written, and of the locks of those who write; a digest of the name stands before.
+UNFINISHED, LOCK = ".topwork-unfinished", ".topwork-lock"
 
 
 @contextmanager
@@ -28,28 +27,27 @@ def reserved(folder: Path) -> Iterator[None]:
     What killed processes left unfinished beside it is removed.
 
     Raises:
-        StorageError: ``folder`` exists already, another process keeps it, or its parent cannot be written to.
+        StorageError: ``folder`` exists already, another process keeps it, or it cannot be made.
     """
-    if os.path.lexists(folder):
-        raise StorageError(f"{folder} exists already; nothing is overwritten, so give another name or remove it")
     lock = _lock_of(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        Path(lock.lock_file).write_text(f"process {os.getpid()} on {socket.gethostname()}")
-    except Timeout:
-        if not Path(lock.lock_file).exists():  # no file can be made there
-            raise _unwritable(folder, OSError(errno.EACCES, os.strerror(errno.EACCES))) from None
-        holder = _read_holder(lock)
-        raise StorageError(f"{folder} is being made by {holder}; give another name, or wait for it") from None
-    except OSError as error:
-        lock.release()
-        raise _unwritable(folder, error) from error
-    try:
-        _remove_abandoned(folder.parent)
+    with ExitStack() as at_the_end:
+        try:
+            _check_free(folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            at_the_end.enter_context(_held(lock, timeout=0))
+            _check_free(folder)  # it may have been made since
+            if lock.lock_counter == 1:
+                folder.mkdir()  # so that a name that cannot be is seen now
+                folder.rmdir()
+                _remove_abandoned(folder.parent)
+        except Timeout:
+            if not Path(lock.lock_file).exists():  # no file can be made there
+                raise _unwritable(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES))) from None
+            holder = _read_holder(lock)
+            raise StorageError(f"{folder} is being made by {holder}; give another name, or wait for it") from None
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         yield
-    finally:
-        _release(lock)
 
 
 @contextmanager
@@ -62,7 +60,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     with reserved(folder):
         temporary: Path | None = None
         try:
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=UNFINISHED, dir=folder.parent))
+            temporary = Path(tempfile.mkdtemp(prefix=f".{_digest(folder)}.", suffix=UNFINISHED, dir=folder.parent))
             yield temporary
             for path in [*temporary.rglob("*"), temporary]:
                 path.chmod(0o755 if path.is_dir() else 0o644)  # a colleague may read it too
@@ -91,34 +89,30 @@ def check_room(folder: Path, size: int) -> None:
         )
 
 
-@contextmanager
-def new_database(file: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``file`` to create a sqlite database under; at the end it takes that name.
+def create_database(file: Path, build: Callable[[Path], None]) -> None:
+    """Let ``build`` create a sqlite database where there is none, so that it appears whole or not at all.
 
-    So a process that is killed leaves no half of a database. Where ``file`` is there by then, it stays. One process
-    of a user at a time should do this: it removes what others left unfinished.
+    Args:
+        build: creates a database under the name that it is given.
 
     Raises:
         OSError: the disk, or its folder, does not allow it.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in file.parent.glob(f".{glob.escape(file.name)}.*{UNFINISHED}*"):
-        abandoned.unlink(missing_ok=True)
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}{UNFINISHED}")
-    try:
-        yield temporary
-        _sync(temporary)
+    with tempfile.TemporaryFile(dir=file.parent):
+        pass  # where no file can be made, the lock would be waited for without end
+    with _held(_lock_of(file), timeout=-1):
+        if file.exists() and file.stat().st_size:
+            return  # another process was quicker
+        temporary = file.with_name(f".{_digest(file)}.database{UNFINISHED}")
+        _remove_database(temporary)  # a killed process left it: it no longer holds the lock
         try:
-            os.link(temporary, file)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            if not file.exists():
-                temporary.rename(file)
-        _sync(file.parent)
-    finally:
-        for left in file.parent.glob(f"{glob.escape(temporary.name)}*"):  # sqlite's journal is named after it
-            left.unlink(missing_ok=True)
+            build(temporary)
+            _sync(temporary)
+            temporary.replace(file)
+            _sync(file.parent)
+        finally:
+            _remove_database(temporary)
 
 
 def make_folder(folder: Path, root: Path) -> None:
@@ -176,9 +170,32 @@ def sha256_of(path: Path) -> str:
         raise StorageError(f"{path} cannot be read: {reason_of(error)}") from None
 
 
-def _lock_of(folder: Path) -> FileLock:
-    """The lock that keeps a folder's name; the same object for all who ask in this process."""
-    return FileLock(folder.parent.absolute() / f".{folder.name}.lock", timeout=0, is_singleton=True)
+def _digest(path: Path) -> str:
+    """A short name that stands for a long one."""
+    return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+
+
+def _lock_of(path: Path) -> FileLock:
+    """The lock of those who write a file or folder; the same object for all who ask in this process."""
+    return FileLock(path.parent.absolute() / f".{_digest(path)}{LOCK}", is_singleton=True)
+
+
+@contextmanager
+def _held(lock: FileLock, *, timeout: float) -> Iterator[None]:
+    """Hold a lock, and say in its file who does. Nothing stays of it.
+
+    Raises:
+        filelock.Timeout: another process holds it.
+    """
+    path = Path(lock.lock_file)
+    lock.acquire(timeout=timeout)
+    try:
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            path.unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone, and makes another
+        lock.release()
 
 
 def _read_holder(lock: FileLock) -> str:
@@ -188,23 +205,27 @@ def _read_holder(lock: FileLock) -> str:
         return "another process"  # which has just let go of it
 
 
-def _release(lock: FileLock) -> None:
-    if lock.lock_counter == 1:
-        with suppress(OSError):
-            Path(lock.lock_file).unlink()  # while it is held: who waits for it sees that it is gone, and makes another
-    lock.release()
-
-
 def _remove_abandoned(parent: Path) -> None:
     """Remove the unfinished folders whose makers are gone, which have let go of their locks."""
-    for abandoned in (path for path in parent.glob(f".*{UNFINISHED}") if path.is_dir()):
-        name = abandoned.name.removeprefix(".").removesuffix(UNFINISHED).rpartition(".")[0]
-        lock = _lock_of(parent / name)
-        with suppress(Timeout, OSError):
-            lock.acquire()
+    for abandoned in parent.iterdir():
+        named = re.fullmatch(rf"\.([0-9a-f]{{12}})\.\w{{8}}{re.escape(UNFINISHED)}", abandoned.name)
+        if not named or not abandoned.is_dir():
+            continue
+        lock = FileLock(parent.absolute() / f".{named[1]}{LOCK}", is_singleton=True)
+        with suppress(Timeout, OSError), _held(lock, timeout=0):
             if lock.lock_counter == 1:  # else this very process is at it
                 shutil.rmtree(abandoned, ignore_errors=True)
-            _release(lock)
+
+
+def _remove_database(file: Path) -> None:
+    """Remove a sqlite database with its journal, where there is one."""
+    for path in file.parent.glob(f"{file.name}*"):
+        path.unlink(missing_ok=True)
+
+
+def _check_free(folder: Path) -> None:
+    if os.path.lexists(folder):
+        raise StorageError(f"{folder} exists already; nothing is overwritten, so give another name or remove it")
 
 
 def _unwritable(folder: Path, error: OSError) -> StorageError:

@@ -28,7 +28,10 @@ def _families_for(characters: frozenset[int]) -> tuple[str, ...]:
     others = (font for font in font_manager.fontManager.ttflist if not font.name.startswith(LAST_RESORT))
     fonts |= {font.name: font.fname for font in others if font.name not in fonts}
     for family, path in fonts.items():
-        font = FT2Font(path)
+        try:
+            font = FT2Font(path)
+        except (OSError, RuntimeError):
+            continue  # its file is gone, or broken
         has = {character for character in missing if font.get_char_index(character)}
         if has or not families:
             families.append(family)

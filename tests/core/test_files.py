@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,9 +20,9 @@ import pytest
 from topwork.errors import StorageError
 from topwork.files import (
     check_room,
+    create_database,
     file_mode,
     make_folder,
-    new_database,
     new_folder,
     reserved,
     sha256_of,
@@ -282,11 +283,13 @@ def test_a_folder_for_which_there_is_no_room_is_refused(tmp_path: Path, monkeypa
 
 
 def create(file: Path, name: str) -> None:
-    with new_database(file) as temporary:
-        assert not file.exists() or name == "late"
+    def build(temporary: Path) -> None:
+        assert not file.exists() or not file.stat().st_size
         connection = sqlite3.connect(temporary)
         connection.execute(f"CREATE TABLE {name} (x)")
         connection.close()
+
+    create_database(file, build)
 
 
 def tables(file: Path) -> list[str]:
@@ -296,29 +299,69 @@ def tables(file: Path) -> list[str]:
     return found
 
 
-def test_a_database_appears_whole_and_one_that_was_there_first_stays(tmp_path: Path) -> None:
+def test_a_database_appears_whole_and_one_that_is_there_stays(tmp_path: Path) -> None:
     create(tmp_path / "deep" / "a.db", "first")
-    create(tmp_path / "deep" / "a.db", "late")
+    create(tmp_path / "deep" / "a.db", "second")
     assert tables(tmp_path / "deep" / "a.db") == ["first"]
     assert everything_in(tmp_path) == ["deep", "deep/a.db"]
 
 
-def test_a_database_appears_on_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(source: Path, target: Path) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(os, "link", refuse)
+def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
+    (tmp_path / "a.db").touch()
     create(tmp_path / "a.db", "first")
     assert tables(tmp_path / "a.db") == ["first"]
+
+
+def test_of_several_who_create_a_database_at_once_one_does(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: create(tmp_path / "a.db", f"by_{number}"), range(8)))
+    assert len(tables(tmp_path / "a.db")) == 1
     assert everything_in(tmp_path) == ["a.db"]
 
 
 def test_a_database_that_was_not_finished_has_no_name_and_is_removed_by_the_next(tmp_path: Path) -> None:
-    (tmp_path / ".a.db.0123abcd.unfinished").write_text("killed")
-    (tmp_path / ".a.db.0123abcd.unfinished-journal").write_text("killed")
-    with pytest.raises(KeyboardInterrupt), new_database(tmp_path / "a.db") as temporary:
+    seen: list[Path] = []
+
+    def fail(temporary: Path) -> None:
+        seen.append(temporary)
         temporary.write_text("half")
+        temporary.with_name(f"{temporary.name}-journal").write_text("half")
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        create_database(tmp_path / "a.db", fail)
+    assert everything_in(tmp_path) == []
+    seen[0].write_text("left by a killed process")
+    create(tmp_path / "a.db", "first")
+    assert everything_in(tmp_path) == ["a.db"]
+    assert tables(tmp_path / "a.db") == ["first"]
+
+
+def test_where_no_file_can_be_made_a_database_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises((FileExistsError, NotADirectoryError)):
+        create(tmp_path / "file" / "a.db", "first")
+
+
+def test_folders_of_other_names_are_never_taken_for_unfinished_ones(tmp_path: Path) -> None:
+    kept = [".work.unfinished", ".results.v2.unfinished", ".topwork-unfinished", ".0123456789ab.topwork-unfinished"]
+    for name in kept:
+        (tmp_path / name).mkdir()
+    with reserved(tmp_path / "model"):
+        pass
+    assert everything_in(tmp_path) == sorted(kept)
+
+
+@pytest.mark.parametrize("length", [245, 255])
+def test_a_long_name_that_the_file_system_takes_is_made(tmp_path: Path, length: int) -> None:
+    with new_folder(tmp_path / ("x" * length)):
+        pass
+    assert everything_in(tmp_path) == ["x" * length]
+
+
+def test_what_fails_while_a_name_is_kept_is_not_taken_for_a_fault_of_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="elsewhere"), reserved(tmp_path / "model"):
+        raise FileNotFoundError("elsewhere")
     assert everything_in(tmp_path) == []
 
 

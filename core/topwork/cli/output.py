@@ -34,8 +34,8 @@ def write_csv(rows: Sequence[Row]) -> None:
 
 
 def write_json(value: object) -> None:
-    """Write JSON; what is not known is null."""
-    print(json.dumps(_without_nan(value), indent=2, ensure_ascii=needs_ascii()))
+    """Write JSON; what is not known, or not finite, is null."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=needs_ascii()))
 
 
 def needs_ascii() -> bool:
@@ -57,9 +57,9 @@ def _known(value: object) -> object:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
-def _without_nan(value: object) -> object:
+def _finite(value: object) -> object:
     if isinstance(value, Mapping):
-        return {name: _without_nan(item) for name, item in value.items()}
+        return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -48,7 +48,8 @@ def show_result(result: Result, format: Format) -> None:
     console.print()
     title = f"{result.split} rows, weights of epoch {result.best_epoch} of {len(result.epochs)}"
     show_estimates(result.estimates, title)
-    console.print(f"\nmodel: {result.folder}\n  topwork predict {result.folder} 'a text'", soft_wrap=True)
+    if result.folder.exists():
+        console.print(f"\nmodel: {result.folder}\n  topwork predict {result.folder} 'a text'", soft_wrap=True)
     if result.tracking_uri:
         console.print(f"run {result.name} in {result.tracking_uri}", soft_wrap=True)
         if result.tracking_uri.startswith("sqlite"):

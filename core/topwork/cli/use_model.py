@@ -84,10 +84,10 @@ def read_texts(texts: Sequence[str], file: Path | None) -> list[str]:
         ConfigurationError: both are given, or the input is not UTF-8.
         StorageError: the file cannot be read.
     """
-    if list(texts) == ["-"]:
-        texts = []
     if texts and file:
         raise ConfigurationError("give texts either as arguments or with --file")
+    if list(texts) == ["-"]:
+        texts = []
     if texts:
         return list(texts)
     try:

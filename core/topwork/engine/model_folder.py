@@ -44,7 +44,7 @@ class NeededPlugin:
 
 
 def _check_inside(name: str) -> str:
-    if PurePosixPath(name).parts[:1] != ("backbone",) or ".." in PurePosixPath(name).parts:
+    if PurePosixPath(name).parts[:1] != ("backbone",) or ".." in PurePosixPath(name).parts or "\0" in name:
         raise ValueError(f"{name!r} is not a file in backbone/")
     return name
 

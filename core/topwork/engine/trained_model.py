@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from topwork.data.dataset import DataSplit, encode_labels, read_all_rows, read_splits
 from topwork.data.table import has_lone_surrogate
@@ -102,14 +101,15 @@ class TrainedModel:
     def _rows_of(self, file: str | Path | None) -> tuple[DataSplit, str]:
         try:
             source = Source.model_validate(next(iter(self.experiment["data"].values())))
-        except ValidationError as error:
+            columns = {name: _label_column(task) for name, task in self.experiment["tasks"].items()}
+            files = source.files()
+            own = files["all"].resolve() if "all" in files else None
+        except ValueError as error:  # pydantic's is one too
             raise StorageError(f"the model does not say how its rows were read: {first_line(error)}") from None
-        columns = {name: _label_column(task) for name, task in self.experiment["tasks"].items()}
-        files = source.files()
         if file is None:
             of = "all" if "all" in files else next(name for name in EVALUATED if name in files)
             raise ConfigurationError(f"give a file with rows to measure; the experiment's are in {files[of]}")
-        if "all" not in files or Path(file).resolve() != files["all"].resolve():
+        if own is None or Path(file).resolve() != own:
             everything = source.model_copy(update={"limit": None})
             return read_all_rows(Path(file), everything, columns, self.labels), f"all rows of {file}"
         if sha256_of(Path(file)) != self.digests.get(str(files["all"])):

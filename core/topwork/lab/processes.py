@@ -67,9 +67,15 @@ def is_dead_here(name: str) -> bool:
         return False
     number, started = parts[1:3]
     try:
-        return _started(int(number)) != started or psutil.Process(int(number)).status() == psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, ValueError):
+        os.kill(int(number), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
         return True
+    except PermissionError:
+        pass  # it is another user's
+    try:
+        return _started(int(number)) != started or psutil.Process(int(number)).status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False  # it may not be looked at
 
 
 def _numbering() -> list[str]:

@@ -39,7 +39,7 @@ class UnsavedError(StorageError):
     """A run came to its end, but its model is not where it should be; the message says where it is.
 
     Attributes:
-        result: what the run gave; its folder is where the model is.
+        result: what the run gave; its folder is where the model is, or should have been.
     """
 
     def __init__(self, message: str, result: Result) -> None:

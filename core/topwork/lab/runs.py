@@ -16,7 +16,7 @@ from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.trained_model import TrainedModel
 from topwork.engine.training.accelerator import make_accelerator
-from topwork.errors import StorageError, TrainingError
+from topwork.errors import StorageError, TrainingError, describe
 from topwork.experiment.schema import EVALUATED, Experiment, SplitName
 from topwork.files import check_room, reserved
 from topwork.lab.processes import exit_on_sigterm
@@ -77,7 +77,12 @@ def _run(
         where = f"they are in {place}" if place else f"they cannot be saved: {unsaved}"
         raise TrainingError(f"{error}; {where}", kept_epoch=error.kept_epoch) from None
     split = next(one for one in EVALUATED if one in fitted.data)
-    outputs = outputs_of(model, fitted.data[split], device=accelerator.device)
+    try:
+        outputs = outputs_of(model, fitted.data[split], device=accelerator.device)
+    except Exception:  # memory, or a head that fails on other rows
+        place, _ = _save(prepared, folder, registry)
+        logger.warning("the model was not measured; it is in %s", place)
+        raise
     place, unsaved = _save(prepared, folder, registry)  # before metrics and figures, which may fail
     evaluated = prepared.split_outputs(split, outputs)
     result = Result(
@@ -107,11 +112,13 @@ def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path
     """Write the model to its folder, or else to one for temporary files; return where it is, and what went wrong."""
     trained = _trained_model(prepared)
     unsaved: list[str] = []
-    for place in (folder, Path(tempfile.gettempdir()) / f"topwork-{secrets.token_hex(4)}" / folder.name):
+    for place in (folder, Path(tempfile.gettempdir()) / f"topwork-{secrets.token_hex(4)}"):
         try:
             save_model(place, trained, registry)
         except StorageError as error:
             unsaved.append(str(error))
+        except Exception as error:  # a backbone saves with its own library, which raises what it likes
+            unsaved.append(f"{place} could not be written: {describe(error)}")
         else:
             return place, "\n".join(unsaved)
     return None, "\n".join(unsaved)

@@ -25,8 +25,11 @@ def test_csv_reads_back_and_what_is_not_known_is_empty(capsys: pytest.CaptureFix
 
 
 def test_json_reads_back_and_what_is_not_known_is_null(capsys: pytest.CaptureFixture[str]) -> None:
-    write_json({"rows": [{"value": THIRD}, {"value": math.nan}], "pair": (1, "\u00e9")})
-    assert json.loads(capsys.readouterr().out) == {"rows": [{"value": THIRD}, {"value": None}], "pair": [1, "\u00e9"]}
+    write_json({"rows": [{"value": THIRD}, {"value": math.nan}, {"value": math.inf}], "pair": (1, "\u00e9")})
+    assert json.loads(capsys.readouterr().out) == {
+        "rows": [{"value": THIRD}, {"value": None}, {"value": None}],
+        "pair": [1, "\u00e9"],
+    }
 
 
 def test_json_is_ascii_where_standard_output_may_not_take_more(monkeypatch: pytest.MonkeyPatch) -> None:

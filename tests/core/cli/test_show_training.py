@@ -114,7 +114,7 @@ def test_a_model_that_does_not_fit_its_disk_after_all_is_put_elsewhere_and_its_f
     assert "model could not be written: " in error
     assert f"model: {place}" in out
     assert topwork.load_model(place).predict(TEXTS)
-    shutil.rmtree(place.parent)
+    shutil.rmtree(place)
 
 
 @pytest.mark.slow

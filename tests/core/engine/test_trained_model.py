@@ -184,8 +184,16 @@ def test_of_an_experiment_with_a_file_for_each_split_the_test_file_is_named(load
         split.evaluate()
 
 
-def test_a_model_that_does_not_say_how_its_rows_were_read_is_refused(loaded: Any) -> None:
-    broken = dataclasses.replace(loaded, experiment=loaded.experiment | {"data": {"reviews": {"path": 3}}})
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": {"reviews": {"path": 3}}},
+        {"data": {"reviews": {"path": "a\0b"}}},
+        {"tasks": {"sentiment": {"label": "sentiment", "labels": {"strip": "x"}}}},
+    ],
+)
+def test_a_model_that_does_not_say_how_its_rows_were_read_is_refused(loaded: Any, change: dict[str, Any]) -> None:
+    broken = dataclasses.replace(loaded, experiment=loaded.experiment | change)
     with pytest.raises(StorageError, match="the model does not say how its rows were read: "):
         broken.evaluate("rows.csv")
 

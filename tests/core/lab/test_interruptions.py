@@ -1,7 +1,6 @@
 """A run that is interrupted or killed, at whatever moment, is marked as such in MLflow."""
 
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -128,7 +127,7 @@ def test_a_first_run_that_is_killed_while_its_database_is_created_can_be_begun_a
 ) -> None:
     folder = tmp_path / "first"
     with first_run(folder, installed) as process:
-        wait_for(lambda: list(folder.glob(".mlflow.db.*")) or process.poll() is not None)
+        wait_for(lambda: list(folder.glob(".*.database.topwork-unfinished")) or process.poll() is not None)
         process.kill()
         process.wait()
         assert not (folder / "mlflow.db").exists()
@@ -140,7 +139,7 @@ def test_a_first_run_that_is_killed_while_its_database_is_created_can_be_begun_a
 def test_a_first_run_that_is_interrupted_at_any_moment_can_be_begun_again(
     installed: Path, tmp_path: Path, number: int
 ) -> None:
-    moment, folder = random.Random(number).uniform(0, 20), tmp_path / "first"
+    moment, folder = (3 + 7.3 * number) % 20, tmp_path / "first"
     with first_run(folder, installed) as process:
         with suppress(subprocess.TimeoutExpired):
             process.wait(moment)

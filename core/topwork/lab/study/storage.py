@@ -1,10 +1,12 @@
 """Where a study's trials are kept: a database that several processes and machines share."""
 
+import shlex
+import sqlite3
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
@@ -16,7 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.errors import StorageError, first_line
-from topwork.files import new_database
+from topwork.files import create_database
 
 #: Seconds between two heartbeats of a trial, and after which a trial without one counts as dead. They are for
 #: processes of other machines; those of this one are looked at directly.
@@ -53,6 +55,7 @@ def open_storage(url: str) -> RDBStorage:
         try:
             if file := sqlite_path(url):
                 _create_database(url, file)
+                _check_whole(url, file)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # that is, of heartbeats
                 return RDBStorage(
@@ -131,15 +134,34 @@ def redacted(url: str) -> str:
 
 def _create_database(url: str, file: Path) -> None:
     """Create a local database where there is none, so that it appears with all its tables."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=file.parent):
-        pass  # else the lock would be waited for without end where no file can be made
-    with FileLock(f"{file}.lock"):
-        if file.exists() and file.stat().st_size:
+
+    def build(temporary: Path) -> None:
+        close(RDBStorage(make_url(url).set(database=str(temporary)).render_as_string(hide_password=False)))
+
+    create_database(file, build)
+
+
+def _check_whole(url: str, file: Path) -> None:
+    """See whether a database without a study has all that Optuna creates in one.
+
+    Raises:
+        StorageError: it has not.
+    """
+    names = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    with closing(sqlite3.connect(file)) as connection:
+        made = {name for (name,) in connection.execute(names)}
+        if "studies" in made and connection.execute("SELECT 1 FROM studies LIMIT 1").fetchone():
             return
-        file.unlink(missing_ok=True)  # an empty one is none
-        with new_database(file) as temporary:
-            close(RDBStorage(make_url(url).set(database=str(temporary)).render_as_string(hide_password=False)))
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "study.db"
+        close(RDBStorage(f"sqlite:///{whole}"))
+        with closing(sqlite3.connect(whole)) as connection:
+            missing = {name for (name,) in connection.execute(names)} - made
+    if missing:
+        raise StorageError(
+            f"study.storage {redacted(url)} holds no study and is not whole: a process was ended while it created it; "
+            f"remove it, then run the same command again: rm {shlex.quote(str(file))}"
+        )
 
 
 def _unusable(url: str, error: Exception) -> StorageError:

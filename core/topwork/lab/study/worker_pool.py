@@ -1,18 +1,15 @@
 """A study's worker processes: spawned, polled, respawned, and never left behind."""
 
-import glob
 import os
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-import psutil
-
 from topwork.errors import StorageError, StudyError, reason_of
+from topwork.lab.processes import is_dead_here, this_process
 from topwork.lab.study.worker_job import WorkerJob
 
 #: Seconds that workers have to finish a batch and record what they did, before they are killed.
@@ -32,7 +29,7 @@ class WorkerPool:
 
     def __init__(self, folder: Path, count: int) -> None:
         self.count = count
-        self.log = folder / f"workers-{socket.gethostname()}-{os.getpid()}.log"
+        self.log = folder / f"workers-{this_process().replace(':', '~')}.log"
         self.processes: list[subprocess.Popen[str]] = []
         self.crashes = 0
         self.finished = 0
@@ -128,10 +125,9 @@ class WorkerPool:
 
 
 def _remove_abandoned_logs(folder: Path) -> None:
-    """Remove what killed processes of this machine left; others remove theirs, or show what is in them."""
-    for path in folder.glob(f"workers-{glob.escape(socket.gethostname())}-*.log"):
-        number = path.stem.rpartition("-")[2]
-        if number.isdecimal() and not psutil.pid_exists(int(number)):
+    """Remove the empty logs of processes that are known to be gone; what workers wrote stays."""
+    for path in folder.glob("workers-*.log"):
+        if is_dead_here(path.stem.removeprefix("workers-").replace("~", ":")) and not path.stat().st_size:
             path.unlink(missing_ok=True)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from topwork import files
 from topwork.errors import StorageError, first_line
-from topwork.files import new_database
 
 #: Where mlflow writes the places of artifacts, besides those of experiments.
 _PLACES = (("runs", "artifact_uri"), ("logged_models", "artifact_location"), ("model_versions", "storage_location"))
@@ -27,12 +27,13 @@ def create_database(file: Path) -> None:
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # a second of imports, seldom needed
 
-    file.unlink(missing_ok=True)  # an empty one is none
-    with new_database(file) as temporary:
-        check_writable(temporary, timeout=0)
+    def build(temporary: Path) -> None:
+        check_writable(temporary, timeout=0)  # mlflow itself would retry for minutes
         artifacts = (file.parent / "mlruns").as_uri()
         store = SqlAlchemyStore(f"sqlite:///{temporary}", artifacts)  # type: ignore[no-untyped-call]  # mlflow's
         store.engine.dispose()
+
+    files.create_database(file, build)
 
 
 def check_writable(file: Path, timeout: float) -> None:
@@ -87,10 +88,17 @@ def follow_move(file: Path) -> None:
     """
     with closing(sqlite3.connect(file)) as connection:
         try:
-            experiments = connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
+            experiments = connection.execute(
+                "SELECT experiment_id, artifact_location, EXISTS (SELECT 1 FROM runs r WHERE r.experiment_id = "
+                "e.experiment_id) FROM experiments e"
+            ).fetchall()
         except sqlite3.Error:
             return  # what follows says what is wrong with it
-        moved = {number: (old, new) for number, old in experiments if old and (new := _moved_to(old, file.parent))}
+        moved = {
+            number: (old, new)
+            for number, old, used in experiments
+            if old and (new := _moved_to(old, file.parent, used=bool(used)))
+        }
         if not moved:
             return
         try:
@@ -111,8 +119,11 @@ def follow_move(file: Path) -> None:
     logger.warning("%s was moved: its artifacts are those in %s now", file, file.parent / "mlruns")
 
 
-def _moved_to(location: str, folder: Path) -> str | None:
-    """Return where the artifacts at ``location`` are, written alike, where ``folder`` holds them now; else None."""
+def _moved_to(location: str, folder: Path, *, used: bool) -> str | None:
+    """Return where the artifacts at ``location`` are, written alike, where ``folder`` holds them now; else None.
+
+    Where they are at neither place, what is ``used`` may be on a disk that is away.
+    """
     if not location.startswith(("file:", "/")):
         return None  # in an object store, or at a server
     path = Path(url2pathname(urlsplit(location).path) if location.startswith("file:") else location)
@@ -120,6 +131,6 @@ def _moved_to(location: str, folder: Path) -> str | None:
     if not roots or roots[0] == folder:
         return None
     here = folder / path.relative_to(roots[0])
-    if not here.exists() and roots[0].exists():
+    if not here.exists() and (used or roots[0].exists()):
         return None
     return here.as_uri() if location.startswith("file:") else str(here)

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
-from sqlalchemy import NullPool, create_engine, inspect
+from sqlalchemy import NullPool, create_engine, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.errors import StorageError, first_line
@@ -89,10 +89,16 @@ def store_of(uri: str, experiment_id: str) -> TrackingStore:
 
 
 def tracking_uri_of(given: str | None) -> str:
-    """A URI that was given, or MLFLOW_TRACKING_URI, or mlflow.db in the working directory."""
+    """Return a URI that was given, or MLFLOW_TRACKING_URI, or mlflow.db in the working directory.
+
+    Raises:
+        StorageError: MLflow cannot use a database of such a path.
+    """
     uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     file = sqlite_file(uri)
-    return f"sqlite:///{file}" if file else uri
+    if file and re.search(r"[?#%]", str(file)):
+        raise StorageError(f"MLflow cannot use a database whose path has ?, # or %: {file}; give another tracking.uri")
+    return make_url(uri).set(database=str(file)).render_as_string(hide_password=False) if file else uri
 
 
 def existing_uri(given: str | None) -> str:
@@ -147,17 +153,23 @@ def redact_uri(uri: str) -> str:
 
 def redact_text(text: str) -> str:
     """Return an experiment file's text without the passwords in its URIs, for all to see."""
-    return re.sub(r"(://[\w.%+-]*):[^/@\s]+@", r"\1:***@", text)
+    hidden = re.sub(r"(://[^\s/:@]*):[^\s/]*@", r"\1:***@", text)
+    return re.sub(r"(https?://)[^\s/:@]+@", r"\1***@", hidden)  # a token
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of a sqlite store; None for another store."""
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+    try:
+        url = make_url(uri)
+    except (SQLAlchemyError, ValueError):
+        return None  # reaching for it says what is wrong with it
+    in_file = url.get_backend_name() == "sqlite" and url.database and not url.database.startswith((":", "file:"))
+    return Path(str(url.database)).resolve() if in_file else None
 
 
 def is_server(uri: str) -> bool:
     """Whether a tracking server writes the store, not this process."""
-    return uri.startswith(("http://", "https://"))
+    return uri.lower().startswith(("http://", "https://"))
 
 
 def check_reachable(uri: str) -> None:
@@ -195,7 +207,7 @@ def _bypass_proxies(uri: str) -> None:
         host = urlsplit(uri).hostname or ""
     except ValueError as error:
         raise OSError(first_line(error)) from error
-    if getproxies_environment() and (host in ("localhost", "::1") or host.startswith("127.")):
+    if getproxies_environment() and (host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")):
         for variable in ("no_proxy", "NO_PROXY"):
             hosts = os.environ.get(variable, "").split(",")
             os.environ[variable] = ",".join(filter(None, dict.fromkeys([*hosts, host])))

@@ -1,6 +1,8 @@
 """A study's database is reached or refused with the reason, and shared by one process at a time."""
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -88,8 +90,19 @@ def test_a_database_that_was_interrupted_while_it_was_created_has_no_name(
         patch.setattr(storage_module, "RDBStorage", interrupt)
         with pytest.raises(KeyboardInterrupt):
             open_storage(f"sqlite:///{tmp_path / 'study.db'}")
-    assert {path.name for path in tmp_path.iterdir()} <= {"study.db.lock"}
+    assert not list(tmp_path.iterdir())
     close(open_storage(f"sqlite:///{tmp_path / 'study.db'}"))
+
+
+def test_half_of_a_database_is_told_with_what_to_do(url: str, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        connection.execute("DROP TABLE trial_values")
+    with pytest.raises(StorageError) as caught:
+        open_storage(url)
+    assert str(caught.value) == (
+        f"study.storage {url} holds no study and is not whole: a process was ended while it created it; "
+        f"remove it, then run the same command again: rm {tmp_path}/study.db"
+    )
 
 
 def test_one_at_a_time_hands_out_trials(url: str, tmp_path: Path) -> None:

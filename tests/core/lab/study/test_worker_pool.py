@@ -134,12 +134,17 @@ def test_a_worker_without_a_job_ends_in_peace_and_one_with_a_bad_job_says_why(po
     )
 
 
-def test_logs_that_killed_processes_left_are_removed_and_those_of_others_stay(pool: WorkerPool) -> None:
+def test_empty_logs_that_killed_processes_left_are_removed_and_others_stay(pool: WorkerPool) -> None:
     pool.log.parent.mkdir()
-    stem = pool.log.stem.rpartition("-")[0]
-    gone = pool.log.with_name(f"{stem}-999999999.log")
-    others = [pool.log.with_name(f"{stem}-{os.getppid()}.log"), pool.log.with_name("workers-elsewhere-999999999.log")]
-    for path in (gone, *others):
-        path.write_text("what they wrote")
+    host, number, started, boot, namespace = pool.log.stem.removeprefix("workers-").split("~")
+    gone = [host, "999999999", started, boot, namespace]
+    paths = [
+        pool.log.with_name(f"workers-{'~'.join(parts)}.log")
+        for parts in (gone, [*gone[:3], "another-boot", namespace], [*gone[:3], boot, "1"], ["elsewhere", number])
+    ]
+    told = pool.log.with_name(f"workers-{'~'.join([host, '999999998', started, boot, namespace])}.log")
+    for path in paths:
+        path.touch()
+    told.write_text("what they wrote")
     pool.spawn()
-    assert set(pool.log.parent.iterdir()) == {pool.log, *others}
+    assert set(pool.log.parent.iterdir()) == {pool.log, told, *paths[1:]}

@@ -164,6 +164,15 @@ def test_artifacts_that_are_kept_elsewhere_on_purpose_stay_there(store_uri: str,
     assert [experiment.artifact_location for experiment in client.search_experiments()][:3] == kept[:3]
 
 
+def test_artifacts_on_a_disk_that_is_away_are_not_looked_for_elsewhere(before: Path, tmp_path: Path) -> None:
+    run_id = log_artifact(uri_in(before))
+    shutil.move(before / "mlflow.db", tmp_path / "mlflow.db")
+    away = before.rename(tmp_path / "away")
+    existing_uri(uri_in(tmp_path))
+    away.rename(before)
+    assert read_artifact(uri_in(tmp_path), run_id, tmp_path / "read") == "kept"
+
+
 def test_a_moved_database_that_cannot_be_written_is_said(
     before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

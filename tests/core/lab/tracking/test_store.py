@@ -270,6 +270,10 @@ def test_an_experiment_that_was_deleted_is_not_used_again(store_uri: str) -> Non
         (None, "", "sqlite:///{here}/mlflow.db"),
         ("http://from.file", "http://from.variable", "http://from.file"),
         ("sqlite:///sub/own.db", None, "sqlite:///{here}/sub/own.db"),
+        ("sqlite:///own.db?timeout=60", None, "sqlite:///{here}/own.db?timeout=60"),
+        ("sqlite+pysqlite:///own.db", None, "sqlite+pysqlite:///{here}/own.db"),
+        ("sqlite:///:memory:", None, "sqlite:///:memory:"),
+        ("databricks", None, "databricks"),
     ],
 )
 def test_the_experiment_comes_before_the_variable(
@@ -278,6 +282,17 @@ def test_the_experiment_comes_before_the_variable(
     if variable is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
     assert tracking_uri_of(setting) == uri.format(here=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b"])
+def test_a_path_that_mlflow_cannot_use_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    with pytest.raises(StorageError) as caught:
+        tracking_uri_of(None)
+    assert str(caught.value) == (
+        f"MLflow cannot use a database whose path has ?, # or %: {tmp_path / name}/mlflow.db; give another tracking.uri"
+    )
 
 
 OPEN = """\
@@ -391,16 +406,18 @@ def test_a_uri_is_shown_without_who_uses_it(uri: str, shown: str) -> None:
 
 
 def test_a_text_is_shown_without_passwords() -> None:
-    text = "uri: https://me:hush@host # and postgresql://you:hush@host/db\nmail: me@host, at 10:30 @home"
+    text = "uri: https://me:hu@sh@host # and postgresql://you:hush@host/db\nmail: me@host, at 10:30 @home"
     assert redact_text(text) == (
         "uri: https://me:***@host # and postgresql://you:***@host/db\nmail: me@host, at 10:30 @home"
     )
+    assert redact_text("uri: https://token@host/path") == "uri: https://***@host/path"
 
 
 @pytest.mark.parametrize(
     ("uri", "server", "file"),
     [
         ("https://host", True, None),
+        ("HTTP://host", True, None),
         ("http://host:5000", True, None),
         ("sqlite:///sub/own.db", False, "sub/own.db"),
         ("postgresql://host/db", False, None),
