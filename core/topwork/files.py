@@ -99,8 +99,11 @@ def create_database(file: Path, build: Callable[[Path], None]) -> None:
         OSError: the disk, or its folder, does not allow it.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=file.parent):
-        pass  # where no file can be made, the lock would be waited for without end
+    try:
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass  # where no file can be made, the lock would be waited for without end
+    except OSError as error:
+        raise OSError(f"no file can be made in {file.parent}: {reason_of(error)}") from None
     with _held(_lock_of(file), timeout=-1):
         if file.exists() and file.stat().st_size:
             return  # another process was quicker
