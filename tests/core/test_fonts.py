@@ -2,7 +2,6 @@
 
 import io
 
-import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
@@ -38,12 +37,3 @@ def test_another_font_is_added_for_what_the_usual_one_lacks() -> None:
     figure = Figure()
     figure.text(0, 0, text, family=families)
     figure.savefig(io.BytesIO())  # warns, and so fails, of a character without a glyph
-
-
-@pytest.mark.parametrize("texts", [["\u6b63\u9762"], ["\u0e44\u0e17\u0e22"]])
-def test_what_is_found_can_write_it_all(texts: list[str]) -> None:
-    families = families_for(texts)
-    if families:
-        figure = Figure()
-        figure.text(0, 0, texts[0], family=families)
-        figure.savefig(io.BytesIO())
