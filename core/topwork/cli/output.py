@@ -38,6 +38,14 @@ def write_json(value: object) -> None:
     print(json.dumps(_finite(value), indent=2, ensure_ascii=needs_ascii()))
 
 
+def write_rows(rows: Sequence[Row], format: Format) -> None:
+    """Write rows as CSV, or as a JSON array of objects."""
+    if format is Format.CSV:
+        write_csv(rows)
+    else:
+        write_json(rows)
+
+
 def needs_ascii() -> bool:
     """Whether standard output takes less than all of Unicode."""
     return (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"

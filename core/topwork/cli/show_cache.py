@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from topwork.cli.format import Format
-from topwork.cli.output import write_csv, write_json
+from topwork.cli.output import write_rows
 from topwork.cli.tables import console, format_bytes, table
 from topwork.engine.encoding.store.cache_folder import CacheEntry, cache_folder, list_entries, prune
 from topwork.errors import ConfigurationError, StorageError
@@ -19,7 +19,7 @@ def show_entries(format: Format) -> None:
             | {"bytes": entry.bytes, "days_unused": entry.unused}
             for entry in found
         ]
-        write_csv(rows) if format is Format.CSV else write_json(rows)
+        write_rows(rows, format)
         return
     if not found:
         console.print(f"nothing is stored in {cache_folder()}", soft_wrap=True)

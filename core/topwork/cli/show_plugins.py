@@ -1,7 +1,7 @@
 """``topwork plugins``."""
 
 from topwork.cli.format import Format
-from topwork.cli.output import write_csv, write_json
+from topwork.cli.output import write_rows
 from topwork.cli.tables import console, table
 from topwork.errors import PluginError
 from topwork.interfaces.plugin import PluginConfig
@@ -26,7 +26,7 @@ def show_plugins(format: Format) -> None:
             shown.add_row(*row.values())
         console.print(shown)
     else:
-        write_csv(rows) if format is Format.CSV else write_json(rows)
+        write_rows(rows, format)
     if registry.problems:
         raise PluginError("\n".join(registry.problems))
 

@@ -75,17 +75,17 @@ def _check_experiment(experiment: dict[str, Any]) -> dict[str, Any]:
     return experiment
 
 
-class Manifest(BaseModel):
+class ModelManifest(BaseModel):
     """What ``model.json`` holds.
 
     Attributes:
         weights_sha256: of weights.safetensors.
-        files_sha256: of the files in ``backbone/``, by path in the folder; versions before 0.2 wrote none.
+        files_sha256: of the files in ``backbone/``, by path in the folder; earlier versions wrote none.
         classes: of each task, in the order of its outputs.
         plugins: without which the model cannot be loaded.
         digests: the sha256 of each file of data, by path.
         experiment: that trained the model, as JSON values.
-        sha256: of all of this but itself; versions before 0.2 wrote none.
+        sha256: of all of this but itself; earlier versions wrote none.
     """
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -99,7 +99,7 @@ class Manifest(BaseModel):
     sha256: Sha256 | None = None
 
     @model_validator(mode="after")
-    def _check_tasks(self) -> "Manifest":
+    def _check_tasks(self) -> "ModelManifest":
         if self.experiment["tasks"].keys() != self.classes.keys():
             tasks = ", ".join(self.experiment["tasks"])
             raise ValueError(f"the tasks are {tasks}, but there are classes of {', '.join(self.classes)}")
@@ -143,7 +143,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         PluginError: a plugin that the model needs is not installed; says which, and the version it had.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
+    manifest = read_model_manifest(folder)
     for name, sha256 in {"weights.safetensors": manifest.weights_sha256, **manifest.files_sha256}.items():
         if sha256_of(folder / name) != sha256:
             raise StorageError(
@@ -201,7 +201,7 @@ def _parse_settings(
         raise _incompatible(folder, saved_with, text_of(error)) from None
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_model_manifest(folder: Path) -> ModelManifest:
     """Read ``model.json``.
 
     Raises:
@@ -223,7 +223,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{FORMAT}; use topwork {written.get('topwork', '?')!s:.40}, which wrote it"
         )
     try:
-        manifest = Manifest.model_validate_json(content)
+        manifest = ModelManifest.model_validate_json(content)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {describe_error(fault)}" for fault in error.errors()]
         more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []

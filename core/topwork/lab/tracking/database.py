@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from topwork import files
 from topwork.errors import StorageError, first_line
+from topwork.files import create_database
 
 #: Where mlflow writes the places of artifacts, besides those of experiments.
 _PLACES = (("runs", "artifact_uri"), ("logged_models", "artifact_location"), ("model_versions", "storage_location"))
@@ -19,7 +19,7 @@ _PLACES = (("runs", "artifact_uri"), ("logged_models", "artifact_location"), ("m
 logger = logging.getLogger(__name__)
 
 
-def create_database(file: Path) -> None:
+def create_mlflow_database(file: Path) -> None:
     """Create a store's tables, which takes mlflow seconds and many steps, so that the file appears with all of them.
 
     Raises:
@@ -33,7 +33,7 @@ def create_database(file: Path) -> None:
         store = SqlAlchemyStore(f"sqlite:///{temporary}", artifacts)  # type: ignore[no-untyped-call]  # mlflow's
         store.engine.dispose()
 
-    files.create_database(file, build)
+    create_database(file, build)
 
 
 def check_writable(file: Path, timeout: float) -> None:

@@ -26,7 +26,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import Tracking
 from topwork.lab.processes import defer_signals, is_dead_here
-from topwork.lab.tracking.database import artifact_folder, check_whole, check_writable, create_database, follow_move
+from topwork.lab.tracking.database import (
+    artifact_folder,
+    check_whole,
+    check_writable,
+    create_mlflow_database,
+    follow_move,
+)
 
 #: Seconds to wait for a tracking server to answer before a run begins.
 REACH_TIMEOUT = 5
@@ -61,7 +67,7 @@ def open_store(settings: Tracking, name: str) -> TrackingStore:
     try:
         with _lock(uri):
             if (file := sqlite_file(uri)) and not (file.exists() and file.stat().st_size):
-                create_database(file)
+                create_mlflow_database(file)
             check_reachable(uri)
             if file:
                 check_writable(file, REACH_TIMEOUT)

@@ -11,7 +11,13 @@ from mlflow import MlflowClient
 
 from run_helpers import open_small_store, sql
 from topwork.errors import StorageError
-from topwork.lab.tracking.database import artifact_folder, check_whole, check_writable, create_database, follow_move
+from topwork.lab.tracking.database import (
+    artifact_folder,
+    check_whole,
+    check_writable,
+    create_mlflow_database,
+    follow_move,
+)
 from topwork.lab.tracking.store import existing_uri
 
 
@@ -43,7 +49,7 @@ def uri_in(folder: Path) -> str:
 
 @pytest.mark.slow
 def test_a_created_database_is_whole_and_its_artifacts_are_beside_it(tmp_path: Path) -> None:
-    create_database(tmp_path / "new" / "mlflow.db")
+    create_mlflow_database(tmp_path / "new" / "mlflow.db")
     check_whole(tmp_path / "new" / "mlflow.db")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mlflow.db"]
     default = MlflowClient(tracking_uri=uri_in(tmp_path / "new")).get_experiment("0")
