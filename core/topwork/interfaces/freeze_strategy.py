@@ -14,8 +14,17 @@ class FreezeStrategyConfig(PluginConfig, ABC):
     def trainable(self, model: Model, epoch: int) -> Collection[str]:
         """Return the names of the backbone parameters that train in ``epoch`` (counted from 1).
 
-        Pure: the core sets ``requires_grad``. Heads and pooling always train and need not be named.
+        Pure: the same question has the same answer, and nothing is changed; the core sets ``requires_grad``.
+        Heads and pooling always train and need not be named.
 
         Raises:
             ValueError: a setting does not fit the model, such as a pattern that matches nothing.
         """
+
+    def phase_starts(self, model: Model, epochs: int) -> Collection[int]:
+        """Return the epochs, from 2 to ``epochs``, in which other parameters may train than in the epoch before.
+
+        The core asks ``trainable`` for epoch 1 and these, before anything is computed. A strategy that never changes
+        returns ``()``; one that does not implement this is asked for every epoch, which takes long where they are many.
+        """
+        return range(2, epochs + 1)

@@ -25,6 +25,13 @@ class FreezeStrategyContract(PluginContract):
         for epoch in EPOCHS:
             assert set(self.config.trainable(model, epoch)) <= names, f"epoch {epoch}"
 
+    def test_what_trains_changes_only_in_the_epochs_that_it_says(self) -> None:
+        model = tiny_model()
+        starts = set(self.config.phase_starts(model, EPOCHS[-1]))
+        answers = {epoch: set(self.config.trainable(model, epoch)) for epoch in range(1, EPOCHS[-1] + 1)}
+        changes = {epoch for epoch in answers if epoch > 1 and answers[epoch] != answers[epoch - 1]}
+        assert changes <= starts, f"phase_starts leaves out {sorted(changes - starts)}"
+
     def test_the_answer_does_not_depend_on_what_was_asked_before(self) -> None:
         model = tiny_model()
         answers = {epoch: set(self.config.trainable(model, epoch)) for epoch in EPOCHS}

@@ -33,6 +33,9 @@ class AllExceptConfig(topwork.FreezeStrategyConfig):
             raise ValueError("\n".join(idle))
         return trainable
 
+    def phase_starts(self, model: topwork.Model, epochs: int) -> Collection[int]:
+        return ()
+
 
 def matches(pattern: str, name: str) -> bool:
     """Whether the dotted segments of ``pattern`` occur in a row among those of ``name``."""

@@ -24,13 +24,21 @@ class GradualConfig(topwork.FreezeStrategyConfig):
     most: topwork.Count | None = None
 
     def trainable(self, model: topwork.Model, epoch: int) -> Collection[str]:
+        most = self._most(model)
+        return names_in_last_layers(model, min(self.start + (epoch - 1) // self.every, most))
+
+    def phase_starts(self, model: topwork.Model, epochs: int) -> Collection[int]:
+        return range(1 + self.every, epochs + 1, self.every)[: self._most(model) - self.start]
+
+    def _most(self, model: topwork.Model) -> int:
+        """How many layers train in the end."""
         layers = number_of_layers(model)
         most = layers if self.most is None else self.most
         if most > layers:
             raise ValueError(f"most must be at most {layers}, the layers of the backbone, but is {most}")
         if self.start > most:
             raise ValueError(f"start must be at most {most}, the layers that train in the end, but is {self.start}")
-        return names_in_last_layers(model, min(self.start + (epoch - 1) // self.every, most))
+        return most
 
 
 @topwork.hookimpl

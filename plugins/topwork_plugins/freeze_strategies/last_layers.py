@@ -22,6 +22,9 @@ class LastLayersConfig(topwork.FreezeStrategyConfig):
             raise ValueError(f"count must be at most {layers}, the layers of the backbone, but is {self.count}")
         return names_in_last_layers(model, self.count)
 
+    def phase_starts(self, model: topwork.Model, epochs: int) -> Collection[int]:
+        return ()
+
 
 def number_of_layers(model: topwork.Model) -> int:
     """How many transformer layers the backbone has."""

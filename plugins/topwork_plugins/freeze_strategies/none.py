@@ -14,6 +14,9 @@ class NoneConfig(topwork.FreezeStrategyConfig):
     def trainable(self, model: topwork.Model, epoch: int) -> Collection[str]:
         return [f"backbone.{name}" for name, _ in model.backbone.named_parameters()]
 
+    def phase_starts(self, model: topwork.Model, epochs: int) -> Collection[int]:
+        return ()
+
 
 @topwork.hookimpl
 def register_freeze_strategies(register: topwork.Register[topwork.FreezeStrategyConfig]) -> None:

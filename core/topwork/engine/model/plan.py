@@ -3,11 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import re
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from topwork.engine.model.cost import Cost, cost_per_text
@@ -18,6 +21,11 @@ from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Training
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig, ParameterGroup
+
+#: Epochs beyond which it is said that a freeze strategy is asked for each of them.
+MANY_EPOCHS = 1000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ class Plan:
 
     def phase_of(self, epoch: int) -> Phase:
         """Return the phase that an epoch, from 1, belongs to."""
-        return next(phase for phase in reversed(self.phases) if phase.first <= epoch)
+        return self.phases[bisect_right(self.phases, epoch, key=lambda phase: phase.first) - 1]
 
     def dump(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -116,7 +124,8 @@ class Plan:
     def digest(self) -> str:
         """sha256 of what decides the result: the phases' groups and cuts, and the shapes; not the data."""
         names = ("first", "groups", "prefix", "suffix", "cut")
-        phases = [{name: dataclasses.asdict(phase)[name] for name in names} for phase in self.phases]
+        whole = [dataclasses.asdict(phase) for phase in self.phases]
+        phases = [{name: phase[name] for name in names} for phase in whole]
         return hashlib.sha256(json.dumps([phases, self.shapes], sort_keys=True).encode()).hexdigest()
 
 
@@ -136,19 +145,22 @@ def make_plan(
             stand.
         PluginError: a plugin breaks its interface.
     """
-    phases: list[Phase] = []
-    trained: set[str] = set()
     parameters = dict(model.named_parameters())
-    for epoch in range(1, settings.epochs + 1):
+    phases: list[Phase] = []
+    known: dict[tuple[str, ...], Phase] = {}  # what a phase trains may train again
+    trained: set[str] = set()
+    for epoch, unfrozen in unfrozen_by_phase(model, freeze, settings.epochs, where=origin.locate("freeze")):
+        if unfrozen in known:
+            pretrained = _is_pretrained(model, known[unfrozen].cut, trained)
+            phases.append(dataclasses.replace(known[unfrozen], first=epoch, prefix_is_pretrained=pretrained))
+            continue
         with plugin_errors(freeze, origin.locate("freeze")):
-            unfrozen = tuple(sorted(set(freeze.trainable(model, epoch))))
-            if phases and unfrozen == phases[-1].unfrozen:
-                continue
             model.set_trainable(unfrozen)
         with plugin_errors(optimizer, origin.locate("optimizer")):
             groups = tuple(group for group in optimizer.groups(model) if group.parameters)
-            check_partition(model, groups, kind=optimizer.kind)
+            check_partition(model, groups)
         phases.append(_make_phase(model, epoch, unfrozen, groups, trained, tokens=size.tokens / size.texts))
+        known[unfrozen] = phases[-1]
         trained |= {name for group in groups for name in group.parameters}
     model.set_trainable(phases[0].unfrozen)
     return Plan(
@@ -160,39 +172,86 @@ def make_plan(
     )
 
 
+def unfrozen_by_phase(
+    model: MultiTaskModel, freeze: FreezeStrategyConfig, epochs: int, *, where: str
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield the first epoch of each phase, and the names of the backbone parameters that train in it, sorted.
+
+    Raises:
+        ConfigurationError: a setting does not fit the model; says ``where`` it stands.
+        PluginError: the strategy breaks its interface: it gives no names, changes in an epoch that it does not say, or
+            answers otherwise when it is asked again.
+    """
+
+    def ask(epoch: int) -> tuple[str, ...]:
+        with plugin_errors(freeze, where):
+            answer = freeze.trainable(model, epoch)
+            if isinstance(answer, str):
+                raise PluginError(f"trainable must give a collection of names, got the text {answer!r:.60}")
+            return tuple(sorted(set(answer)))
+
+    answers = {1: ask(1)}
+    with plugin_errors(freeze, where):
+        starts = sorted({epoch for epoch in freeze.phase_starts(model, epochs) if 1 < epoch <= epochs})
+    if len(starts) > MANY_EPOCHS:
+        logger.warning("freeze strategy %r is asked what trains in each of %s epochs", freeze.kind, f"{len(starts):,}")
+    yield 1, answers[1]
+    last = 1
+    for before, epoch in pairwise([1, *starts, epochs + 1]):
+        if epoch - 1 > before and ask(epoch - 1) != answers[last]:
+            with plugin_errors(freeze, where):
+                raise PluginError(f"what trains changes by epoch {epoch - 1}, but phase_starts does not say so")
+        if epoch <= epochs and (unfrozen := ask(epoch)) != answers[last]:
+            answers[epoch], last = unfrozen, epoch
+            yield epoch, unfrozen
+    for epoch, unfrozen in answers.items():
+        if ask(epoch) != unfrozen:
+            with plugin_errors(freeze, where):
+                raise PluginError(f"asked again what trains in epoch {epoch}, it gives another answer; it must be pure")
+
+
 def _make_phase(
     model: MultiTaskModel,
     epoch: int,
     unfrozen: tuple[str, ...],
     groups: tuple[ParameterGroup, ...],
-    trained: set[str],
+    trained: Collection[str],
     *,
     tokens: float,
 ) -> Phase:
     """Describe the phase that begins with ``epoch``, after ``trained`` were trained, for texts of ``tokens`` tokens."""
     stages = model.backbone.stages()
-    prefix = stages[: model.cut.stage]
-    in_prefix = {id(p) for stage in prefix for module in stage.modules for p in module.parameters()}
-    parameters = dict(model.named_parameters())
     return Phase(
         first=epoch,
         unfrozen=unfrozen,
         groups=groups,
         cut=model.cut,
-        prefix=tuple(stage.name for stage in prefix),
+        prefix=tuple(stage.name for stage in stages[: model.cut.stage]),
         suffix=tuple(stage.name for stage in stages[model.cut.stage :]),
         width=model.pooling.width if model.cut.keeps == "pooled" else model.backbone.width,
-        prefix_is_pretrained=not any(id(parameters[name]) in in_prefix for name in trained),
+        prefix_is_pretrained=_is_pretrained(model, model.cut, trained),
         cost=cost_per_text(model, tokens),
     )
 
 
-def check_partition(model: MultiTaskModel, groups: Sequence[ParameterGroup], *, kind: str) -> None:
+def _is_pretrained(model: MultiTaskModel, cut: Cut, trained: Collection[str]) -> bool:
+    """Whether no parameter left of the cut is among those that were trained."""
+    modules = [module for stage in model.backbone.stages()[: cut.stage] for module in stage.modules]
+    in_prefix = {id(parameter) for module in modules for parameter in module.parameters()}
+    return not any(id(parameter) in in_prefix for name, parameter in model.named_parameters() if name in trained)
+
+
+def check_partition(model: MultiTaskModel, groups: Sequence[ParameterGroup]) -> None:
     """Check that every trainable parameter is in exactly one group, no frozen one in any, and rates are sound.
 
     Raises:
         PluginError: names the parameters for which that does not hold.
     """
+    for group in groups:
+        if isinstance(group.parameters, str):  # its letters would be taken for names
+            raise PluginError(
+                f"the parameters of a group must be a tuple of names, got the text {group.parameters!r:.60}"
+            )
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     grouped = Counter(name for group in groups for name in group.parameters)
     errors = {
@@ -215,4 +274,4 @@ def check_partition(model: MultiTaskModel, groups: Sequence[ParameterGroup], *, 
             if not 0 <= value < math.inf:
                 messages.append(f"the {name} of group {group.name} must be a number from 0, but is {value}")
     if messages:
-        raise PluginError("\n".join(f"optimizer grouping {kind!r}: {message}" for message in messages))
+        raise PluginError("\n".join(messages))

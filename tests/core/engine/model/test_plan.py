@@ -1,5 +1,6 @@
 """The plan says what will happen, and refuses what does not add up."""
 
+import inspect
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from typing import Literal
 
 import pytest
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from topwork.engine.model.multitask import Cut
@@ -32,6 +34,10 @@ from topwork_plugins.poolings.mean import MeanConfig
 
 Make = Callable[..., Experiment]
 LAST_FFN = AllExceptConfig(patterns=("layer.1.ffn", "layer.1.output_layer_norm"))
+
+
+def line_of(config: type) -> int:
+    return inspect.getsourcelines(config)[1]
 
 
 def plan_of(experiment: Experiment) -> Plan:
@@ -86,7 +92,8 @@ class FaultyConfig(OptimizerGroupingConfig):
 def test_a_grouping_must_divide_what_trains(make: Make, error: str, message: str) -> None:
     with pytest.raises(PluginError) as caught:
         plan_of(make(optimizer=FaultyConfig(errors=(error,))))
-    assert str(caught.value) == f"optimizer: optimizer grouping 'faulty': {message}"
+    assert str(caught.value).startswith("optimizer: plugin 'faulty' of module ")
+    assert str(caught.value).endswith(f"test_plan.py:{line_of(FaultyConfig)}: {message}")
 
 
 def test_all_faults_of_a_grouping_are_reported_together(make: Make) -> None:
@@ -97,7 +104,7 @@ def test_all_faults_of_a_grouping_are_reported_together(make: Make) -> None:
 
 @pytest.mark.parametrize("error", ["negative rate", "rate not a number", "negative decay"])
 def test_rates_and_decays_of_a_grouping_must_not_be_negative(make: Make, error: str) -> None:
-    with pytest.raises(PluginError, match=r"optimizer grouping 'faulty': .*group '?all"):
+    with pytest.raises(PluginError, match=r"^optimizer: plugin 'faulty' of .*group '?all"):
         plan_of(make(optimizer=FaultyConfig(errors=(error,))))
 
 
@@ -122,6 +129,92 @@ def test_a_strategy_that_changes_what_trains_begins_another_phase(make: Make, ep
 def test_a_strategy_that_would_change_after_the_last_epoch_has_one_phase(make: Make) -> None:
     (phase,) = plan_of(make(freeze=UnfreezingConfig(epoch=6), training={"epochs": 5})).phases
     assert phase.cut == Cut(5, "pooled")
+
+
+class SayingConfig(UnfreezingConfig):
+    """Says in which epochs it changes, truly or not, and counts what it is asked."""
+
+    says: tuple[int, ...] = ()
+    asked: list[int] = Field(default_factory=list, exclude=True)
+
+    def trainable(self, model: Model, epoch: int) -> Collection[str]:
+        self.asked.append(epoch)
+        return super().trainable(model, epoch)
+
+    def phase_starts(self, model: Model, epochs: int) -> Collection[int]:
+        return self.says
+
+
+def test_a_strategy_that_says_when_it_changes_is_not_asked_for_every_epoch(make: Make) -> None:
+    freeze = SayingConfig(epoch=70_000, says=(70_000, 200_000))
+    plan = plan_of(make(freeze=freeze, training={"epochs": 100_000}))
+    assert [phase.first for phase in plan.phases] == [1, 70_000]
+    assert set(freeze.asked) == {1, 69_999, 70_000, 100_000}
+    assert len(freeze.asked) < 10
+
+
+def test_a_start_at_which_nothing_changes_begins_no_phase(make: Make) -> None:
+    plan = plan_of(make(freeze=SayingConfig(epoch=4, says=(2, 3, 4)), training={"epochs": 5}))
+    assert [phase.first for phase in plan.phases] == [1, 4]
+
+
+@pytest.mark.parametrize(("says", "found"), [((), 5), ((2, 5), 4)])
+def test_a_change_that_a_strategy_does_not_say_is_an_error(make: Make, says: tuple[int, ...], found: int) -> None:
+    with pytest.raises(PluginError, match=f"what trains changes by epoch {found}, but phase_starts does not say so"):
+        plan_of(make(freeze=SayingConfig(epoch=4, says=says), training={"epochs": 5}))
+
+
+class AlternatingConfig(FreezeStrategyConfig):
+    """Trains the backbone in every second epoch."""
+
+    kind: Literal["alternating"] = "alternating"
+
+    def trainable(self, model: Model, epoch: int) -> Collection[str]:
+        return [f"backbone.{name}" for name, _ in model.backbone.named_parameters()] if epoch % 2 == 0 else []
+
+
+def test_a_strategy_that_does_not_say_when_it_changes_is_asked_for_every_epoch_and_that_is_said(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_of(make(freeze=AlternatingConfig(), training={"epochs": 3001}))
+    assert [phase.first for phase in plan.phases] == list(range(1, 3002))
+    assert [phase.prefix_is_pretrained for phase in plan.phases[:4]] == [True, True, False, True]
+    assert {phase.cut for phase in plan.phases[1::2]} == {Cut(0, "token ids")}
+    assert "freeze strategy 'alternating' is asked what trains in each of 3,000 epochs" in caplog.text
+
+
+class ImpureConfig(FreezeStrategyConfig):
+    """Unfreezes a layer more each time it is asked."""
+
+    kind: Literal["impure"] = "impure"
+    asked: list[int] = Field(default_factory=list, exclude=True)
+
+    def trainable(self, model: Model, epoch: int) -> Collection[str]:
+        self.asked.append(epoch)
+        names = [f"backbone.{name}" for name, _ in model.backbone.named_parameters()]
+        return names[-len(self.asked) :]
+
+    def phase_starts(self, model: Model, epochs: int) -> Collection[int]:
+        return ()
+
+
+def test_a_strategy_that_answers_otherwise_when_asked_again_is_an_error(make: Make) -> None:
+    with pytest.raises(PluginError, match="asked again what trains in epoch 1, it gives another answer"):
+        plan_of(make(freeze=ImpureConfig(), training={"epochs": 1}))
+
+
+class TextConfig(FreezeStrategyConfig):
+    """Gives one name in place of a list."""
+
+    kind: Literal["text"] = "text"
+
+    def trainable(self, model: Model, epoch: int) -> Collection[str]:
+        return "backbone.layer.1"
+
+
+def test_a_strategy_that_gives_a_text_for_a_list_is_an_error(make: Make) -> None:
+    with pytest.raises(PluginError, match=r"must give a collection of names, got the text 'backbone\.layer\.1'"):
+        plan_of(make(freeze=TextConfig()))
 
 
 class ChoosyConfig(UnfreezingConfig):
