@@ -6,9 +6,11 @@ and in the message of the experiment that asks for it.
 """
 
 import inspect
+import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -16,6 +18,7 @@ from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar, get_origin
 
 import pluggy
+import torch
 
 from topwork.errors import PluginError, describe, did_you_mean, first_line, quote, text_of
 from topwork.interfaces.backbone import BackboneConfig
@@ -78,6 +81,7 @@ class Catalog(Generic[ConfigT]):
         Raises:
             ValueError: no such kind is installed, or two packages claim it.
             pydantic.ValidationError: a setting is wrong.
+            PluginError: a setting cannot be written as JSON.
         """
         if not isinstance(raw, dict) or "kind" not in raw:
             article = "an" if self.interface.startswith("o") else "a"
@@ -89,7 +93,9 @@ class Catalog(Generic[ConfigT]):
             installed = ", ".join(sorted(self.plugins)) or "none"
             message = f"no {self.interface} of kind {quote(kind)} is installed, only {installed}"
             raise ValueError("\n".join([message + did_you_mean(str(kind), self.plugins), *problems]))
-        return self.plugins[kind].config.model_validate(raw)
+        config = self.plugins[kind].config.model_validate(raw)
+        check_settings(config)
+        return config
 
     @property
     def example(self) -> str:
@@ -126,6 +132,66 @@ class Registry:
             yield from (catalog.plugins[kind] for kind in sorted(catalog.plugins))
 
 
+def check_settings(config: PluginConfig) -> None:
+    """Check that settings can be written as JSON and read again, as every run and every model does.
+
+    Raises:
+        PluginError: they cannot; says which.
+    """
+    try:
+        written = config.model_dump(mode="json")
+        json.dumps(written)
+        again = type(config).model_validate(written).model_dump(mode="json")
+    except Exception as error:  # a serializer of the plugin's own may raise anything
+        raise PluginError(_unwritable(config, describe(error))) from error
+    changed = [name for name, value in written.items() if value != again[name] and value == value]
+    if changed:
+        raise PluginError(_unwritable(config, f"{', '.join(changed)} is read as something else"))
+
+
+def _unwritable(config: PluginConfig, why: str) -> str:
+    plugin = f"plugin {config.kind!r} of {package_of(type(config))}"
+    return f"{plugin}: its settings must be written as JSON and read again, but cannot: {why}"
+
+
+def package_of(config: type[PluginConfig]) -> str:
+    """Name the installed package and version that a config class comes from, or else its module."""
+    top = config.__module__.partition(".")[0]
+    found = next((one for one in entry_points(group=PROJECT) if one.module.partition(".")[0] == top), None)
+    return f"package {_package(found)}" if found else f"module {config.__module__}"
+
+
+@contextmanager
+def unchanged_torch_settings() -> Iterator[None]:
+    """Put torch's global settings back to what they were before a plugin's code ran.
+
+    Raises:
+        PluginError: it changed them; says which.
+    """
+    before = _torch_settings()
+    try:
+        yield
+    finally:
+        changed = {name: value for name, value in _torch_settings().items() if value != before[name]}
+        for name in changed:
+            _TORCH_SETTINGS[name][1](before[name])
+    if changed:
+        found = " and ".join(f"{name} from {before[name]} to {value}" for name, value in changed.items())
+        raise PluginError(f"it changes torch's {found}, which every other plugin would meet")
+
+
+def _torch_settings() -> dict[str, Any]:
+    return {name: get() for name, (get, _) in _TORCH_SETTINGS.items()}
+
+
+#: Torch's global settings by name, and how each is read and set.
+_TORCH_SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "default device": (torch.get_default_device, torch.set_default_device),
+    "grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+}
+
+
 def discover() -> Registry:
     """Load every plugin installed under the entry-point group ``topwork``."""
     registry = Registry()
@@ -138,7 +204,8 @@ def discover() -> Registry:
             registry.problems.append(f"several packages offer a plugin named {name!r}: {' and '.join(packages)}")
             continue
         try:
-            plugins = _load(claimants.pop(), registry)
+            with unchanged_torch_settings():
+                plugins = _load(claimants.pop(), registry)
         except (Exception, SystemExit) as error:  # a plugin may do anything when it is imported
             registry.problems.append(f"plugin {name!r} of package {packages[0]} is broken: {_brief(error)}")
             logger.debug("plugin %r", name, exc_info=error)
@@ -157,6 +224,8 @@ def _load(entry: EntryPoint, registry: Registry) -> list[tuple[str, Plugin[Any]]
     """
     module: ModuleType = entry.load()
     version = getattr(module, "TOPWORK_INTERFACE", 1)
+    if not isinstance(version, int):
+        raise PluginError(f"TOPWORK_INTERFACE must be a whole number such as {INTERFACE_VERSION}, got {version!r:.60}")
     if version != INTERFACE_VERSION:
         raise PluginError(f"it was written for interface {version}, this topwork has interface {INTERFACE_VERSION}")
     manager = pluggy.PluginManager(PROJECT)

@@ -13,6 +13,8 @@ from topwork.cli.format import Format, PredictionFormat
 from topwork.cli.signals import resend_dropped_signals
 from topwork.errors import TopworkError, text_of
 
+logger = logging.getLogger("topwork")
+
 app = typer.Typer(
     name="topwork",
     help="Train many task heads on one pretrained text encoder.",
@@ -48,8 +50,13 @@ TextFile = Annotated[
 @app.callback(invoke_without_command=True)
 def version(
     show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error too.", show_default=False)
+    ] = False,
 ) -> None:
     """Train many task heads on one pretrained text encoder."""
+    if debug:
+        logger.setLevel(logging.DEBUG)
     if show:
         from importlib.metadata import version
 
@@ -183,6 +190,7 @@ def main() -> None:
         with resend_dropped_signals():
             app()
     except TopworkError as error:
+        logger.debug("traceback", exc_info=error)
         typer.echo("\n".join(f"error: {line}" for line in text_of(error).splitlines()), err=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:

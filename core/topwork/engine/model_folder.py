@@ -14,13 +14,17 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import safetensors.torch
+import torch
 from accelerate import Accelerator
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError
 
+from topwork.engine.model.building import build_head
+from topwork.engine.model.head_checks import differing_results, results_of
 from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.plugin_checks import plugin_errors
 from topwork.engine.trained_model import TrainedModel
-from topwork.errors import PluginError, StorageError, TopworkError, first_line, text_of
+from topwork.errors import ConfigurationError, PluginError, StorageError, TopworkError, first_line, text_of
 from topwork.experiment.loading import describe_error
 from topwork.experiment.schema import CATALOGS
 from topwork.files import new_folder, sha256_of
@@ -159,13 +163,16 @@ def load_model(folder: str | Path) -> TrainedModel:
         raise
     except Exception as error:  # a backbone reads with its own library, which raises what it likes
         raise StorageError(f"{folder / 'backbone'} is damaged: {first_line(error)}; copy the folder again") from None
-    pooling = config("pooling", experiment["pooling"]).build(backbone.width)
+    read = config("pooling", experiment["pooling"])
+    with plugin_errors(read, str(folder)):
+        pooling = read.build(backbone.width)
     heads = {}
     for task, classes in labels.items():
+        read = config("head", experiment["tasks"][task]["head"])
         try:
-            heads[task] = config("head", experiment["tasks"][task]["head"]).build(pooling.width, classes)
-        except ValueError as error:
-            raise StorageError(f"{folder / 'model.json'} is damaged: task {task}: {text_of(error)}") from None
+            heads[task] = build_head(read, pooling.width, classes, where=f"{folder}: task {task}")
+        except ConfigurationError as error:
+            raise StorageError(f"{folder / 'model.json'} is damaged: {text_of(error)}") from None
     model = MultiTaskModel(backbone, pooling, heads)
     weights = folder / "weights.safetensors"
     try:
@@ -173,6 +180,38 @@ def load_model(folder: str | Path) -> TrainedModel:
     except (SafetensorError, RuntimeError) as error:
         raise StorageError(f"{weights} does not fit the model that model.json describes: {error}") from None
     return TrainedModel(model.to(Accelerator().device), labels, experiment, manifest.digests)
+
+
+def check_saved_model(folder: Path, trained: TrainedModel, texts: Sequence[str]) -> None:
+    """Load a model that was just saved, and compare what it gives for some texts, to the last bit, on the CPU.
+
+    Args:
+        trained: the model that was saved; it is moved to the CPU.
+
+    Raises:
+        PluginError: it cannot be loaded, or gives something else, because a plugin depends on what is not saved.
+    """
+    why = "it depends on something besides its parameters and buffers, and nothing else is saved"
+    try:
+        loaded = load_model(folder)
+    except StorageError as error:
+        raise PluginError(f"{folder} was saved, but cannot be loaded: {text_of(error)}") from error
+    vectors = []
+    for one in (trained, loaded):
+        one.model.cpu()
+        vectors.append(torch.from_numpy(one.encode(texts)))
+    if not torch.equal(*vectors):
+        kinds = " or ".join(f"{part} {trained.experiment[part]['kind']!r}" for part in ("backbone", "pooling"))
+        raise PluginError(f"{folder} does not give the vectors that the trained model gives; {kinds}: {why}")
+    for task, labels in trained.labels.items():
+        targets = torch.arange(len(texts)) % len(labels.names)
+        results = [results_of(one.model.tasks[task], vectors[0], targets) for one in (trained, loaded)]
+        if differing := differing_results(*results):
+            kind = trained.experiment["tasks"][task]["head"]["kind"]
+            raise PluginError(
+                f"{folder} does not give the {differing[0]} of task {task} that the trained model gives; "
+                f"head {kind!r}: {why}"
+            )
 
 
 def needed_plugins(experiment: Mapping[str, Any], registry: Registry) -> list[NeededPlugin]:
@@ -192,6 +231,8 @@ def _parse_settings(
     kind = settings["kind"]
     unknown = NeededPlugin(catalog.interface, kind, "?", "?")
     saved_with = next((one for one in plugins if (one.interface, one.kind) == (catalog.interface, kind)), unknown)
+    if kind in catalog.conflicts:  # installing is no remedy
+        raise PluginError(f"{folder} cannot be loaded: {catalog.conflict(kind)}; uninstall one of them")
     try:
         return catalog.parse(settings, problems=registry.problems)
     except ValidationError as error:

@@ -11,9 +11,18 @@ from topwork.engine.encoding.corpus import Corpus, make_corpus
 from topwork.engine.encoding.examples import Examples, make_examples
 from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, decide_store
 from topwork.engine.evaluation.comparison import SplitOutputs, digest_of_texts
-from topwork.engine.model.building import build_backbone, build_model
+from topwork.engine.model.building import (
+    build_backbone,
+    build_model,
+    check_all_figures,
+    check_gradients,
+    check_training,
+)
+from topwork.engine.model.encoder_checks import check_restorable
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan, make_plan
+from topwork.engine.model.plugin_checks import plugin_errors
+from topwork.engine.model.seeding import seeded
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.training.early_stopping import check_monitor
 from topwork.engine.training.loop import Fit, LoadExamples, fit
@@ -114,8 +123,14 @@ def prepare(experiment: Experiment) -> Preparation:
         TopworkError: whatever is wrong with data, plugins or settings, before anything is computed.
     """
     dataset = load_dataset(experiment.source[1], experiment.label_columns)
-    backbone = build_backbone(experiment.backbone, seed=experiment.training.seed, origin=experiment.origin)
-    return assemble(experiment, dataset, tokenize_splits(dataset, backbone), backbone)
+    seed, origin = experiment.training.seed, experiment.origin
+    backbone = build_backbone(experiment.backbone, seed=seed, origin=origin)
+    with plugin_errors(experiment.backbone, origin.locate("backbone")), seeded(seed, "trying"):
+        check_restorable(backbone, experiment.backbone)
+    prepared = assemble(experiment, dataset, tokenize_splits(dataset, backbone), backbone)
+    heads = {name: task.head for name, task in experiment.tasks.items()}
+    check_all_figures(heads, prepared.model.pooling.width, dataset.labels, seed=seed, origin=origin)
+    return prepared
 
 
 def tokenize_splits(dataset: Dataset, backbone: Backbone) -> Corpus:
@@ -133,6 +148,9 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
     heads = {name: task.head for name, task in experiment.tasks.items()}
     model = build_model(backbone, experiment.pooling, heads, dataset.labels, seed=settings.seed, origin=origin)
     plan = make_plan(model, corpus.size, experiment.freeze, experiment.optimizer, settings, origin=origin)
+    check_gradients(model, plan, experiment.backbone, experiment.pooling, origin=origin)
+    rows = len(dataset.splits["train"].texts)
+    check_training(heads, model.pooling.width, dataset.labels, settings, rows=rows, origin=origin)
     try:
         check_monitor(settings.monitor, model.tasks, dataset.splits.keys())
     except ConfigurationError as error:

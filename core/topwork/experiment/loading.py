@@ -34,8 +34,6 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     """
     path = Path(path)
     registry = registry if registry is not None else discover()
-    for problem in registry.problems:
-        logger.warning(problem)
     text = _read_text(path)
     try:
         read = read_yaml(text)
@@ -50,7 +48,11 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     try:
         experiment = Experiment.model_validate(raw, context={"registry": registry})
     except ValidationError as error:
-        raise ConfigurationError("\n".join(error_messages(error, raw, origin, registry))) from None
+        raise ConfigurationError(
+            "\n".join([*error_messages(error, raw, origin, registry), *registry.problems])
+        ) from None
+    for problem in registry.problems:
+        logger.warning(problem)
     resolved = experiment.model_copy(update={"data": _resolve_files(experiment, origin)})
     resolved._origin = origin
     return resolved

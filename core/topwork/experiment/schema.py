@@ -27,7 +27,7 @@ from topwork.interfaces.head import HeadConfig
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
 from topwork.interfaces.plugin import Count, PluginConfig
 from topwork.interfaces.pooling import PoolingConfig
-from topwork.registry import Registry
+from topwork.registry import Registry, check_settings
 
 # Task and source names become parts of metric names, parameter names and file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
@@ -61,12 +61,13 @@ _DEFAULT_KINDS = {
 def find_plugin(raw: object, info: ValidationInfo) -> object:
     """Validate a plugin's entry with the config class that its ``kind`` names; a config object stands for itself."""
     if isinstance(raw, PluginConfig):
+        check_settings(raw)
         return raw
     registry = info.context.get("registry") if info.context else None
     if not isinstance(registry, Registry):
         raise ValueError("validate with context={'registry': discover()}, so that the installed plugins are known")
     assert info.field_name is not None
-    return registry.catalogs()[CATALOGS[info.field_name]].parse(raw, problems=registry.problems)
+    return registry.catalogs()[CATALOGS[info.field_name]].parse(raw, problems=[])
 
 
 def _with_default_kinds(raw: object, *names: str) -> object:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:  # matplotlib is imported where something is drawn
     from matplotlib.figure import Figure
 
 
+#: Seconds that a metric's interval may take: after these, no further resample is measured.
+MAX_INTERVAL_SECONDS = 10.0
+
+
 @dataclass(frozen=True)
 class Classes:
     """The label space of a task: the class names met in the training rows, sorted.
@@ -28,10 +32,16 @@ class Classes:
 class Metric:
     """A figure of merit over N texts.
 
+    It is computed once an epoch on the validation rows, and for the final interval on up to 1,000 resamples of the
+    rows: N rows, of which some are missing and others there several times. One that takes long gets fewer: after
+    ``MAX_INTERVAL_SECONDS`` no other is begun, and on under 200 no interval is given. Where ``compute`` raises or gives
+    NaN, as an area under the curve may on rows of one class, that costs the value or the interval, and is said.
+
     Attributes:
         name: how it is logged: ``accuracy`` becomes ``validation/<task>/accuracy``.
         compute: maps outputs (N, C) and targets (N,) either to one number, shape (), or to a score per text,
-            shape (N,), whose mean is the metric. Scores per text allow sharper intervals.
+            shape (N,), whose mean is the metric; a tensor of floating-point numbers. Scores per text allow sharper
+            intervals.
         greater_is_better: the direction in which early stopping and studies look.
     """
 
@@ -46,7 +56,7 @@ class Decoded:
 
     Attributes:
         labels: the label of each text.
-        probabilities: (N, number of classes), rows sum to 1, columns in the order of ``Classes.names``.
+        probabilities: (N, number of classes), from 0 to 1, rows sum to 1, columns in the order of ``Classes.names``.
     """
 
     labels: list[str]
@@ -72,12 +82,22 @@ class HeadFigure:
 class Head:
     """The parts of a head.
 
+    The loss always gets its tensors on the device of ``module``, in training and in evaluation; a loss that is a module
+    is moved there, and other tensors that it uses, such as class weights, it moves itself: ``weights.to(outputs)``.
+    Decoding, metrics and figures always get theirs on the CPU, outputs as float32. What a part writes into its inputs
+    no other part sees.
+
     Attributes:
-        module: pooled vectors (B, W) to outputs (B, C). All of its parameters train.
-        loss: outputs (B, C) and targets (B,) to the mean loss over the batch, shape ().
+        module: pooled vectors (B, W) to outputs (B, C). All of its parameters train; they and its buffers are all that
+            is saved.
+        loss: outputs (B, C) and targets (B,) to the mean loss over the batch, shape (). It has no parameters that are
+            not the module's.
         decode: outputs (N, C) to labels and probabilities.
         metrics: what is measured after each epoch and at the end; the loss always is.
         figures: what is drawn of a run's final outputs; may be empty.
+        denominator: what the loss divides by: targets (B,) to one number from 0, shape (), such as the sum of the class
+            weights of a weighted cross-entropy; None where that is B. The loss of a batch is the mean of its pieces'
+            losses, weighted by their denominators; so a batch that is computed in pieces gives the same step.
     """
 
     module: nn.Module
@@ -85,6 +105,7 @@ class Head:
     decode: Callable[[Float[Tensor, "N C"]], Decoded]
     metrics: Sequence[Metric]
     figures: Sequence[HeadFigure] = ()
+    denominator: Callable[[Shaped[Tensor, " B"]], Float[Tensor, ""]] | None = None
 
 
 class HeadConfig(PluginConfig, ABC):

@@ -24,7 +24,7 @@ class Pooling(nn.Module, ABC):
     def forward(self, hidden: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B W"]:
         """Pool ``hidden`` (B, T, D) with ``mask`` (B, T), True at real tokens, into (B, W).
 
-        What stands at masked positions must not change the result.
+        What stands at masked positions, some finite numbers, must not change the result.
         """
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from topwork.engine.encoding.corpus import tokenize
 from topwork.engine.encoding.encoder import encode
+from topwork.engine.model.encoder_checks import check_stages
 from topwork.engine.model.multitask import MultiTaskModel
-from topwork.engine.model.plugin_checks import check_stages
 from topwork.interfaces.backbone import Backbone, BackboneConfig, Stage
-from topwork.testing.plugin import PluginContract, check_gradients
+from topwork.testing.plugin import PluginContract, check_gradients_reach
 from topwork.testing.tiny import FirstToken
 
 
@@ -29,7 +29,7 @@ class BackboneContract(PluginContract):
     texts: ClassVar[list[str]] = ["a short text", "another text that is longer"]
 
     def test_every_parameter_belongs_to_exactly_one_stage(self) -> None:
-        check_stages(self.config.build(), self.config.kind)
+        check_stages(self.config.build())
 
     def test_stages_have_names_of_their_own(self) -> None:
         names = [stage.name for stage in self.config.build().stages()]
@@ -65,7 +65,7 @@ class BackboneContract(PluginContract):
 
     def test_gradients_reach_all_parameters(self) -> None:
         backbone = self.config.build()
-        check_gradients(backbone, backbone(*self._read(backbone)))
+        check_gradients_reach(backbone, backbone(*self._read(backbone)))
 
     def test_padding_changes_next_to_nothing(self) -> None:
         backbone = self.config.build().eval()

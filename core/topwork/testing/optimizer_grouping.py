@@ -19,7 +19,7 @@ class OptimizerGroupingContract(PluginContract):
     def test_every_trainable_parameter_is_in_exactly_one_group(self) -> None:
         for model in self._models():
             groups = [group for group in self.config.groups(model) if group.parameters]
-            check_partition(model, groups, kind=self.config.kind)
+            check_partition(model, groups)
 
     def test_rates_and_decays_are_finite_and_not_negative(self) -> None:
         for model in self._models():

@@ -42,7 +42,7 @@ class PluginContract:
         raise AssertionError(f"{written} was read as {read!r}, so that a misspelt setting would pass in silence")
 
 
-def check_gradients(module: nn.Module, outputs: Tensor) -> None:
+def check_gradients_reach(module: nn.Module, outputs: Tensor) -> None:
     """Check that a gradient of ``outputs`` reaches every parameter of ``module``."""
     if outputs.requires_grad:
         _any_sum_of(outputs).backward()
@@ -72,7 +72,7 @@ def check_initial_weights(build: Callable[[], nn.Module]) -> None:
     assert not changed, f"the same seed gave other initial weights: {', '.join(changed)}"
 
 
-def check_restored(build: Callable[[], nn.Module], run: Callable[[nn.Module], Tensor]) -> None:
+def check_restored_module(build: Callable[[], nn.Module], run: Callable[[nn.Module], Tensor]) -> None:
     """Check that a module's parameters and buffers are all that its outputs depend on: they are all that is saved."""
     saved, restored = build().eval(), build().eval()
     restored.load_state_dict(saved.state_dict())

@@ -137,7 +137,8 @@ class DistilBertConfig(topwork.BackboneConfig):
             with _quiet_transformers():
                 model, tokenizer = self._load(local)
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"model {self.model!r} cannot be read: {topwork.first_line(error)}") from error
+            where = "" if local else f"there is no folder {self.model!r}, and on the Hub "
+            raise ValueError(f"{where}model {self.model!r} cannot be read: {topwork.first_line(error)}") from error
         prepare_tokenizer(tokenizer, self.max_length)
         return DistilBertBackbone(model, tokenizer)
 

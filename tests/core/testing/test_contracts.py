@@ -33,7 +33,10 @@ SOUND: list[tuple[Contract, topwork.PluginConfig]] = [
     (BackboneContract, backbones.OddBackboneConfig(causal=True)),
     (PoolingContract, poolings.OddPoolingConfig()),
     (PoolingContract, poolings.MaxPoolingConfig()),
+    (PoolingContract, poolings.AttentionPoolingConfig()),
     (HeadContract, heads.OddHeadConfig()),
+    (HeadContract, heads.OddHeadConfig(broken="divides by class weights and says so")),
+    (HeadContract, heads.OddHeadConfig(broken="smooths labels")),
     (FreezeStrategyContract, freeze_strategies.OddFreezeStrategyConfig()),
     (OptimizerGroupingContract, optimizer_groupings.OddOptimizerGroupingConfig()),
 ]
@@ -101,3 +104,18 @@ def test_every_check_of_every_contract_has_a_plugin_that_it_refuses() -> None:
 def test_every_contract_is_public() -> None:
     contracts = {name for name in vars(topwork.testing) if name.endswith("Contract")}
     assert contracts == {contract.__name__ for contract in (PluginContract, *MODULES)}
+
+
+def test_a_head_that_the_default_labels_do_not_suit_is_told_to_set_others() -> None:
+    found = failures(HeadContract, heads.NumbersHeadConfig())
+    built = {name for name in checks_of(HeadContract) if name not in checks_of(PluginContract)}
+    assert found.keys() == built
+    messages = {str(error) for error in found.values()}
+    assert messages == {"set `labels` to classes that suit this head: labels must be numbers, got 'no'"}
+
+
+def test_a_head_with_labels_that_suit_it_passes_every_check() -> None:
+    class Numbers(HeadContract):
+        labels = topwork.Classes(("1", "2.5", "4"))
+
+    assert failures(Numbers, heads.NumbersHeadConfig()) == {}

@@ -1,12 +1,91 @@
 """Intervals by drawing again: rows, and seeds with them where several models stand behind one figure."""
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from topwork.errors import PluginError, first_line
+from topwork.interfaces.head import MAX_INTERVAL_SECONDS
+
 #: Resamples of an interval.
 RESAMPLES = 1000
+
+#: Resamples below which the ends of an interval are not known.
+MIN_RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A figure on resamples of the rows.
+
+    Attributes:
+        values: of each seed on each resample, float64; NaN where it could not be measured.
+        failed: the number of resamples on which it could not be measured for some seed.
+        reason: why not, the first time.
+    """
+
+    values: Float[Tensor, "resamples seeds"]
+    failed: int
+    reason: str
+
+    def interval(self, observed: Float[Tensor, " seeds"], rows: int, *, seed: int) -> tuple[float, float]:
+        """Return the 95 % interval as ``interval`` does; NaN where a resample failed or there are too few."""
+        if self.failed or len(self.values) < MIN_RESAMPLES:
+            return math.nan, math.nan
+        return interval(self.values, observed, rows, seed=seed)
+
+    @property
+    def note(self) -> str:
+        """Say why there is no interval, or on how few resamples it rests; nothing where all is well."""
+        done = len(self.values)
+        if self.failed:
+            return f"no interval, because it failed on {self.failed:,} of {done:,} resamples of the rows: {self.reason}"
+        if done == RESAMPLES:
+            return ""
+        slow = (
+            f"only {done:,} of {RESAMPLES:,} resamples of the rows were measured in {MAX_INTERVAL_SECONDS:.0f} seconds"
+        )
+        return f"no interval, because {slow}" if done < MIN_RESAMPLES else f"a rough interval, because {slow}"
+
+
+def resample(
+    measure: Callable[[Int[Tensor, " N"]], Sequence[float]],
+    rows: int,
+    *,
+    seed: int,
+    seconds: float = MAX_INTERVAL_SECONDS,
+) -> Resampled:
+    """Measure a figure on resamples of the rows, ``RESAMPLES`` times or until the time is over.
+
+    Args:
+        measure: maps the numbers of N drawn rows to the figure of each seed; what raises PluginError has failed.
+        rows: N.
+        seed: of the draws.
+        seconds: after these, no further resample is measured.
+    """
+    started = monotonic()
+    values: list[Sequence[float]] = []
+    failed, reason = 0, ""
+    for drawn in draw_rows(rows, seed=seed):
+        try:
+            values.append(measure(drawn))
+            error = "" if all(map(math.isfinite, values[-1])) else "it gives no finite number"
+        except PluginError as raised:
+            values.append([math.nan])
+            error = first_line(raised)
+        failed += bool(error)
+        reason = reason or error
+        if monotonic() - started > seconds:
+            break
+    seeds = max(map(len, values))
+    filled = [one if len(one) == seeds else [math.nan] * seeds for one in values]
+    return Resampled(torch.tensor(filled, dtype=torch.float64), failed, reason)
 
 
 def draw_rows(rows: int, *, seed: int) -> Int[Tensor, "resamples N"]:

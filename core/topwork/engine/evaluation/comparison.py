@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,10 +13,13 @@ from jaxtyping import Float, Shaped
 from safetensors import SafetensorError
 from torch import Tensor
 
-from topwork.engine.evaluation.bootstrap import draw_rows, interval
+from topwork.engine.evaluation.bootstrap import draw_rows, interval, resample
 from topwork.engine.evaluation.estimates import is_zero_or_one
-from topwork.errors import StorageError
+from topwork.engine.model.building import build_head
+from topwork.errors import PluginError, StorageError, first_line
 from topwork.interfaces.head import Classes, HeadConfig, Metric
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class Difference:
     Attributes:
         value: second minus first.
         low, high: the 95 % interval, a bootstrap that draws the same rows for both, and seeds with them where there
-            are several; see ``interval``. Both are equal where no row makes a difference.
+            are several; see ``interval``. Both are equal where no row makes a difference, and NaN where a metric fails.
         p_value: of McNemar's exact test (McNemar 1947), the chance of so uneven a count of rows that only one of
             the two gets right, if both were equally good; None for several seeds, and for a metric that does not score
             each row as right or wrong.
@@ -112,25 +117,38 @@ def difference(
         seed: of the bootstrap.
     """
     rows, seeds = len(targets), len(first[1])
-    resamples = draw_rows(rows, seed=seed)
-    observed, columns, scores = [], [], []
-    for one, other in zip(first[1], second[1], strict=True):
-        scores = [first[0].compute(one, targets), second[0].compute(other, targets)]
-        observed.append(float(scores[1].mean() - scores[0].mean()))
-        if scores[0].ndim == scores[1].ndim == 1:
-            columns.append((scores[1] - scores[0])[resamples].mean(dim=1).double())
-        else:
-            pairs = ((_on(first[0], one, targets, drawn), _on(second[0], other, targets, drawn)) for drawn in resamples)
-            columns.append(torch.tensor([after - before for before, after in pairs], dtype=torch.float64))
-    at = torch.tensor(observed, dtype=torch.float64)
-    low, high = interval(torch.stack(columns, dim=1), at, rows, seed=seed)
-    p = _mcnemar(*scores) if seeds == 1 else None
+    pairs = list(zip(first[1], second[1], strict=True))
+    try:
+        scores = [(first[0].compute(one, targets), second[0].compute(other, targets)) for one, other in pairs]
+    except PluginError as error:
+        logger.warning("no difference in metric %s: %s", second[0].name, first_line(error))
+        return Difference(math.nan, math.nan, math.nan, None, seeds)
+    at = torch.tensor([float(after.mean() - before.mean()) for before, after in scores], dtype=torch.float64)
+    if all(before.ndim == after.ndim == 1 for before, after in scores):
+        drawn = draw_rows(rows, seed=seed)
+        columns = [(after - before)[drawn].mean(dim=1).double() for before, after in scores]
+        low, high = interval(torch.stack(columns, dim=1), at, rows, seed=seed)
+    else:
+
+        def subtract(drawn: Tensor) -> list[float]:
+            return [_on(second[0], other, targets, drawn) - _on(first[0], one, targets, drawn) for one, other in pairs]
+
+        resampled = resample(subtract, rows, seed=seed)
+        low, high = resampled.interval(at, rows, seed=seed)
+        if resampled.note:
+            logger.warning("difference in metric %s: %s", second[0].name, resampled.note)
+    p = _mcnemar(*scores[0]) if seeds == 1 else None
     return Difference(float(at.mean()), low, high, p, seeds)
 
 
 def metrics_of(head: HeadConfig, outputs: SplitOutputs, task: str) -> dict[str, Metric]:
-    """Return what the head of a task measures, by name."""
-    return {metric.name: metric for metric in head.build(outputs.width, outputs.labels[task]).metrics}
+    """Return what the head of a task measures, by name.
+
+    Raises:
+        PluginError: the head cannot be built.
+    """
+    built = build_head(head, outputs.width, outputs.labels[task], where=f"tasks.{task}.head")
+    return {metric.name: metric for metric in built.metrics}
 
 
 def stack_seeds(outputs: Sequence[SplitOutputs]) -> SplitOutputs:

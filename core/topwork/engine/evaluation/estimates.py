@@ -1,5 +1,6 @@
 """Measure a model on rows: each task's loss and metrics, with intervals."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from topwork.engine.encoding.examples import Examples
-from topwork.engine.evaluation.bootstrap import draw_rows, interval
+from topwork.engine.evaluation.bootstrap import resample
 from topwork.engine.model.multitask import MultiTaskModel
+from topwork.errors import PluginError, first_line
 from topwork.interfaces.head import Head, Metric
 
 #: Rows per batch where nothing is trained.
 EVALUATION_BATCH = 64
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,15 @@ class Estimate:
 
     The interval is Wilson's for proportions of one model (Wilson 1927), else a bootstrap over rows. Of one model it
     says what another sample of rows would give, not what another seed would; of several, trained with as many seeds,
-    it says both. Where all resamples give the same value, no interval can be estimated, and both ends are NaN.
+    it says both. Where all resamples give the same value, or the metric fails on one, no interval can be estimated,
+    and both ends are NaN.
 
     Attributes:
-        value: the metric; of several seeds their mean.
+        value: the metric; of several seeds their mean; NaN where it fails.
         low, high: the ends of the interval.
         rows: N.
         seeds: how many models stand behind it, trained with as many seeds.
+        note: why there is no value or no interval, or on how few resamples it rests; mostly empty.
     """
 
     value: float
@@ -37,6 +43,7 @@ class Estimate:
     high: float
     rows: int
     seeds: int = 1
+    note: str = ""
 
 
 @torch.no_grad()
@@ -51,46 +58,74 @@ def outputs_of(model: MultiTaskModel, examples: Examples, *, device: torch.devic
     return {task: torch.cat(outputs) for task, outputs in batches.items()}
 
 
+@torch.no_grad()
 def measure(
     tasks: Mapping[str, Head],
     outputs: Mapping[str, Float[Tensor, "N _C"]],
     targets: Mapping[str, Shaped[Tensor, " N"]],
-) -> dict[str, float]:
-    """Return ``<task>/loss`` and ``<task>/<metric>`` for every task."""
-    values = {}
+    *,
+    device: torch.device,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return ``<task>/loss`` and ``<task>/<metric>`` for every task, and why a metric could not be measured.
+
+    Such a metric is NaN, and what it says is returned by its name.
+
+    Args:
+        outputs, targets: on the CPU.
+        device: where the losses are computed, the model's.
+
+    Raises:
+        PluginError: a loss fails.
+    """
+    values, failures = {}, {}
     for task, head in tasks.items():
-        values[f"{task}/loss"] = float(head.loss(outputs[task], targets[task]))
+        values[f"{task}/loss"] = float(head.loss(outputs[task].to(device), targets[task].to(device)))
         for metric in head.metrics:
-            values[f"{task}/{metric.name}"] = float(metric.compute(outputs[task], targets[task]).mean())
-    return values
+            name = f"{task}/{metric.name}"
+            try:
+                values[name] = float(metric.compute(outputs[task], targets[task]).mean())
+            except PluginError as error:
+                values[name], failures[name] = math.nan, first_line(error)
+    return values, failures
 
 
 def estimate(
     metric: Metric, outputs: Sequence[Float[Tensor, "N C"]], targets: Shaped[Tensor, " N"], *, seed: int = 0
 ) -> Estimate:
-    """Measure ``metric`` and give its 95 % interval.
+    """Measure ``metric`` and give its 95 % interval. A failure costs the value or the interval, and is logged.
 
     Args:
         outputs: of each seed's model on the same rows; one where there is one model.
         targets: of the rows.
         seed: of the bootstrap.
     """
+    found = _estimate(metric, outputs, targets, seed=seed)
+    if found.note:
+        logger.warning("metric %s: %s", metric.name, found.note)
+    return found
+
+
+def _estimate(
+    metric: Metric, outputs: Sequence[Float[Tensor, "N C"]], targets: Shaped[Tensor, " N"], *, seed: int
+) -> Estimate:
     rows, seeds = len(targets), len(outputs)
-    scores = [metric.compute(one, targets) for one in outputs]
+    try:
+        scores = [metric.compute(one, targets) for one in outputs]
+    except PluginError as error:
+        return Estimate(math.nan, math.nan, math.nan, rows, seeds, first_line(error))
     if seeds == 1 and is_zero_or_one(scores[0]):
         from scipy.stats import binomtest  # takes a second to import
 
         wilson = binomtest(int(scores[0].sum()), rows).proportion_ci(0.95, method="wilson")
         return Estimate(float(scores[0].mean()), float(wilson.low), float(wilson.high), rows)
     observed = torch.tensor([float(one.mean()) for one in scores], dtype=torch.float64)
-    resampled = [
-        [float(metric.compute(one[drawn], targets[drawn]).mean()) for one in outputs]
-        for drawn in draw_rows(rows, seed=seed)
-    ]
-    low, high = interval(torch.tensor(resampled, dtype=torch.float64), observed, rows, seed=seed)
+    resampled = resample(
+        lambda drawn: [float(metric.compute(one[drawn], targets[drawn]).mean()) for one in outputs], rows, seed=seed
+    )
+    low, high = resampled.interval(observed, rows, seed=seed)
     if low == high:
         low = high = math.nan
-    return Estimate(float(observed.mean()), low, high, rows, seeds)
+    return Estimate(float(observed.mean()), low, high, rows, seeds, resampled.note)
 
 
 def estimates(

@@ -1,11 +1,18 @@
 """Build a model from its plugins' settings."""
 
 from collections.abc import Mapping
+from functools import partial
 
+from topwork.engine.model.checked_head import checked_head
+from topwork.engine.model.encoder_checks import check_backbone, check_pooling, passes_gradients, untrained_stages
+from topwork.engine.model.head_checks import check_figures, check_head, check_pieces
 from topwork.engine.model.multitask import MultiTaskModel
-from topwork.engine.model.plugin_checks import check_built, check_head, check_pooling, check_stages, plugin_errors
+from topwork.engine.model.plan import Plan
+from topwork.engine.model.plugin_checks import check_built, plugin_errors
 from topwork.engine.model.seeding import seeded
+from topwork.errors import PluginError
 from topwork.experiment.origin import Origin
+from topwork.experiment.schema import Training
 from topwork.interfaces.backbone import Backbone, BackboneConfig
 from topwork.interfaces.head import Classes, Head, HeadConfig
 from topwork.interfaces.pooling import Pooling, PoolingConfig
@@ -16,12 +23,29 @@ def build_backbone(config: BackboneConfig, *, seed: int, origin: Origin) -> Back
 
     Raises:
         ConfigurationError: its settings do not fit; says where in ``origin`` they stand.
+        PluginError: the plugin breaks its interface.
     """
     with plugin_errors(config, origin.locate("backbone")), seeded(seed, "backbone"):
         backbone = config.build()
         check_built(backbone, Backbone)
-        check_stages(backbone, config.kind)
+        check_backbone(backbone)
     return backbone
+
+
+def build_head(config: HeadConfig, width: int, labels: Classes, *, where: str) -> Head:
+    """Build a head, and hold it to its interface from here on.
+
+    Args:
+        where: the place of its settings, with which errors begin.
+
+    Raises:
+        ConfigurationError: the labels do not fit it.
+        PluginError: the plugin breaks its interface.
+    """
+    with plugin_errors(config, where):
+        head = config.build(width, labels)
+        check_built(head, Head)
+    return checked_head(head, config, labels, where=where)
 
 
 def build_model(
@@ -35,7 +59,8 @@ def build_model(
 ) -> MultiTaskModel:
     """Build a pooling and a head for each task onto a backbone, each from a seed of its own.
 
-    A head's initial weights depend on the seed and the task's name alone, not on the other tasks.
+    A head's initial weights depend on the seed and the task's name alone, not on the other tasks. Each head is built a
+    second time to be tried, so that trying leaves no trace.
 
     Args:
         heads: the settings of each task's head.
@@ -43,6 +68,7 @@ def build_model(
 
     Raises:
         ConfigurationError: a plugin's settings do not fit; says where in ``origin`` they stand.
+        PluginError: a plugin breaks its interface.
     """
     with plugin_errors(pooling, origin.locate("pooling")), seeded(seed, "pooling"):
         pool = pooling.build(backbone.width)
@@ -51,8 +77,76 @@ def build_model(
     built = {}
     for task, config in heads.items():
         where = origin.locate("tasks", task, "head")
-        with plugin_errors(config, where), seeded(seed, "head", task):
-            built[task] = config.build(pool.width, labels[task])
-            check_built(built[task], Head)
-            check_head(built[task], pool.width, labels[task])
+        build = partial(build_head, config, pool.width, labels[task], where=where)
+        with seeded(seed, "head", task):
+            built[task] = build()
+        with seeded(seed, "head", task):
+            check_head(build, config, pool.width, labels[task], where=where)
     return MultiTaskModel(backbone, pool, built)
+
+
+def check_gradients(
+    model: MultiTaskModel, plan: Plan, backbone: BackboneConfig, pooling: PoolingConfig, *, origin: Origin
+) -> None:
+    """Check that what the plan says of the backbone can train.
+
+    Raises:
+        PluginError: the pooling or a stage passes no gradient on.
+    """
+    if not any(name.startswith("backbone.") for name in plan.shapes):
+        return
+    with plugin_errors(pooling, origin.locate("pooling")), seeded(0, "trying"):
+        if not passes_gradients(model.pooling, model.backbone.width):
+            raise PluginError(
+                "no gradient passes through it, so that the backbone would not be trained; set freeze: all"
+            )
+    with plugin_errors(backbone, origin.locate("backbone")):
+        untrained = untrained_stages(model, plan.shapes)
+        model.set_trainable(plan.phases[0].unfrozen)
+        if untrained:
+            raise PluginError(f"no gradient reaches stage {', '.join(untrained[:3])}, which the plan says trains")
+
+
+def check_training(
+    heads: Mapping[str, HeadConfig],
+    width: int,
+    labels: Mapping[str, Classes],
+    settings: Training,
+    *,
+    rows: int,
+    origin: Origin,
+) -> None:
+    """Try each head on the pieces that so many training rows are going to be divided into.
+
+    Raises:
+        PluginError: one cannot be trained on them.
+    """
+    for task, config in heads.items():
+        where = origin.locate("tasks", task, "head")
+        build = partial(build_head, config, width, labels[task], where=where)
+        with seeded(settings.seed, "head", task):
+            check_pieces(
+                build,
+                config,
+                width,
+                labels[task],
+                rows=rows,
+                batch_size=settings.batch_size,
+                accumulation=settings.accumulation,
+                where=where,
+            )
+
+
+def check_all_figures(
+    heads: Mapping[str, HeadConfig], width: int, labels: Mapping[str, Classes], *, seed: int, origin: Origin
+) -> None:
+    """Draw the figures of each head for few texts.
+
+    Raises:
+        PluginError: one cannot be drawn.
+    """
+    for task, config in heads.items():
+        where = origin.locate("tasks", task, "head")
+        build = partial(build_head, config, width, labels[task], where=where)
+        with seeded(seed, "head", task):
+            check_figures(build, width, labels[task])

@@ -1,20 +1,21 @@
-"""Hold plugins to their interfaces where they are used, and say whose mistake a failure is."""
+"""Say whose mistake a failure is: the researcher's, or which plugin's of which package, and where in its code."""
 
-import re
+import inspect
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
+from torch import Tensor
 
-from topwork.engine.model.multitask import tensors_of
 from topwork.errors import ConfigurationError, PluginError, TopworkError, describe, text_of
-from topwork.interfaces.backbone import Backbone
-from topwork.interfaces.head import Classes, Head
 from topwork.interfaces.plugin import PluginConfig
-from topwork.interfaces.pooling import Pooling
+from topwork.registry import package_of, unchanged_torch_settings
 
 #: What MLflow takes as part of a metric's name.
 METRIC_NAME = r"[\w. -]+"
+
+#: What a message of a plugin's may be long: what is longer is shortened.
+MAX_LINES, MAX_COLUMNS = 20, 500
 
 
 @contextmanager
@@ -23,19 +24,22 @@ def plugin_errors(config: PluginConfig, where: str) -> Iterator[None]:
 
     Raises:
         ConfigurationError: a setting does not fit.
-        PluginError: the plugin breaks its interface, or fails.
+        PluginError: the plugin breaks its interface, fails, or changes torch's global settings; says which plugin of
+            which package, and where in its code.
         TopworkError: any other that the plugin raises, with ``where`` before it.
     """
     try:
-        yield
+        with unchanged_torch_settings():
+            yield
+    except PluginError as error:
+        raise PluginError(shortened(text_of(error))).located(named(where, plugin_of(config, error))) from error
     except TopworkError as error:
         error.located(where)
         raise
     except ValueError as error:
-        raise ConfigurationError(text_of(error)).located(where) from error
-    except Exception as error:  # a plugin may raise anything
-        plugin = f"plugin {config.kind!r} of {type(config).__module__}"
-        raise PluginError(f"{plugin} failed: {describe(error)}").located(where) from error
+        raise ConfigurationError(shortened(text_of(error))).located(where) from error
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        raise PluginError(shortened(describe(error))).located(named(where, plugin_of(config, error))) from error
 
 
 def check_built(built: object, expected: type) -> None:
@@ -48,67 +52,53 @@ def check_built(built: object, expected: type) -> None:
         raise PluginError(f"build must give a {expected.__name__}, got {built!r:.60}")
 
 
-@torch.no_grad()
-def check_pooling(pooling: Pooling, width: int) -> None:
-    """Try a pooling on two texts of three tokens.
-
-    Raises:
-        PluginError: the result is not as wide as it says.
-    """
-    shape = pooling.eval()(torch.zeros(2, 3, width), torch.ones(2, 3, dtype=torch.bool)).shape
-    if shape != (2, pooling.width):
-        raise PluginError(
-            f"a pooling of width {pooling.width} must give (2, {pooling.width}) for 2 texts, got {tuple(shape)}"
-        )
+def plugin_of(config: PluginConfig, error: BaseException | None = None) -> str:
+    """Name a plugin, its package, and the line of its code in which an error arose, or its settings begin."""
+    return f"plugin {config.kind!r} of {package_of(type(config))}, {_line_of(type(config), error)}"
 
 
-@torch.no_grad()
-def check_head(head: Head, width: int, labels: Classes) -> None:
-    """Try a head on two texts.
-
-    Raises:
-        PluginError: outputs, loss, decoding or metric names are not what ``Head`` says.
-    """
-    outputs = head.module.eval()(torch.zeros(2, width))
-    loss = head.loss(outputs, torch.tensor([0, 1]))
-    decoded = head.decode(outputs)
-    names = [metric.name for metric in head.metrics]
-    wrong_names = [
-        name for name in names if name == "loss" or not re.fullmatch(METRIC_NAME, name) or names.count(name) > 1
-    ]
-    figures = [figure.name for figure in head.figures]
-    errors = {
-        f"the module must give (2, C) for 2 texts, got {tuple(outputs.shape)}": outputs.ndim != 2 or len(outputs) != 2,
-        f"the loss must be one number, got shape {tuple(loss.shape)}": loss.shape != (),
-        f"decode must give 2 labels for 2 texts, got {len(decoded.labels)}": len(decoded.labels) != 2,
-        f"decode must give probabilities (2, {len(labels.names)}), got {tuple(decoded.probabilities.shape)}": (
-            decoded.probabilities.shape != (2, len(labels.names))
-        ),
-        "metric names must differ, must not be `loss`, and have letters, digits, _ - . and spaces only, "
-        f"got {', '.join(wrong_names)}": bool(wrong_names),
-        f"figure names must differ and have letters, digits, _ and - only, got {', '.join(figures)}": (
-            len(set(figures)) < len(figures) or not all(re.fullmatch(r"[\w-]+", name) for name in figures)
-        ),
-    }
-    messages = [error for error, holds in errors.items() if holds]
-    if messages:
-        raise PluginError("\n".join(messages))
+def named(where: str, name: str) -> str:
+    """Put the place of the settings, where it is known, before a plugin's name."""
+    return f"{where}: {name}" if where else name
 
 
-def check_stages(backbone: Backbone, kind: str) -> None:
-    """Check that each parameter and each buffer belongs to exactly one stage.
+def shortened(text: str) -> str:
+    """Keep a message within a screen, and say so."""
+    lines = [line if len(line) <= MAX_COLUMNS else f"{line[:MAX_COLUMNS]}..." for line in text.splitlines()]
+    more = len(lines) - MAX_LINES
+    return "\n".join([*lines[:MAX_LINES], f"and {more} more"] if more > 0 else lines)
 
-    Raises:
-        PluginError: names those that do not.
-    """
-    owners: dict[int, list[str]] = {}
-    for stage in backbone.stages():
-        tensors = [tensor for module in stage.modules for _, tensor in tensors_of(module)]
-        for identity in {id(tensor) for tensor in tensors}:
-            owners.setdefault(identity, []).append(stage.name)
-    wrong = [name for name, tensor in tensors_of(backbone) if len(owners.get(id(tensor), [])) != 1]
-    if wrong:
-        raise PluginError(
-            f"backbone {kind!r}: each parameter and buffer must belong to exactly one stage, "
-            f"but these do not: {', '.join(wrong)}"
-        )
+
+def _line_of(config: type[PluginConfig], error: BaseException | None) -> str:
+    """Return ``file:line`` of the innermost call within the plugin's package, or else of its config class."""
+    found = None
+    while error is not None:
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if _belongs(frame.f_globals.get("__name__", ""), config.__module__):
+                found = f"{frame.f_code.co_filename}:{line}"
+        error = error.__cause__ or error.__context__
+    try:
+        return found or f"{inspect.getsourcefile(config)}:{inspect.getsourcelines(config)[1]}"
+    except (OSError, TypeError):  # made where there is no file, such as in a notebook
+        return f"class {config.__name__}"
+
+
+def _belongs(module: str, home: str) -> bool:
+    """Whether a module is of the package that ``home`` is of; of topwork itself, whether it is that module."""
+    package = home.partition(".")[0]
+    return module == home if package == "topwork" else module.partition(".")[0] == package
+
+
+def leaves_of(result: Tensor) -> dict[int, Tensor]:
+    """Return, by id, the tensors that a gradient of ``result`` reaches and that nothing computed."""
+    found: dict[int, Tensor] = {}
+    waiting, seen = [result.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(leaf := getattr(node, "variable", None), Tensor):  # a node that accumulates a leaf's gradient
+            found[id(leaf)] = leaf
+        waiting += [before for before, _ in node.next_functions]
+    return found

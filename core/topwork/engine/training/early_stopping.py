@@ -8,7 +8,7 @@ from torch import Tensor
 
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.observer import Epoch
-from topwork.errors import ConfigurationError
+from topwork.errors import ConfigurationError, TrainingError
 from topwork.experiment.objective import greater_is_better, parse_objective
 from topwork.experiment.schema import SplitName
 from topwork.interfaces.head import Head
@@ -59,23 +59,38 @@ class EarlyStopping:
         self.patience = patience
         self.sign = 1 if greater_is_better(self.objective, directions) else -1
         self.best_epoch = 0
-        self.best_score = -math.inf
+        self.best_score = math.nan
+        self.epochs_waited = 0
         self.best_state: dict[str, Tensor] = {}
 
     def update(self, epoch: Epoch, model: MultiTaskModel) -> None:
-        """Keep an epoch if it is the best so far; without patience the last one counts as that."""
-        value = self.objective.evaluate(epoch.metrics)
-        score = -math.inf if math.isnan(value) else self.sign * value
-        if score > self.best_score or not self.best_epoch or self.patience is None:
+        """Keep an epoch if it is the best so far; the last counts as that without patience, or if none was a number."""
+        score = self.sign * self.objective.evaluate(epoch.metrics)
+        self.epochs_waited = 0 if not self.best_epoch or is_better(score, self.best_score) else self.epochs_waited + 1
+        if not self.epochs_waited or self.patience is None or math.isnan(self.best_score):
             self.best_epoch, self.best_score = epoch.number, score
             if not self.best_state:
                 self.best_state = {name: torch.empty_like(tensor) for name, tensor in self._changing(model)}
             for name, tensor in self._changing(model):
                 self.best_state[name].copy_(tensor)
 
-    def should_stop(self, epoch: int) -> bool:
+    def should_stop(self) -> bool:
         """Whether the metric has not improved for as many epochs as patience allows."""
-        return self.patience is not None and epoch - self.best_epoch >= self.patience
+        return self.patience is not None and self.epochs_waited >= self.patience
+
+    def check_measured(self) -> None:
+        """Check that there was a number to choose the best epoch by.
+
+        Raises:
+            TrainingError: it was NaN in every epoch; the last one's weights are kept.
+        """
+        if self.patience is not None and math.isnan(self.best_score):
+            raise TrainingError(
+                f"training.monitor {self.objective} was not a number in any of {self.best_epoch} epochs, so that none "
+                "is the best; watch another metric, or set training.patience: null to train all epochs; the weights of "
+                f"epoch {self.best_epoch} are kept",
+                kept_epoch=self.best_epoch,
+            )
 
     @torch.no_grad()
     def restore(self, model: MultiTaskModel) -> None:
@@ -90,3 +105,8 @@ class EarlyStopping:
             if name in self.trained:
                 yield name, parameter.detach()
         yield from model.named_buffers()
+
+
+def is_better(score: float, best: float) -> bool:
+    """Whether a score is greater than the best so far, where anything is better than NaN."""
+    return score > best or (math.isnan(best) and not math.isnan(score))

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import measure, outputs_of
+from topwork.engine.model.head_checks import denominator_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.model.seeding import derive_seed, seeded
@@ -25,6 +27,8 @@ from topwork.interfaces.head import Head
 
 #: Returns the examples of each split for a phase. The model is already cut as that phase says.
 LoadExamples = Callable[[Phase], Mapping[SplitName, Examples]]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,9 @@ def fit(
         loss_weights: the factor of each task's loss in the total.
 
     Raises:
-        TrainingError: a loss or weight is not finite; ``model`` is back at the best epoch so far.
+        TrainingError: a loss or weight is not finite, or the monitor never is a number; ``model`` is back at the best
+            epoch so far.
+        PluginError: a head fails.
     """
     phase = plan.phases[0]
     data = load_examples(phase)
@@ -62,6 +68,7 @@ def fit(
     early_stopping = EarlyStopping(plan.shapes.keys(), settings.monitor, directions, settings.patience)
     wrapped, optimizer = accelerator.prepare(model), make_optimizer(model, phase)
     epochs: list[Epoch] = []
+    failing: set[str] = set()  # each metric that fails is told once
 
     for number in range(1, settings.epochs + 1):
         phase = plan.phase_of(number)
@@ -74,18 +81,22 @@ def fit(
                 wrapped, model, optimizer, data["train"], number, settings, loss_weights, accelerator, observer
             )
             seconds = perf_counter() - started
-            metrics = measure_epoch(model, losses, data, loss_weights, device=accelerator.device)
+            metrics, failures = measure_epoch(model, losses, data, loss_weights, device=accelerator.device)
             check_finite(model, metrics, step=steps)
         except NotFiniteError as error:
             early_stopping.restore(model)
             raise divergence_error(error, number, optimizer, early_stopping.best_epoch) from None
         epochs.append(Epoch(number, metrics, rates, data["train"].count / seconds))
         observer.epoch(epochs[-1])
+        for name in failures.keys() - failing:
+            logger.warning("epoch %d: validation/%s is not a number: %s", number, name, failures[name])
+        failing |= failures.keys()
         early_stopping.update(epochs[-1], model)
-        if early_stopping.should_stop(number):
+        if early_stopping.should_stop():
             break
 
     early_stopping.restore(model)
+    early_stopping.check_measured()
     best_epoch = early_stopping.best_epoch
     if (best := plan.phase_of(best_epoch)) != phase:  # an earlier phase, with another cut or another prefix
         start_phase(best, model, optimizer)
@@ -116,6 +127,8 @@ def train_epoch(
         NotFiniteError: a loss is not finite.
     """
     count, steps = examples.count, math.ceil(examples.count / settings.batch_size)
+    device = accelerator.device
+    totals = {name: denominator_of(head, examples.targets[name].to(device)) for name, head in model.tasks.items()}
     losses = dict.fromkeys(model.tasks, 0.0)
     rates: dict[str, float] = {}
     observer.begin(f"epoch {epoch}", steps)
@@ -132,7 +145,9 @@ def train_epoch(
             if settings.clip_norm is not None:
                 accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
             optimizer.step()
-            losses = {name: loss + batch_losses[name] * len(rows) / count for name, loss in losses.items()}
+            for name, head in model.tasks.items():
+                of_batch = denominator_of(head, examples.targets[name][rows].to(device))
+                losses[name] += batch_losses[name] * of_batch / (totals[name] or 1.0)
             observer.advance(1)
     return losses, rates
 
@@ -148,18 +163,21 @@ def backward(
     accelerator: Accelerator,
 ) -> dict[str, float]:
     """Add the gradients of one batch, in ``accumulation`` pieces, and return the mean loss of each task."""
+    device = accelerator.device
+    wholes = {name: denominator_of(head, examples.targets[name][rows].to(device)) for name, head in tasks.items()}
     sums = dict.fromkeys(tasks, 0.0)
     pieces = [piece for piece in rows.tensor_split(accumulation) if len(piece)]
     for number, piece in enumerate(pieces):
         hidden, mask = examples.activations.batch(piece)
         with accelerator.no_sync(model) if number < len(pieces) - 1 else nullcontext():
-            outputs = model(hidden.to(accelerator.device), mask.to(accelerator.device))
-            share = len(piece) / len(rows)
-            losses = {
-                name: share * head.loss(outputs[name], examples.targets[name][piece].to(accelerator.device))
-                for name, head in tasks.items()
-            }
-            accelerator.backward(sum(loss_weights[name] * loss for name, loss in losses.items()))
+            outputs = model(hidden.to(device), mask.to(device))
+            losses = {}
+            for name, head in tasks.items():
+                targets = examples.targets[name][piece].to(device)
+                if of_piece := denominator_of(head, targets):
+                    losses[name] = of_piece / wholes[name] * head.loss(outputs[name], targets)
+            if losses:
+                accelerator.backward(sum(loss_weights[name] * loss for name, loss in losses.items()))
         for name, loss in losses.items():
             sums[name] += loss.item()
     return sums
@@ -172,16 +190,21 @@ def measure_epoch(
     loss_weights: Mapping[str, float],
     *,
     device: torch.device,
-) -> dict[str, float]:
-    """Return the training losses and, where there are validation rows, all that is measured on them."""
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the training losses and, where there are validation rows, all that is measured on them.
+
+    What could not be measured is NaN, and returned a second time with the reason.
+    """
+    failures: dict[str, str] = {}
     metrics = {f"training/{name}/loss": loss for name, loss in losses.items()}
     metrics["training/loss"] = total_loss(metrics, "training", loss_weights)
     if "validation" in data:
         examples = data["validation"]
-        values = measure(model.tasks, outputs_of(model, examples, device=device), examples.targets)
+        outputs = outputs_of(model, examples, device=device)
+        values, failures = measure(model.tasks, outputs, examples.targets, device=device)
         metrics |= {f"validation/{name}": value for name, value in values.items()}
         metrics["validation/loss"] = total_loss(metrics, "validation", loss_weights)
-    return metrics
+    return metrics, failures
 
 
 def total_loss(metrics: Mapping[str, float], split: str, loss_weights: Mapping[str, float]) -> float:

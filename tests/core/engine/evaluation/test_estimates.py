@@ -104,17 +104,17 @@ TARGETS = {"sentiment": torch.tensor([1, 0, 0]), "category": torch.tensor([2, 0,
     ],
 )
 def test_the_loss_is_torchs(task: str, loss: Tensor) -> None:
-    assert measure(heads(), OUTPUTS, TARGETS)[f"{task}/loss"] == pytest.approx(float(loss))
+    assert measure(heads(), OUTPUTS, TARGETS, device=CPU)[0][f"{task}/loss"] == pytest.approx(float(loss))
 
 
 def test_every_metric_of_every_task_is_measured() -> None:
-    figures = measure(heads(), OUTPUTS, TARGETS)
+    figures = measure(heads(), OUTPUTS, TARGETS, device=CPU)[0]
     assert list(figures) == [f"{t}/{m}" for t in ("sentiment", "category") for m in ("loss", "accuracy", "macro_f1")]
     assert figures["sentiment/accuracy"] == pytest.approx(2 / 3)
 
 
 def test_estimates_have_the_values_that_are_measured() -> None:
-    figures, found = measure(heads(), OUTPUTS, TARGETS), estimates(heads(), OUTPUTS, TARGETS)
+    figures, found = measure(heads(), OUTPUTS, TARGETS, device=CPU)[0], estimates(heads(), OUTPUTS, TARGETS)
     assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(
         {name: value for name, value in figures.items() if not name.endswith("loss")}
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from topwork.building_blocks import class_metrics, decode_logits
-from topwork.engine.model.plugin_checks import check_stages
+from topwork.engine.model.encoder_checks import check_stages
 from topwork.engine.preparation import prepare
 from topwork.errors import PluginError
 from topwork.experiment.schema import Experiment, Task
@@ -21,6 +21,9 @@ from topwork.testing.tiny import TinyBackbone
 
 Make = Callable[..., Experiment]
 HERE = "tasks.sentiment.head"
+
+#: A plugin, its package or module, and the line of its code, as messages name them.
+PLUGIN = r"plugin '\w+' of module \S*test_plugin_checks, \S*test_plugin_checks.py:\d+"
 
 
 class OddConfig(HeadConfig):
@@ -88,7 +91,7 @@ class ForgetfulConfig(FreezeStrategyConfig):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        ("raises", "plugin 'odd' of .*test_plugin_checks failed: KeyError: 'no such thing'"),
+        ("raises", "KeyError: 'no such thing'"),
         ("returns nothing", "build must give a Head, got None"),
         ("flat outputs", r"the module must give \(2, C\) for 2 texts, got \(2,\)"),
         ("loss per text", r"the loss must be one number, got shape \(2,\)"),
@@ -101,7 +104,7 @@ class ForgetfulConfig(FreezeStrategyConfig):
 )
 def test_a_head_that_breaks_its_interface_is_named(make: Make, error: str, message: str) -> None:
     tasks = {"sentiment": Task(label="sentiment", head=OddConfig(error=error))}
-    with pytest.raises(PluginError, match=f"^{HERE}: {message}"):
+    with pytest.raises(PluginError, match=f"^{HERE}: {PLUGIN}: {message}"):
         prepare(make(tasks=tasks))
 
 
@@ -111,12 +114,14 @@ def test_a_head_without_fault_passes(make: Make) -> None:
 
 
 def test_a_pooling_of_another_width_than_it_says_is_refused(make: Make) -> None:
-    with pytest.raises(PluginError, match=r"^pooling: a pooling of width 17 must give \(2, 17\) .*, got \(2, 16\)"):
+    with pytest.raises(
+        PluginError, match=rf"^pooling: {PLUGIN}: a pooling of width 17 must give \(2, 17\) .*, got \(2, 16\)"
+    ):
         prepare(make(pooling=OddPoolingConfig()))
 
 
 def test_a_freeze_strategy_that_returns_nothing_is_named(make: Make) -> None:
-    with pytest.raises(PluginError, match=r"^freeze: plugin 'forgetful' of .*test_plugin_checks failed: TypeError"):
+    with pytest.raises(PluginError, match=f"^freeze: {PLUGIN}: TypeError"):
         prepare(make(freeze=ForgetfulConfig()))
 
 
@@ -154,16 +159,14 @@ class FaultyConfig(TinyBackboneConfig):
 def test_each_parameter_and_buffer_must_belong_to_exactly_one_stage(
     make: Callable[..., Experiment], error: Literal["none", "two", "buffer"], named: str
 ) -> None:
-    with pytest.raises(
-        PluginError, match=r"backbone 'tiny': each parameter and buffer must belong to exactly one stage"
-    ) as caught:
+    with pytest.raises(PluginError, match=r"each parameter and buffer must belong to exactly one stage") as caught:
         prepare(make(backbone=FaultyConfig(error=error)))
     assert named in str(caught.value)
     assert "layer.0" not in str(caught.value)
 
 
 def test_a_sound_backbone_passes_the_check_of_its_stages() -> None:
-    check_stages(TinyBackbone(max_length=8), "tiny")
+    check_stages(TinyBackbone(max_length=8))
 
 
 def test_a_parameter_that_a_stage_lists_twice_is_counted_once() -> None:
@@ -172,4 +175,4 @@ def test_a_parameter_that_a_stage_lists_twice_is_counted_once() -> None:
             first, *others = super().stages()
             return [Stage(first.name, (*first.modules, self.positions), first.run, False), *others]
 
-    check_stages(Twice(max_length=8), "twice")
+    check_stages(Twice(max_length=8))

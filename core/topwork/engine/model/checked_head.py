@@ -1,0 +1,183 @@
+"""A head that is held to its interface whenever one of its parts is called."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from topwork.engine.model.plugin_checks import named, plugin_of
+from topwork.errors import PluginError, TopworkError, describe
+from topwork.interfaces.head import Classes, Decoded, Head, HeadConfig, HeadFigure, Metric
+
+if TYPE_CHECKING:  # matplotlib is imported where something is drawn
+    from matplotlib.figure import Figure
+
+#: How far probabilities may be from [0, 1], and their sum from 1.
+TOLERANCE = 1e-3
+
+
+def checked_head(head: Head, config: HeadConfig, labels: Classes, *, where: str) -> Head:
+    """Return ``head`` with parts that check what they give, and whose errors say whose they are.
+
+    Decoding, metrics and figures get copies, so that what one writes into no other reads; so does the loss where
+    nothing is trained. A loss that is a module is moved to where its inputs are.
+
+    Args:
+        where: the place of the head's settings, with which errors begin.
+    """
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        with part_errors(config, where, "the loss"):
+            if isinstance(head.loss, nn.Module):
+                head.loss.to(outputs.device)
+            return check_loss(head.loss(outputs if outputs.requires_grad else outputs.clone(), targets.clone()))
+
+    def decode(outputs: Tensor) -> Decoded:
+        with part_errors(config, where, "decode"):
+            return check_decoded(head.decode(outputs.clone()), len(outputs), labels)
+
+    def denominator(targets: Tensor) -> Tensor:
+        assert head.denominator is not None
+        with part_errors(config, where, "the denominator"):
+            return check_denominator(head.denominator(targets.clone()))
+
+    return dataclasses.replace(
+        head,
+        loss=loss,
+        decode=decode,
+        metrics=[_checked_metric(metric, config, where) for metric in head.metrics],
+        figures=[_checked_figure(figure, config, where) for figure in head.figures],
+        denominator=None if head.denominator is None else denominator,
+    )
+
+
+@contextmanager
+def part_errors(config: HeadConfig, where: str, part: str) -> Iterator[None]:
+    """Say whose a part of a head is when it fails or gives what it should not.
+
+    Raises:
+        PluginError: it does. Where memory runs out that is nobody's mistake, and raised as it is.
+    """
+    try:
+        yield
+    except PluginError as error:
+        error.located(named(where, plugin_of(config, error)))
+        raise
+    except (TopworkError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        raise PluginError(f"{part} failed: {describe(error)}").located(
+            named(where, plugin_of(config, error))
+        ) from error
+
+
+def check_loss(value: object) -> Tensor:
+    """Return what a loss gave.
+
+    Raises:
+        PluginError: it is not one number.
+    """
+    if not isinstance(value, Tensor):
+        raise PluginError(f"the loss must be a tensor, got {_shown(value)}")
+    if value.shape != () or not value.is_floating_point():
+        raise PluginError(f"the loss must be one number, got {_described(value)}")
+    return value
+
+
+def check_decoded(decoded: object, rows: int, labels: Classes) -> Decoded:
+    """Return what a head decoded for some rows.
+
+    Raises:
+        PluginError: there is not a label for each row, or the probabilities are none.
+    """
+    if not isinstance(decoded, Decoded):
+        raise PluginError(f"decode must give a Decoded, got {_shown(decoded)}")
+    found: object = decoded.labels
+    likely: object = decoded.probabilities
+    if not isinstance(found, list | tuple) or len(found) != rows:
+        raise PluginError(f"decode must give {rows} labels for {texts(rows)}, got {_shown(found)}")
+    if strange := [label for label in found if not isinstance(label, str)]:
+        raise PluginError(f"decode must give labels that are texts, got {_shown(strange[0])}")
+    expected = (rows, len(labels.names))
+    if not isinstance(likely, Tensor) or likely.shape != expected:
+        shape = tuple(likely.shape) if isinstance(likely, Tensor) else _shown(likely)
+        raise PluginError(f"decode must give probabilities {expected}, got {shape}")
+    low, high = float(likely.min()), float(likely.max())
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+        raise PluginError(f"probabilities must be from 0 to 1, but decode gives numbers from {low:.3g} to {high:.3g}")
+    sums = likely.sum(dim=1)
+    if not ((sums - 1).abs() <= TOLERANCE).all():
+        farthest = float(sums[(sums - 1).abs().argmax()])
+        raise PluginError(f"the probabilities of a text must sum to 1, but decode gives a sum of {farthest:.3g}")
+    return decoded
+
+
+def check_scores(name: str, scores: object, rows: int) -> Tensor:
+    """Return what a metric gave for some rows.
+
+    Raises:
+        PluginError: it is neither one number nor a score for each row.
+    """
+    if not isinstance(scores, Tensor):
+        raise PluginError(f"metric {name!r} must give a tensor, got {_shown(scores)}; wrap it in torch.tensor(...)")
+    if not scores.is_floating_point():
+        raise PluginError(f"metric {name!r} must give floating-point numbers, got {scores.dtype}; use .float()")
+    if scores.shape not in ((), (rows,)):
+        raise PluginError(
+            f"metric {name!r} must give one number, shape (), or one for each of {texts(rows)}, shape ({rows},), "
+            f"got shape {tuple(scores.shape)}"
+        )
+    return scores
+
+
+def check_denominator(value: object) -> Tensor:
+    """Return what a denominator gave.
+
+    Raises:
+        PluginError: it is not a number from 0.
+    """
+    if not isinstance(value, Tensor) or value.shape != () or not 0 <= float(value) < float("inf"):
+        raise PluginError(f"the denominator must be one number from 0, shape (), got {_shown(value)}")
+    return value
+
+
+def _checked_metric(metric: Metric, config: HeadConfig, where: str) -> Metric:
+    def compute(outputs: Tensor, targets: Tensor) -> Tensor:
+        with part_errors(config, where, f"metric {metric.name!r}"):
+            return check_scores(metric.name, metric.compute(outputs.clone(), targets.clone()), len(targets))
+
+    return dataclasses.replace(metric, compute=compute)
+
+
+def _checked_figure(figure: HeadFigure, config: HeadConfig, where: str) -> HeadFigure:
+    def draw(outputs: Tensor, targets: Tensor, labels: Classes) -> "Figure":
+        with part_errors(config, where, f"figure {figure.name!r}"):
+            return _check_drawn(figure.name, figure.draw(outputs.clone(), targets.clone(), labels))
+
+    return dataclasses.replace(figure, draw=draw)
+
+
+def _check_drawn(name: str, drawn: object) -> "Figure":
+    from matplotlib.figure import Figure
+
+    if not isinstance(drawn, Figure):
+        raise PluginError(f"figure {name!r} must give a matplotlib Figure, got {_shown(drawn)}")
+    return drawn
+
+
+def _described(tensor: Tensor) -> str:
+    return f"shape {tuple(tensor.shape)}" if tensor.is_floating_point() else f"type {tensor.dtype}"
+
+
+def texts(count: int) -> str:
+    """Write a number of texts."""
+    return "1 text" if count == 1 else f"{count:,} texts"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"{len(value)}"
+    return f"{value!r:.60} of type {type(value).__name__}"

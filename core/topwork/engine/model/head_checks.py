@@ -1,0 +1,283 @@
+"""Try a head on random vectors, so that what would go wrong after hours of training does so before."""
+
+import logging
+import re
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from topwork.engine.model.checked_head import part_errors, texts
+from topwork.engine.model.plugin_checks import METRIC_NAME, leaves_of, plugin_of
+from topwork.errors import PluginError, describe
+from topwork.interfaces.head import Classes, Head, HeadConfig
+
+#: So many texts a head is tried on, and on one of each class where there are more classes.
+TRIED_ROWS = (2, 1, 7)
+MAX_TRIED_ROWS = 1000
+
+#: How far a loss may be from the mean of its parts' losses, relatively.
+TOLERANCE = 1e-3
+
+logger = logging.getLogger(__name__)
+
+#: Builds a head that is held to its interface, each time with other initial weights.
+BuildHead = Callable[[], Head]
+
+
+def check_head(build: BuildHead, config: HeadConfig, width: int, labels: Classes, *, where: str) -> None:
+    """Try a head, before anything is encoded.
+
+    Args:
+        build: builds the head of ``config``; what it builds is trained, and not used for anything else.
+        where: the place of the head's settings, with which errors begin.
+
+    Raises:
+        PluginError: a part fails or gives what it should not; no gradient reaches the module; the loss has parameters
+            of its own; or something that the head gives depends on what is not saved.
+    """
+    head = build()
+    check_parts(head, config, width, labels, where=where)
+    unreached = check_gradients(head, config, width, labels, where=where)
+    if unreached:
+        names = ", ".join(unreached[:3])
+        logger.warning("%s: %s: no gradient reaches %s, so it will not be trained", where, plugin_of(config), names)
+    check_restored(head, build(), config, width, labels, where=where)
+
+
+def check_parts(head: Head, config: HeadConfig, width: int, labels: Classes, *, where: str) -> None:
+    """Try module, loss and decoding on 1, 2 and 7 texts and, like the metrics, on texts of every class.
+
+    Raises:
+        PluginError: one fails or gives what it should not.
+    """
+    head.module.eval()
+    with part_errors(config, where, "the names of metrics and figures"):
+        check_names(head)
+    for rows in (*TRIED_ROWS, _enough_rows(labels)):
+        vectors, targets = _texts(rows, width, labels)
+        with torch.no_grad():
+            outputs = _run(head.module, vectors, config, where)
+            head.loss(outputs, targets)
+            head.decode(outputs)
+    for metric in head.metrics:
+        metric.compute(outputs, targets)
+
+
+def check_figures(build: BuildHead, width: int, labels: Classes) -> None:
+    """Draw the figures of a head for few texts.
+
+    Raises:
+        PluginError: one cannot be drawn.
+    """
+    head = build()
+    head.module.eval()
+    for rows in TRIED_ROWS if head.figures else ():
+        vectors, targets = _texts(rows, width, labels)
+        with torch.no_grad():
+            outputs = head.module(vectors)
+        for figure in head.figures:
+            figure.draw(outputs, targets, labels)
+
+
+def check_pieces(
+    build: BuildHead,
+    config: HeadConfig,
+    width: int,
+    labels: Classes,
+    *,
+    rows: int,
+    batch_size: int,
+    accumulation: int,
+    where: str,
+) -> None:
+    """Try a head on the pieces that its training rows are going to be divided into.
+
+    Args:
+        rows: how many training rows there are.
+
+    Raises:
+        PluginError: the module fails on one text in train mode, and there is such a piece; or the loss of a batch is
+            not made up of the losses of its pieces, and there are several.
+    """
+    head = build()
+    if smallest_piece(rows, batch_size, accumulation) == 1 and (why := _why_not_one_text(head.module, width)):
+        with part_errors(config, where, "the module"):
+            raise PluginError(
+                f"its module cannot be trained on one text ({why}), but {rows:,} training rows in batches of "
+                f"{batch_size}{f', each in {accumulation} pieces,' if accumulation > 1 else ''} leave one alone; "
+                "set training.batch_size so that none is left, or use a norm that needs no batch"
+            )
+    if accumulation > 1:
+        vectors, targets = _texts(_enough_rows(labels), width, labels)
+        head.module.eval()
+        with torch.no_grad():
+            outputs = _run(head.module, vectors, config, where)
+        error = pieces_error(head, outputs + torch.randn_like(outputs), targets)
+        if error:
+            with part_errors(config, where, "the loss"):
+                raise PluginError(f"{error}; or set training.accumulation: 1")
+
+
+@torch.no_grad()
+def pieces_error(head: Head, outputs: Float[Tensor, "N C"], targets: Int[Tensor, " N"]) -> str:
+    """Say how the loss of N texts differs from what the losses of each make up; nothing where it does not."""
+    each = [float(head.loss(one, target)) for one, target in zip(outputs.split(1), targets.split(1), strict=True)]
+    parts = [denominator_of(head, target) for target in targets.split(1)]
+    whole = denominator_of(head, targets)
+    expected = sum(loss * part for loss, part in zip(each, parts, strict=True) if part) / (whole or 1.0)
+    found = float(head.loss(outputs, targets))
+    if abs(found - expected) <= TOLERANCE * max(1.0, abs(expected)):
+        return ""
+    return (
+        f"the loss of {len(targets)} texts is {found:.4g}, but the losses of each make up {expected:.4g}, so that a "
+        "batch computed in pieces would be another step; if the loss divides by anything but the number of texts, such "
+        "as by the sum of class weights, declare it as Head.denominator"
+    )
+
+
+def denominator_of(head: Head, targets: Tensor) -> float:
+    """Return what a head's loss of these texts divides by."""
+    return float(len(targets)) if head.denominator is None else float(head.denominator(targets))
+
+
+def smallest_piece(rows: int, batch_size: int, accumulation: int) -> int:
+    """Return how many rows the smallest piece has, where ``rows`` are taken in batches and each batch in pieces."""
+    batches = {min(rows, batch_size), rows % batch_size} - {0}
+    return min(max(1, batch // accumulation) for batch in batches)
+
+
+def check_gradients(head: Head, config: HeadConfig, width: int, labels: Classes, *, where: str) -> list[str]:
+    """Check that the loss can train the module, and return the names of the parameters that it does not reach.
+
+    Raises:
+        PluginError: it reaches none, or parameters that are not the module's.
+    """
+    vectors, targets = _texts(_enough_rows(labels), width, labels)
+    vectors.requires_grad_()
+    head.module.eval()
+    reached = leaves_of(head.loss(_run(head.module, vectors, config, where), targets))
+    own = {id(vectors), *map(id, head.module.parameters())}
+    foreign = [leaf for leaf in reached.values() if id(leaf) not in own]
+    trainable = {name: parameter for name, parameter in head.module.named_parameters() if parameter.requires_grad}
+    unreached = [name for name, parameter in trainable.items() if id(parameter) not in reached]
+    with part_errors(config, where, "the loss"):
+        if foreign:
+            shapes = ", ".join(str(tuple(leaf.shape)) for leaf in foreign[:3])
+            raise PluginError(
+                f"module and loss use {len(foreign)} tensors to train that are no parameters of the module (of shape "
+                f"{shapes}), so that they would be neither trained nor saved; make them parameters of the head's module"
+            )
+        if trainable and len(unreached) == len(trainable):
+            raise PluginError(
+                "no gradient of the loss reaches the module's parameters, so that the head would not be trained; "
+                "is the loss detached from the outputs?"
+            )
+    return unreached
+
+
+def check_restored(head: Head, again: Head, config: HeadConfig, width: int, labels: Classes, *, where: str) -> None:
+    """Train a head for three steps, load its weights into another one, and check that both give the same.
+
+    Raises:
+        PluginError: they do not.
+    """
+    parameters = [parameter for parameter in head.module.parameters() if parameter.requires_grad]
+    if parameters:
+        optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+        head.module.train()
+        for _ in range(3):
+            vectors, targets = _texts(8, width, labels)
+            optimizer.zero_grad()
+            loss = head.loss(_run(head.module, vectors, config, where), targets)
+            if not loss.isfinite():  # training says that, and keeps what it has
+                break
+            loss.backward()
+            optimizer.step()
+    with part_errors(config, where, "loading the module's weights"):
+        again.module.load_state_dict(head.module.state_dict())
+    vectors, targets = _texts(_enough_rows(labels), width, labels)
+    trained, repeated, loaded = (results_of(one, vectors, targets) for one in (head, head, again))
+    if not differing_results(trained, repeated) and (changed := differing_results(trained, loaded)):
+        with part_errors(config, where, "loading"):
+            raise PluginError(
+                f"after a few steps of training, its {changed[0]} cannot be had from its saved weights; what training "
+                "changes must be parameters or buffers of the head's module, since nothing else is saved"
+            )
+
+
+#: What a head gives for some texts, by what it is.
+Results = dict[str, Tensor | list[str]]
+
+
+@torch.no_grad()
+def results_of(head: Head, vectors: Float[Tensor, "N W"], targets: Int[Tensor, " N"]) -> Results:
+    """Return what a head gives in eval mode for N pooled vectors."""
+    outputs = head.module.eval()(vectors)
+    decoded, loss = head.decode(outputs), head.loss(outputs, targets)
+    return {"outputs": outputs, "loss": loss, "labels": decoded.labels, "probabilities": decoded.probabilities}
+
+
+def differing_results(some: Results, others: Results) -> list[str]:
+    """Return what is not the same to the last bit, where NaN equals NaN."""
+    return [name for name in some if not _equal(some[name], others.get(name))]
+
+
+def _equal(one: Tensor | list[str], other: Tensor | list[str] | None) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+    return one == other
+
+
+def check_names(head: Head) -> None:
+    """Check that metrics and figures can be logged under their names.
+
+    Raises:
+        PluginError: a name occurs twice, or has other letters than it may have.
+    """
+    names, figures = [metric.name for metric in head.metrics], [figure.name for figure in head.figures]
+    wrong_names = [
+        name for name in names if name == "loss" or not re.fullmatch(METRIC_NAME, name) or names.count(name) > 1
+    ]
+    messages = []
+    if wrong_names:
+        messages.append(
+            "metric names must differ, must not be `loss`, and have letters, digits, _ - . and spaces only, "
+            f"got {', '.join(wrong_names)}"
+        )
+    if len(set(figures)) < len(figures) or not all(re.fullmatch(r"[\w-]+", name) for name in figures):
+        messages.append(f"figure names must differ and have letters, digits, _ and - only, got {', '.join(figures)}")
+    if messages:
+        raise PluginError("\n".join(messages))
+
+
+def _run(module: nn.Module, vectors: Tensor, config: HeadConfig, where: str) -> Tensor:
+    """Return a module's outputs (N, C) for vectors (N, W)."""
+    rows = len(vectors)
+    with part_errors(config, where, "the module"):
+        outputs: object = module(vectors)
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != rows:
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise PluginError(f"the module must give ({rows}, C) for {texts(rows)}, got {shape}")
+    return outputs
+
+
+def _why_not_one_text(module: nn.Module, width: int) -> str:
+    """Say why a module fails on one text in train mode though not on two; nothing where it does not."""
+    module.train()
+    try:
+        module(torch.randn(1, width))
+    except Exception as error:  # a plugin may raise anything
+        return describe(error)
+    return ""
+
+
+def _texts(rows: int, width: int, labels: Classes) -> tuple[Tensor, Tensor]:
+    """Random vectors (N, W) and targets (N,) of one class after the other."""
+    return torch.randn(rows, width), torch.arange(rows) % len(labels.names)
+
+
+def _enough_rows(labels: Classes) -> int:
+    """How many texts it takes to have one of every class, within bounds."""
+    return max(TRIED_ROWS[-1], min(len(labels.names), MAX_TRIED_ROWS))

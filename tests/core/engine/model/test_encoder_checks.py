@@ -1,0 +1,121 @@
+"""What a backbone or a pooling says wrongly of itself is found before anything is encoded."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from topwork.engine.preparation import prepare
+from topwork.errors import PluginError
+from topwork.experiment.schema import Experiment
+from topwork.interfaces.backbone import Backbone, Stage
+from topwork.interfaces.pooling import Pooling, PoolingConfig
+from topwork.testing import TinyBackboneConfig
+from topwork.testing.tiny import TinyBackbone
+
+Make = Callable[..., Experiment]
+
+
+class Odd(TinyBackbone):
+    """The tiny backbone with one error, in its first feed-forward network or elsewhere."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__(max_length=32)
+        self.error = error
+        if error == "tokenizer":
+            self.tokenizer = "a tokenizer of transformers"  # type: ignore[assignment]  # the error
+
+    def stages(self) -> Sequence[Stage]:
+        stages = list(super().stages())
+        run = stages[2].run
+        changes: dict[str, Callable[[Tensor, Tensor], Any]] = {
+            "tuple": lambda h, m: (run(h, m), None),
+            "width": lambda h, m: run(h, m)[..., :7],
+            "noise": lambda h, m: run(h, m) + 0.1 * torch.randn_like(h),
+            "mixes": lambda h, m: run(h, m) + h.mean(dim=1, keepdim=True),
+            "padding": lambda h, m: run(h, m) + h.sum(dim=1, keepdim=True),
+            "detached": lambda h, m: run(h, m).detach(),
+        }
+        if self.error in changes:
+            stages[2] = replace(stages[2], run=changes[self.error], mixes_tokens=self.error == "padding")
+        return stages
+
+    def architecture(self) -> Mapping[str, Any]:
+        return {"dtype": torch.float32} if self.error == "dtype" else super().architecture()
+
+    def save(self, folder: Path) -> None:
+        if self.error != "saves nothing":
+            super().save(folder)
+
+
+class OddBackboneConfig(TinyBackboneConfig):
+    """Builds the odd backbone."""
+
+    error: str
+
+    def build(self) -> Backbone:
+        return Odd(self.error)
+
+    def restore(self, folder: Path) -> Backbone:
+        (folder / "tokenizer.json").read_text()
+        return Odd(self.error)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("tokenizer", "the tokenizer must be a tokenizers.Tokenizer, got a str"),
+        ("dtype", "architecture must hold texts, numbers and booleans only, but dtype is torch.float32"),
+        ("tuple", r"stage layer\.0\.ffn must give a tensor, got a tuple"),
+        ("width", r"stage layer\.0\.ffn must give hidden states \(2, \d+, 16\), got \(2, \d+, 7\)"),
+        ("noise", r"stage layer\.0\.ffn gives other results for the same texts when it runs again"),
+        ("mixes", r"stage layer\.0\.ffn (says that it does not mix tokens|gives other results for a text that is padded)"),
+        ("padding", r"stage layer\.0\.ffn gives other results for a text that is padded"),
+        ("saves nothing", "restore fails on what save wrote, which is nothing: FileNotFoundError"),
+    ],
+)
+def test_a_backbone_with_an_error_is_named(make: Make, error: str, message: str) -> None:
+    with pytest.raises(PluginError, match=rf"^backbone: plugin 'tiny' of .*test_encoder_checks.py:\d+: .*{message}"):
+        prepare(make(backbone=OddBackboneConfig(error=error)))
+
+
+class OddPooling(Pooling):
+    """A mean, with one error."""
+
+    def __init__(self, width: int, error: str) -> None:
+        super().__init__()
+        self.width, self.error = width, error
+        self.reads_first_token_only = error == "first"
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        if self.error == "padding":
+            return hidden.mean(dim=1)
+        total = hidden.masked_fill(~mask[:, :, None], 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        return total.detach() if self.error == "detached" else total
+
+
+class OddPoolingConfig(PoolingConfig):
+    """Builds the odd pooling."""
+
+    kind: Literal["odd"] = "odd"
+    error: str
+
+    def build(self, width: int) -> Pooling:
+        return OddPooling(width, self.error)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("padding", "changes with what stands at padding"),
+        ("first", "says reads_first_token_only, but the pooled vector changes with other tokens"),
+        ("detached", "no gradient passes through it, so that the backbone would not be trained"),
+    ],
+)
+def test_a_pooling_with_an_error_is_named(make: Make, error: str, message: str) -> None:
+    with pytest.raises(PluginError, match=rf"^pooling: plugin 'odd' of .*test_encoder_checks.py:\d+: .*{message}"):
+        prepare(make(pooling=OddPoolingConfig(error=error)))
