@@ -5,12 +5,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
 import topwork
 import topwork.registry
-from topwork.registry import Registry, discover
+from topwork.errors import PluginError
+from topwork.registry import Registry, check_settings, discover
 from topwork_plugins.heads.binary import BinaryConfig
 
 Install = Callable[..., None]
@@ -162,6 +164,14 @@ BROKEN = {
         head("acme") + "\nTOPWORK_INTERFACE = 2\n",
         "it was written for interface 2, this topwork has interface 1",
     ),
+    "an interface that is a text": (
+        head("acme") + "\nTOPWORK_INTERFACE = '1'\n",
+        "TOPWORK_INTERFACE must be a whole number such as 1, got '1'",
+    ),
+    "another default type of torch": (
+        head("acme") + "\nimport torch\ntorch.set_default_dtype(torch.float64)\n",
+        "it changes torch's default dtype from torch.float32 to torch.float64",
+    ),
     "a kind without a Literal": (
         head("acme").replace('kind: Literal["acme"]', "kind: str"),
         'MyHeadConfig needs a field like `kind: Literal["x"] = "x"`',
@@ -296,3 +306,16 @@ def test_a_kind_that_is_no_text_is_not_installed(kind: object) -> None:
 def test_an_entry_becomes_the_config_of_its_kind() -> None:
     parsed = discover().heads.parse({"kind": "binary", "hidden": [7]}, problems=[])
     assert parsed == BinaryConfig(hidden=(7,))
+
+
+class UnwritableConfig(BinaryConfig):
+    """Settings of which one may be anything."""
+
+    extra: Any = None
+
+
+@pytest.mark.parametrize("value", [len, b"\xff", object()], ids=["function", "bytes", "object"])
+def test_settings_that_cannot_be_written_are_refused(value: object) -> None:
+    with pytest.raises(PluginError, match=r"plugin 'binary' of .*its settings must be written as JSON and read again"):
+        check_settings(UnwritableConfig(extra=value))
+    check_settings(UnwritableConfig(extra=[1, "a"]))

@@ -55,3 +55,15 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
 def test_version_is_that_of_the_package(command: Command) -> None:
     code, out, _ = command("--version")
     assert (code, out) == (0, "0.1.0\n")
+
+
+def test_debug_shows_the_traceback_of_an_error(command: Command) -> None:
+    import logging
+
+    try:
+        code, _, err = command("--debug", "plan", "missing.yaml")
+        assert code == 2
+        assert logging.getLogger("topwork").isEnabledFor(logging.DEBUG)
+        assert "error: missing.yaml" in err
+    finally:
+        logging.getLogger("topwork").setLevel(logging.NOTSET)

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import topwork
 from small_experiment import QUICKSTART, SMALL
-from topwork.engine.model_folder import load_model, save_model
+from topwork.engine.model_folder import check_saved_model, load_model, save_model
 from topwork.errors import PluginError, StorageError, TopworkError
 from topwork.registry import discover
 
@@ -349,3 +350,26 @@ def test_a_manifest_edited_in_any_way_is_read_or_refused_with_its_place(tiny_mod
     path.write_bytes(whole)
     assert load_model(tiny_model).predict(["a text"])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000  # kB
+
+
+def test_a_model_that_was_saved_gives_the_same_when_it_is_loaded(finished: Any) -> None:
+    check_saved_model(finished.folder, finished.trained, TEXTS)
+
+
+def test_a_model_that_gives_something_else_when_it_is_loaded_is_named(finished: Any, loaded: Any) -> None:
+    linear = next(loaded.model.heads["category"].children())
+    before = linear.weight.detach().clone()
+    with torch.no_grad():
+        linear.weight.add_(1e-3)
+    with pytest.raises(
+        PluginError, match=r"not give the outputs of task category .*; head 'classification': it depends"
+    ):
+        check_saved_model(finished.folder, loaded, TEXTS)
+    with torch.no_grad():
+        linear.weight.copy_(before)
+
+
+def test_a_folder_that_cannot_be_loaded_again_is_told_as_such(finished: Any, copy: Path) -> None:
+    (copy / "backbone" / "config.json").unlink()
+    with pytest.raises(PluginError, match=r"was saved, but cannot be loaded: .*config\.json is missing"):
+        check_saved_model(copy, finished.trained, TEXTS)

@@ -447,3 +447,13 @@ def test_what_is_set_on_one_copy_of_an_alias_leaves_the_other(load: Load) -> Non
     text = MINIMAL.replace("mood: {label: mood}", "mood: &it {label: mood}\n  topic: *it")
     experiment = load(text, "tasks.topic.label=topic")
     assert [task.label for task in experiment.tasks.values()] == ["mood", "topic"]
+
+
+def test_a_broken_plugin_is_told_once(write: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    registry = topwork.discover()
+    registry.problems.append("plugin 'acme' of package acme 0.1 is broken: KeyError")
+    tasks = "{a: {label: a, head: {kind: no}}, b: {label: b, head: {kind: no}}}"
+    path = write("x.yaml", f"name: x\ndata: {{d: {{path: x.csv}}}}\ntasks: {tasks}\n")
+    with pytest.raises(topwork.ConfigurationError) as caught:
+        topwork.load_experiment(path, registry=registry)
+    assert (str(caught.value) + caplog.text).count("plugin 'acme'") == 1

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from topwork.building_blocks import class_metrics
-from topwork.engine.evaluation.bootstrap import RESAMPLES, draw_rows, interval
+from topwork.engine.evaluation.bootstrap import RESAMPLES, draw_rows, interval, resample
 from topwork.engine.evaluation.comparison import difference
 from topwork.engine.evaluation.estimates import estimate
 
@@ -128,3 +128,19 @@ def test_of_one_seed_figures_are_those_of_that_seed_alone() -> None:
     found = estimate(MACRO_F1, [outputs], targets, seed=5)
     values = [float(MACRO_F1.compute(outputs[rows], targets[rows])) for rows in draw_rows(150, seed=5)]
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+
+
+@pytest.mark.parametrize(
+    ("reached", "note"),
+    [(3, "no interval, because only 3 of 1,000"), (400, "a rough interval, because only 400 of 1,000"), (2000, "")],
+)
+def test_resamples_end_with_the_time_that_a_metric_has(
+    reached: int, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr("topwork.engine.evaluation.bootstrap.monotonic", lambda: float(next(clock)))
+    found = resample(lambda rows: [float(rows.float().mean())], 20, seed=0, seconds=reached - 0.5)
+    assert len(found.values) == min(reached, RESAMPLES)
+    assert found.note.startswith(note) if note else not found.note
+    low, _ = found.interval(torch.tensor([9.5], dtype=torch.float64), 20, seed=0)
+    assert np.isnan(low) == (reached < 200)

@@ -16,7 +16,7 @@ from topwork.engine.evaluation.comparison import (
     stack_seeds,
     why_not_comparable,
 )
-from topwork.errors import StorageError
+from topwork.errors import PluginError, StorageError
 from topwork.interfaces.head import Classes, Metric
 
 ACCURACY, MACRO_F1 = class_metrics(2)
@@ -146,3 +146,13 @@ def test_the_digest_of_texts_tells_their_order_and_their_bounds() -> None:
 def test_only_what_differs_is_listed() -> None:
     settings = [{"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"}]
     assert differing(settings) == {"b": ["2", "3"], "c": [None, "4"]}
+
+
+def test_a_metric_that_fails_leaves_no_difference(targets: torch.Tensor, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        raise PluginError("metric 'area' failed")
+
+    outputs = outputs_with([True] * 100, targets)
+    found = difference((ACCURACY, [outputs]), (Metric("area", fail), [outputs]), targets)
+    assert found.value != found.value
+    assert "no difference in metric area: metric 'area' failed" in caplog.text

@@ -12,8 +12,10 @@ from topwork.building_blocks import class_metrics
 from topwork.engine.encoding.encoder import encode
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.encoding.ragged import Ragged
+from topwork.engine.evaluation.bootstrap import draw_rows
 from topwork.engine.evaluation.estimates import EVALUATION_BATCH, estimate, estimates, measure, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
+from topwork.errors import PluginError
 from topwork.interfaces.head import Classes, Head, Metric
 from topwork_plugins.heads.binary import BinaryConfig
 from topwork_plugins.heads.classification import ClassificationConfig
@@ -152,3 +154,28 @@ def test_measuring_uses_no_dropout_and_no_gradient(make: Callable[..., Any], tra
     again = outputs_of(trained.model, trained.data["test"], device=CPU)
     assert all(torch.equal(once[task], again[task]) for task in once)
     assert not any(outputs.requires_grad for outputs in once.values())
+
+
+def area(outputs: Tensor, targets: Tensor) -> Tensor:
+    if len(targets.unique()) < 2:
+        raise PluginError("only one class present")
+    return outputs[:, 0].mean()
+
+
+def test_a_metric_that_fails_on_resamples_keeps_its_value_and_says_on_how_many(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    targets = (torch.arange(31) == 0).long()
+    found = estimate(Metric("area", area), [torch.ones(31, 2)], targets)
+    assert found.value == 1.0
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    failed = sum(len(targets[rows].unique()) < 2 for rows in draw_rows(31, seed=0))
+    assert f"no interval, because it failed on {failed} of 1,000 resamples of the rows: only one" in found.note
+    assert f"metric area: {found.note}" in caplog.text
+
+
+def test_a_metric_that_fails_on_the_rows_themselves_has_no_value() -> None:
+    found = estimate(Metric("area", area), [torch.ones(5, 2)], torch.zeros(5, dtype=torch.int64))
+    assert math.isnan(found.value)
+    assert found.note == "only one class present"

@@ -73,7 +73,10 @@ class OddBackboneConfig(TinyBackboneConfig):
         ("tuple", r"stage layer\.0\.ffn must give a tensor, got a tuple"),
         ("width", r"stage layer\.0\.ffn must give hidden states \(2, \d+, 16\), got \(2, \d+, 7\)"),
         ("noise", r"stage layer\.0\.ffn gives other results for the same texts when it runs again"),
-        ("mixes", r"stage layer\.0\.ffn (says that it does not mix tokens|gives other results for a text that is padded)"),
+        (
+            "mixes",
+            r"stage layer\.0\.ffn (says that it does not mix tokens|gives other results)",
+        ),
         ("padding", r"stage layer\.0\.ffn gives other results for a text that is padded"),
         ("saves nothing", "restore fails on what save wrote, which is nothing: FileNotFoundError"),
     ],

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from topwork.building_blocks import class_metrics, decode_logits
 from topwork.engine.model.encoder_checks import check_stages
+from topwork.engine.model.plugin_checks import plugin_errors
 from topwork.engine.preparation import prepare
-from topwork.errors import PluginError
+from topwork.errors import PluginError, TopworkError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.backbone import Backbone, Stage
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
@@ -176,3 +177,32 @@ def test_a_parameter_that_a_stage_lists_twice_is_counted_once() -> None:
             return [Stage(first.name, (*first.modules, self.positions), first.run, False), *others]
 
     check_stages(Twice(max_length=8))
+
+
+def test_an_exit_a_huge_message_and_torchs_settings_are_the_plugins_mistake() -> None:
+    def leave() -> None:
+        raise SystemExit
+
+    def shout() -> None:
+        raise RuntimeError("x" * 400_000)
+
+    def change() -> None:
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+
+    messages = []
+    for call in (leave, shout, change):
+        with pytest.raises(PluginError) as caught, plugin_errors(OddConfig(), "here"):
+            call()
+        messages.append(str(caught.value))
+        assert len(messages[-1]) < 1000
+    assert messages[0].endswith(": SystemExit")
+    assert "default dtype from torch.float32 to torch.float64 and grad mode from True to False" in messages[2]
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_a_message_that_begins_with_a_line_break_is_not_lost(error: type[Exception]) -> None:
+    with pytest.raises(TopworkError, match="too narrow"), plugin_errors(OddConfig(), "here"):
+        raise error("\ntoo narrow")

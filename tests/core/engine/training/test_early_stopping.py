@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from topwork.building_blocks import class_metrics, decode_logits
 from topwork.engine.observer import Epoch, Observer
 from topwork.engine.preparation import prepare
-from topwork.errors import ConfigurationError
+from topwork.errors import ConfigurationError, TrainingError
 from topwork.experiment.schema import Experiment, Source, Split, Task
 from topwork.interfaces.head import Classes, Head, HeadConfig, Metric
 
@@ -133,3 +133,23 @@ def test_validation_metrics_are_not_offered_without_validation_rows(make: Make) 
         "training/sentiment/loss, training/category/loss; there are no validation rows: "
         "set split.validation or a validation file"
     )
+
+
+class UndefinedConfig(HeadConfig):
+    """A head whose metric never is a number."""
+
+    kind: Literal["undefined"] = "undefined"
+
+    def build(self, width: int, labels: Classes) -> Head:
+        metric = Metric("undefined", lambda outputs, targets: torch.tensor(math.nan))
+        return Head(nn.Linear(width, 2), nn.functional.cross_entropy, decode_logits(labels), [metric])
+
+
+def test_a_monitor_that_never_is_a_number_ends_training_and_keeps_the_last_weights(make: Make, train: Train) -> None:
+    tasks = {"sentiment": Task(label="sentiment", head=UndefinedConfig())}
+    settings = {"epochs": 9, "patience": 2, "monitor": "validation/sentiment/undefined"}
+    with pytest.raises(
+        TrainingError, match=r"not a number in any of 3 epochs, .*weights of epoch 3 are kept"
+    ) as caught:
+        train(make(tasks=tasks, training=settings))
+    assert caught.value.kept_epoch == 3

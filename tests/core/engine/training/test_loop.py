@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Literal
 
@@ -329,3 +329,28 @@ def test_the_training_loss_is_the_mean_over_rows(make: Make, train: Train) -> No
     tasks = {"category": Task(label="category", head=CountingConfig(hidden=()))}
     metrics = train(make(tasks=tasks, training={"epochs": 1})).fit.epochs[0].metrics
     assert metrics["training/category/loss"] == pytest.approx((4 * 8 * 8 + 4 * 4) / 36)
+
+
+WEIGHTS = torch.tensor([0.2, 5.0, 1.0])
+
+
+class WeightedConfig(ClassificationConfig):
+    """A head whose loss divides by the weights of the classes, and says so."""
+
+    def build(self, width: int, labels: Classes) -> Head:
+        head = super().build(width, labels)
+        return replace(
+            head,
+            loss=lambda outputs, targets: torch.nn.functional.cross_entropy(outputs, targets, weight=WEIGHTS),
+            denominator=lambda targets: WEIGHTS[targets].sum(),
+        )
+
+
+@pytest.mark.parametrize("pieces", [2, 7])
+def test_a_batch_in_pieces_gives_the_same_step_where_the_loss_divides_by_class_weights(make: Make, pieces: int) -> None:
+    tasks = {"category": Task(label="category", head=WeightedConfig(hidden=(8,)))}
+    whole, losses = gradients_of(make(tasks=tasks))
+    parts, part_losses = gradients_of(make(tasks=tasks, training={"accumulation": pieces}))
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-6, rtol=0)
+    assert part_losses == pytest.approx(losses, abs=1e-6)
