@@ -197,8 +197,8 @@ def check_restored(head: Head, again: Head, config: HeadConfig, width: int, labe
             optimizer.step()
     with part_errors(config, where, "loading the module's weights"):
         again.module.load_state_dict(head.module.state_dict())
-    vectors, targets = _texts(_enough_rows(labels), width, labels)
-    trained, repeated, loaded = (results_of(one, vectors, targets) for one in (head, head, again))
+    vectors, _ = _texts(_enough_rows(labels), width, labels)
+    trained, repeated, loaded = (results_of(one, vectors) for one in (head, head, again))
     if not differing_results(trained, repeated) and (changed := differing_results(trained, loaded)):
         with part_errors(config, where, "loading"):
             raise PluginError(
@@ -212,11 +212,11 @@ Results = dict[str, Tensor | list[str]]
 
 
 @torch.no_grad()
-def results_of(head: Head, vectors: Float[Tensor, "N W"], targets: Int[Tensor, " N"]) -> Results:
+def results_of(head: Head, vectors: Float[Tensor, "N W"]) -> Results:
     """Return what a head gives in eval mode for N pooled vectors."""
     outputs = head.module.eval()(vectors)
-    decoded, loss = head.decode(outputs), head.loss(outputs, targets)
-    return {"outputs": outputs, "loss": loss, "labels": decoded.labels, "probabilities": decoded.probabilities}
+    decoded = head.decode(outputs)
+    return {"outputs": outputs, "labels": decoded.labels, "probabilities": decoded.probabilities}
 
 
 def differing_results(some: Results, others: Results) -> list[str]:
