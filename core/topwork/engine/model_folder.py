@@ -18,7 +18,10 @@ import torch
 from accelerate import Accelerator
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError
+from torch import Tensor
 
+from topwork.engine.encoding.corpus import make_corpus
+from topwork.engine.encoding.encoder import encode
 from topwork.engine.model.building import build_head
 from topwork.engine.model.head_checks import differing_results, results_of
 from topwork.engine.model.multitask import MultiTaskModel
@@ -170,9 +173,9 @@ def load_model(folder: str | Path) -> TrainedModel:
     for task, classes in labels.items():
         read = config("head", experiment["tasks"][task]["head"])
         try:
-            heads[task] = build_head(read, pooling.width, classes, where=f"{folder}: task {task}")
-        except ConfigurationError as error:
-            raise StorageError(f"{folder / 'model.json'} is damaged: {text_of(error)}") from None
+            heads[task] = build_head(read, pooling.width, classes, where=f"{folder / 'model.json'}: task {task}")
+        except ConfigurationError as error:  # classes that it cannot have been saved with
+            raise StorageError(text_of(error)) from None
     model = MultiTaskModel(backbone, pooling, heads)
     weights = folder / "weights.safetensors"
     try:
@@ -196,10 +199,7 @@ def check_saved_model(folder: Path, trained: TrainedModel, texts: Sequence[str])
         loaded = load_model(folder)
     except StorageError as error:
         raise PluginError(f"{folder} was saved, but cannot be loaded: {text_of(error)}") from error
-    vectors = []
-    for one in (trained, loaded):
-        one.model.cpu()
-        vectors.append(torch.from_numpy(one.encode(texts)))
+    vectors = [_pooled_vectors(one.model.cpu(), texts) for one in (trained, loaded)]
     if not torch.equal(*vectors):
         kinds = " or ".join(f"{part} {trained.experiment[part]['kind']!r}" for part in ("backbone", "pooling"))
         raise PluginError(f"{folder} does not give the vectors that the trained model gives; {kinds}: {why}")
@@ -211,6 +211,13 @@ def check_saved_model(folder: Path, trained: TrainedModel, texts: Sequence[str])
                 f"{folder} does not give the {differing[0]} of task {task} that the trained model gives; "
                 f"head {kind!r}: {why}"
             )
+
+
+def _pooled_vectors(model: MultiTaskModel, texts: Sequence[str]) -> Tensor:
+    """Return the pooled vectors (N, W) that a model on the CPU gives for N texts, however long."""
+    corpus = make_corpus(model.backbone.tokenizer, {"test": texts})
+    vectors, _ = encode(model, corpus.token_ids, device=torch.device("cpu")).batch(corpus.text_ids["test"])
+    return vectors[:, 0]
 
 
 def needed_plugins(experiment: Mapping[str, Any], registry: Registry) -> list[NeededPlugin]:

@@ -11,12 +11,12 @@ from pathlib import Path
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import estimates, outputs_of
 from topwork.engine.model.plan import Phase
-from topwork.engine.model_folder import save_model
+from topwork.engine.model_folder import check_saved_model, save_model
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.trained_model import TrainedModel
 from topwork.engine.training.accelerator import make_accelerator
-from topwork.errors import StorageError, TrainingError, describe
+from topwork.errors import StorageError, TrainingError, describe, first_line
 from topwork.experiment.schema import EVALUATED, Experiment, SplitName
 from topwork.files import check_room, reserved
 from topwork.lab.processes import exit_on_sigterm
@@ -84,17 +84,20 @@ def _run(
         logger.warning("the model was not measured; it is in %s", place)
         raise
     place, unsaved = _save(prepared, folder, registry)  # before metrics and figures, which may fail
+    differs = _how_saved_model_differs(prepared, place) if place else ""
     evaluated = prepared.split_outputs(split, outputs)
+    measured = estimates(model.tasks, outputs, evaluated.targets)
+    notes = [f"{name}: {estimate.note}" for name, estimate in measured.items() if estimate.note]
     result = Result(
         name=name,
         folder=place or folder,
         run_id=log.run_id if log else None,
         tracking_uri=redact_uri(log.store.uri) if log else None,
         split=evaluated.split,
-        estimates=estimates(model.tasks, outputs, evaluated.targets),
+        estimates=measured,
         epochs=fitted.epochs,
         best_epoch=fitted.best_epoch,
-        warnings=prepared.warnings,
+        warnings=[*prepared.warnings, *([differs] if differs else []), *notes],
     )
     if log:
         log.log_result(result)
@@ -122,6 +125,18 @@ def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path
         else:
             return place, "\n".join(unsaved)
     return None, "\n".join(unsaved)
+
+
+def _how_saved_model_differs(prepared: Preparation, folder: Path) -> str:
+    """Load the model that was saved, and say and log what it gives otherwise than the trained one; mostly nothing."""
+    sample = [text[:200] for text in prepared.dataset.splits["train"].texts[:4]]
+    try:
+        check_saved_model(folder, _trained_model(prepared), sample)
+    except Exception as error:  # memory, or what only fails where a model is loaded
+        differs = first_line(error)
+        logger.warning(differs)
+        return differs
+    return ""
 
 
 class Observers(Observer):

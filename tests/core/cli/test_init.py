@@ -57,13 +57,12 @@ def test_version_is_that_of_the_package(command: Command) -> None:
     assert (code, out) == (0, "0.1.0\n")
 
 
-def test_debug_shows_the_traceback_of_an_error(command: Command) -> None:
-    import logging
-
-    try:
-        code, _, err = command("--debug", "plan", "missing.yaml")
-        assert code == 2
-        assert logging.getLogger("topwork").isEnabledFor(logging.DEBUG)
-        assert "error: missing.yaml" in err
-    finally:
-        logging.getLogger("topwork").setLevel(logging.NOTSET)
+@pytest.mark.parametrize("debug", [True, False])
+def test_debug_shows_the_traceback_of_an_error(debug: bool) -> None:
+    command = [sys.executable, "-c", "from topwork.cli import main; main()", *["--debug"] * debug, "plan", "none.yaml"]
+    asked = subprocess.run(command, capture_output=True, text=True)
+    assert asked.returncode == 2
+    assert ("Traceback (most recent call last):" in asked.stderr) == debug
+    assert asked.stderr.endswith(
+        "error: none.yaml: an experiment file must be readable UTF-8 text: No such file or directory\n"
+    )

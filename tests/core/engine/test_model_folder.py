@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import topwork
 from small_experiment import QUICKSTART, SMALL
+from topwork.engine import model_folder
 from topwork.engine.model_folder import check_saved_model, load_model, save_model
 from topwork.errors import PluginError, StorageError, TopworkError
 from topwork.registry import discover
@@ -206,7 +207,7 @@ def test_a_model_of_an_earlier_version_without_these_digests_is_read(copy: Path,
 
 def test_classes_that_a_head_does_not_take_are_refused(copy: Path) -> None:
     edit(copy, lambda manifest: manifest["classes"].update(sentiment=["a", "b", "c"]))
-    with pytest.raises(StorageError, match=r"model\.json is damaged: task sentiment: "):
+    with pytest.raises(StorageError, match=r"model\.json: task sentiment: a binary head needs 2 classes, but "):
         load_model(copy)
 
 
@@ -215,6 +216,19 @@ def test_a_format_that_is_no_whole_number_is_shown_as_it_is(copy: Path, format: 
     edit(copy, lambda manifest: manifest.update(format=format))
     with pytest.raises(StorageError, match=rf"model\.json has format {format!r}, this topwork"):
         load_model(copy)
+
+
+def test_a_kind_that_two_packages_offer_is_no_reason_to_install_one(
+    finished: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = discover()
+    registry.heads.conflicts["binary"] = "acme and topwork"
+    del registry.heads.plugins["binary"]
+    monkeypatch.setattr(model_folder, "discover", lambda: registry)
+    with pytest.raises(PluginError) as caught:
+        load_model(finished.folder)
+    told = "cannot be loaded: head 'binary' is offered by several packages: acme and topwork; uninstall one of them"
+    assert str(caught.value) == f"{finished.folder} {told}"
 
 
 def test_a_newer_format_is_refused(copy: Path) -> None:
@@ -371,5 +385,7 @@ def test_a_model_that_gives_something_else_when_it_is_loaded_is_named(finished: 
 
 def test_a_folder_that_cannot_be_loaded_again_is_told_as_such(finished: Any, copy: Path) -> None:
     (copy / "backbone" / "config.json").unlink()
-    with pytest.raises(PluginError, match=r"was saved, but cannot be loaded: .*config\.json is missing"):
+    with pytest.raises(
+        PluginError, match=r"was saved, but cannot be loaded: .*config\.json cannot be read: No such file"
+    ):
         check_saved_model(copy, finished.trained, TEXTS)

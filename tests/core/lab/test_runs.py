@@ -3,18 +3,21 @@
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mlflow import MlflowClient
-from torch import Tensor
+from torch import Tensor, nn
 
 from run_helpers import only_run, small
 from small_experiment import QUICKSTART
@@ -22,7 +25,7 @@ from topwork.engine.model_folder import load_model
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.errors import StorageError, TrainingError
 from topwork.experiment.schema import Experiment, Task
-from topwork.interfaces.head import Classes, Head
+from topwork.interfaces.head import Classes, Head, HeadConfig, Metric
 from topwork.lab import runs as runs_module
 from topwork.lab.result import UnsavedError
 from topwork.lab.runs import Observers, train
@@ -277,12 +280,72 @@ class Failing(BinaryConfig):
 
 
 def test_a_run_that_diverges_later_leaves_the_best_weights(tmp_path: Path) -> None:
-    tasks = {"sentiment": Task(label="sentiment", head=Failing())}
-    experiment = untracked().model_copy(update={"tasks": tasks})
     with pytest.raises(TrainingError, match="the weights of epoch 1 are kept; they are in ") as caught:
-        train(experiment, output=tmp_path / "model")
+        train(with_head(untracked(), Failing()), output=tmp_path / "model")
     assert str(caught.value).endswith(f"they are in {tmp_path / 'model'}")
     assert load_model(tmp_path / "model").predict(["a text"])[0].keys() == {"sentiment"}
+
+
+class AreaConfig(BinaryConfig):
+    """A head with a metric that is not defined on some resamples of 20 rows."""
+
+    def build(self, width: int, labels: Classes) -> Head:
+        def area(outputs: Tensor, targets: Tensor) -> Tensor:
+            if targets.float().mean() < 0.35:
+                raise ValueError("too few of one class")
+            return torch.tensor(0.75)
+
+        head = super().build(width, labels)
+        return replace(head, metrics=[*head.metrics, Metric("area", area)])
+
+
+def with_head(experiment: Experiment, head: HeadConfig) -> Experiment:
+    return experiment.model_copy(update={"tasks": {"sentiment": Task(label="sentiment", head=head)}})
+
+
+def test_a_metric_that_fails_after_training_costs_neither_the_model_nor_the_run(store_uri: str, tmp_path: Path) -> None:
+    result = train(with_head(small(f"tracking.uri={store_uri}"), AreaConfig()), output=tmp_path / "model")
+    estimate = result.estimates["sentiment/area"]
+    assert (estimate.value, math.isnan(estimate.low)) == (0.75, True)
+    said = (
+        r"sentiment/area: no interval, because it failed on \d+ of 1,000 resamples of the rows: .*too few of one class"
+    )
+    assert re.fullmatch(said, result.warnings[-1])
+    assert load_model(tmp_path / "model").predict(["a text"])
+    run = only_run(store_uri)
+    assert (run.info.status, run.data.metrics["test/sentiment/area"]) == ("FINISHED", 0.75)
+    kept = MlflowClient(tracking_uri=store_uri).download_artifacts(run.info.run_id, "warnings.txt", str(tmp_path))
+    assert Path(kept).read_text().splitlines() == result.warnings
+
+
+class WarmingUpConfig(BinaryConfig):
+    """A head whose outputs change after five batches by what is saved nowhere."""
+
+    def build(self, width: int, labels: Classes) -> Head:
+        head, batches = super().build(width, labels), 0
+
+        def shift(module: nn.Module, inputs: object, outputs: Tensor) -> Tensor:
+            nonlocal batches
+            batches += module.training
+            return outputs + 0.1 * (batches > 5)
+
+        head.module.register_forward_hook(shift)
+        return head
+
+
+def test_a_model_that_gives_something_else_when_it_is_loaded_is_told_in_the_run(
+    store_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = train(with_head(small(f"tracking.uri={store_uri}"), WarmingUpConfig()), output=tmp_path / "model")
+    said = (
+        f"{tmp_path / 'model'} does not give the outputs of task sentiment that the trained model gives; "
+        "head 'binary': it depends on something besides its parameters and buffers, and nothing else is saved"
+    )
+    assert said in result.warnings
+    assert said in caplog.messages
+    client = MlflowClient(tracking_uri=store_uri)
+    kept = client.download_artifacts(only_run(store_uri).info.run_id, "warnings.txt", str(tmp_path))
+    assert said in Path(kept).read_text()
 
 
 def test_training_outside_the_main_thread_touches_no_handler(tmp_path: Path) -> None:

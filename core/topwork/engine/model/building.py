@@ -140,7 +140,7 @@ def check_training(
 def check_all_figures(
     heads: Mapping[str, HeadConfig], width: int, labels: Mapping[str, Classes], *, seed: int, origin: Origin
 ) -> None:
-    """Draw the figures of each head for few texts.
+    """Draw the figures of each head for texts of every class.
 
     Raises:
         PluginError: one cannot be drawn.

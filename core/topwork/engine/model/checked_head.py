@@ -133,6 +133,11 @@ def check_scores(name: str, scores: object, rows: int) -> Tensor:
     return scores
 
 
+def denominator_of(head: Head, targets: Tensor, device: torch.device) -> float:
+    """Return what the loss of a head, computed on ``device``, divides by for these targets (B,)."""
+    return float(len(targets)) if head.denominator is None else float(head.denominator(targets.to(device)))
+
+
 def check_denominator(value: object) -> Tensor:
     """Return what a denominator gave.
 
@@ -157,7 +162,15 @@ def _checked_figure(figure: HeadFigure, config: HeadConfig, where: str) -> HeadF
         with part_errors(config, where, f"figure {figure.name!r}"):
             return _check_drawn(figure.name, figure.draw(outputs.clone(), targets.clone(), labels))
 
-    return dataclasses.replace(figure, draw=draw)
+    def table(outputs: Tensor, targets: Tensor, labels: Classes) -> str:
+        assert figure.table is not None
+        with part_errors(config, where, f"the table of figure {figure.name!r}"):
+            written: object = figure.table(outputs.clone(), targets.clone(), labels)
+            if not isinstance(written, str):
+                raise PluginError(f"the table of figure {figure.name!r} must be a text, got {_shown(written)}")
+            return written
+
+    return dataclasses.replace(figure, draw=draw, table=table if figure.table else None)
 
 
 def _check_drawn(name: str, drawn: object) -> "Figure":

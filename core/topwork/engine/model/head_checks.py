@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from topwork.engine.model.checked_head import part_errors, texts
+from topwork.engine.model.checked_head import denominator_of, part_errors, texts
 from topwork.engine.model.plugin_checks import METRIC_NAME, leaves_of, plugin_of
 from topwork.errors import PluginError, describe
 from topwork.interfaces.head import Classes, Head, HeadConfig
@@ -66,19 +66,19 @@ def check_parts(head: Head, config: HeadConfig, width: int, labels: Classes, *, 
 
 
 def check_figures(build: BuildHead, width: int, labels: Classes) -> None:
-    """Draw the figures of a head for few texts.
+    """Draw the figures of a head for texts of every class, and write their tables.
 
     Raises:
         PluginError: one cannot be drawn.
     """
     head = build()
-    head.module.eval()
-    for rows in TRIED_ROWS if head.figures else ():
-        vectors, targets = _texts(rows, width, labels)
-        with torch.no_grad():
-            outputs = head.module(vectors)
-        for figure in head.figures:
-            figure.draw(outputs, targets, labels)
+    vectors, targets = _texts(_enough_rows(labels), width, labels)
+    with torch.no_grad():
+        outputs = head.module.eval()(vectors)
+    for figure in head.figures:
+        figure.draw(outputs, targets, labels)
+        if figure.table:
+            figure.table(outputs, targets, labels)
 
 
 def check_pieces(
@@ -110,6 +110,14 @@ def check_pieces(
                 "set training.batch_size so that none is left, or use a norm that needs no batch"
             )
     if accumulation > 1:
+        if any(isinstance(module, nn.BatchNorm1d) for module in head.module.modules()):
+            logger.warning(
+                "%s: %s: its batch norm takes each of the %d pieces of a batch for a batch of its own, so training "
+                "in pieces is another training; use nn.LayerNorm, or set training.accumulation: 1",
+                where,
+                plugin_of(config),
+                accumulation,
+            )
         vectors, targets = _texts(_enough_rows(labels), width, labels)
         head.module.eval()
         with torch.no_grad():
@@ -124,8 +132,8 @@ def check_pieces(
 def pieces_error(head: Head, outputs: Float[Tensor, "N C"], targets: Int[Tensor, " N"]) -> str:
     """Say how the loss of N texts differs from what the losses of each make up; nothing where it does not."""
     each = [float(head.loss(one, target)) for one, target in zip(outputs.split(1), targets.split(1), strict=True)]
-    parts = [denominator_of(head, target) for target in targets.split(1)]
-    whole = denominator_of(head, targets)
+    parts = [denominator_of(head, target, outputs.device) for target in targets.split(1)]
+    whole = denominator_of(head, targets, outputs.device)
     expected = sum(loss * part for loss, part in zip(each, parts, strict=True) if part) / (whole or 1.0)
     found = float(head.loss(outputs, targets))
     if abs(found - expected) <= TOLERANCE * max(1.0, abs(expected)):
@@ -135,11 +143,6 @@ def pieces_error(head: Head, outputs: Float[Tensor, "N C"], targets: Int[Tensor,
         "batch computed in pieces would be another step; if the loss divides by anything but the number of texts, such "
         "as by the sum of class weights, declare it as Head.denominator"
     )
-
-
-def denominator_of(head: Head, targets: Tensor) -> float:
-    """Return what a head's loss of these texts divides by."""
-    return float(len(targets)) if head.denominator is None else float(head.denominator(targets))
 
 
 def smallest_piece(rows: int, batch_size: int, accumulation: int) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import measure, outputs_of
-from topwork.engine.model.head_checks import denominator_of
+from topwork.engine.model.checked_head import denominator_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.model.seeding import derive_seed, seeded
@@ -128,7 +128,7 @@ def train_epoch(
     """
     count, steps = examples.count, math.ceil(examples.count / settings.batch_size)
     device = accelerator.device
-    totals = {name: denominator_of(head, examples.targets[name].to(device)) for name, head in model.tasks.items()}
+    totals = {name: denominator_of(head, examples.targets[name], device) for name, head in model.tasks.items()}
     losses = dict.fromkeys(model.tasks, 0.0)
     rates: dict[str, float] = {}
     observer.begin(f"epoch {epoch}", steps)
@@ -146,7 +146,7 @@ def train_epoch(
                 accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
             optimizer.step()
             for name, head in model.tasks.items():
-                of_batch = denominator_of(head, examples.targets[name][rows].to(device))
+                of_batch = denominator_of(head, examples.targets[name][rows], device)
                 losses[name] += batch_losses[name] * of_batch / (totals[name] or 1.0)
             observer.advance(1)
     return losses, rates
@@ -164,7 +164,7 @@ def backward(
 ) -> dict[str, float]:
     """Add the gradients of one batch, in ``accumulation`` pieces, and return the mean loss of each task."""
     device = accelerator.device
-    wholes = {name: denominator_of(head, examples.targets[name][rows].to(device)) for name, head in tasks.items()}
+    wholes = {name: denominator_of(head, examples.targets[name][rows], device) for name, head in tasks.items()}
     sums = dict.fromkeys(tasks, 0.0)
     pieces = [piece for piece in rows.tensor_split(accumulation) if len(piece)]
     for number, piece in enumerate(pieces):
@@ -174,7 +174,7 @@ def backward(
             losses = {}
             for name, head in tasks.items():
                 targets = examples.targets[name][piece].to(device)
-                if of_piece := denominator_of(head, targets):
+                if of_piece := denominator_of(head, targets, device):
                     losses[name] = of_piece / wholes[name] * head.loss(outputs[name], targets)
             if losses:
                 accelerator.backward(sum(loss_weights[name] * loss for name, loss in losses.items()))

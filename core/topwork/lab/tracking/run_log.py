@@ -72,16 +72,16 @@ class RunLog(RunWriter, Observer):
         parameters = [Param(name, short(value)) for name, value in (settings | counts).items()]
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=parameters))
         self._log_experiment(experiment)
-        if prepared.warnings:
-            self._log_text("warnings.txt", "\n".join(prepared.warnings) + "\n")
+        self._log_warnings(prepared.warnings)
         self._attempt("the plan", lambda: self.store.client.log_dict(self.run_id, plan.dump(), "plan.json"))
         self._attempt("the sources", lambda: self._log_sources(prepared))
         self._attempt("tags", lambda: self._log_tags(prepared, registry))
 
     def log_result(self, result: Result) -> None:
-        """Log the final metrics, and the learning curves."""
+        """Log the final metrics, the learning curves and all warnings."""
         from topwork.lab.figures import learning_curves
 
+        self._log_warnings(result.warnings)
         # Names of their own: under those of the epochs, MLflow would show the last epoch's figures, not the best's.
         best = next((epoch.metrics for epoch in result.epochs if epoch.number == result.best_epoch), {})
         final: dict[str, float] = {
@@ -131,6 +131,10 @@ class RunLog(RunWriter, Observer):
                 )
 
         self._attempt("the model", store_model)
+
+    def _log_warnings(self, warnings: list[str]) -> None:
+        if warnings:
+            self._log_text("warnings.txt", "\n".join(warnings) + "\n")
 
     def _log_sources(self, prepared: Preparation) -> None:
         name, source = prepared.experiment.source

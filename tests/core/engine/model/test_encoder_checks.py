@@ -16,6 +16,7 @@ from topwork.interfaces.backbone import Backbone, Stage
 from topwork.interfaces.pooling import Pooling, PoolingConfig
 from topwork.testing import TinyBackboneConfig
 from topwork.testing.tiny import TinyBackbone
+from topwork_plugins.freeze_strategies.none import NoneConfig
 
 Make = Callable[..., Experiment]
 
@@ -122,3 +123,10 @@ class OddPoolingConfig(PoolingConfig):
 def test_a_pooling_with_an_error_is_named(make: Make, error: str, message: str) -> None:
     with pytest.raises(PluginError, match=rf"^pooling: plugin 'odd' of .*test_encoder_checks.py:\d+: .*{message}"):
         prepare(make(pooling=OddPoolingConfig(error=error)))
+
+
+def test_a_stage_that_passes_no_gradient_on_is_refused_where_a_stage_before_it_trains(make: Make) -> None:
+    backbone = OddBackboneConfig(error="detached")
+    prepare(make(backbone=backbone))
+    with pytest.raises(PluginError, match=r"^backbone: .*no gradient reaches stage embeddings, layer\.0\.attention"):
+        prepare(make(backbone=backbone, freeze=NoneConfig()))

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from topwork.building_blocks import class_metrics, decode_logits
@@ -69,6 +70,7 @@ class OddConfig(HeadConfig):
             "sums": {"decode": lambda o: Decoded(sound(o).labels, torch.full_like(o, 0.2))},
             "numbers": {"decode": numbers},
             "two labels": {"decode": lambda o: Decoded(["neg", "pos"], o.softmax(1))},
+            "no table": {"figures": [HeadFigure("odd", lambda o, t, n: Figure(), lambda o, t, n: [])]},  # type: ignore[arg-type, return-value]
             "no figure": {"figures": [HeadFigure("odd", lambda o, t, n: None)]},  # type: ignore[arg-type, return-value]
             "exit": {"loss": lambda o, t: exit()},
         }
@@ -101,6 +103,7 @@ def experiment(make: Make, error: str, **training: Any) -> Experiment:
         ("numbers", "decode must give labels that are texts, got 0 of type int"),
         ("two labels", "decode must give 1 labels for 1 text, got 2"),
         ("no figure", "figure 'odd' must give a matplotlib Figure, got None"),
+        ("no table", "the table of figure 'odd' must be a text, got 0"),
         ("exit", "the loss failed: SystemExit"),
     ],
 )
@@ -121,6 +124,11 @@ def test_a_norm_over_a_batch_is_refused_where_a_text_is_left_alone(make: Make) -
     prepare(experiment(make, "norm", batch_size=8))
     with pytest.raises(PluginError, match="36 training rows in batches of 7 leave one alone"):
         prepare(experiment(make, "norm", batch_size=7))
+
+
+def test_a_norm_over_a_batch_that_is_taken_in_pieces_is_warned_of(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    prepare(experiment(make, "norm", batch_size=8, accumulation=2))
+    assert "its batch norm takes each of the 2 pieces of a batch for a batch of its own" in caplog.text
 
 
 @pytest.mark.parametrize(
