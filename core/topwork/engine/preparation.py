@@ -1,5 +1,6 @@
 """Comes in: an experiment. Goes out: all that it names, loaded, resolved and checked, but not yet computed."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from topwork.engine.encoding.corpus import Corpus, make_corpus
 from topwork.engine.encoding.examples import Examples, make_examples
 from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, decide_store
 from topwork.engine.evaluation.comparison import SplitOutputs, digest_of_texts
+from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.building import (
     build_backbone,
     build_model,
@@ -21,7 +23,7 @@ from topwork.engine.model.building import (
 from topwork.engine.model.encoder_checks import check_restorable
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan, make_plan
-from topwork.engine.model.plugin_checks import plugin_errors
+from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
 from topwork.engine.model.seeding import seeded
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.training.early_stopping import check_monitor
@@ -91,16 +93,38 @@ class Preparation:
 
         Raises:
             TrainingError: a loss or weight is not finite; the model is back at the best epoch so far.
+            PluginError: a plugin fails.
         """
         experiment = self.experiment
-        return fit(
-            self.model,
-            self.plan,
-            load_examples,
-            experiment.training,
-            experiment.loss_weights,
-            accelerator=accelerator,
-            observer=observer,
+        with self.naming_plugins():
+            return fit(
+                self.model,
+                self.plan,
+                load_examples,
+                experiment.training,
+                experiment.loss_weights,
+                accelerator=accelerator,
+                observer=observer,
+            )
+
+    def outputs(self, examples: Examples, *, device: torch.device) -> dict[str, torch.Tensor]:
+        """Return the outputs (N, C) of each task for examples, on the CPU.
+
+        Raises:
+            PluginError: a plugin fails.
+        """
+        with self.naming_plugins():
+            return outputs_of(self.model, examples, device=device)
+
+    def naming_plugins(self) -> AbstractContextManager[None]:
+        """Say which plugin fails, where one does within the block."""
+        experiment = self.experiment
+        configs = {"backbone": experiment.backbone, "pooling": experiment.pooling}
+        heads = {("tasks", name, "head"): task.head for name, task in experiment.tasks.items()}
+        locate = experiment.origin.locate
+        return errors_of_plugins(
+            {locate(part): config for part, config in configs.items()}
+            | {locate(*path): head for path, head in heads.items()}
         )
 
     def split_outputs(self, split: SplitName, outputs: dict[str, torch.Tensor]) -> SplitOutputs:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from topwork.engine.encoding.examples import Examples
-from topwork.engine.evaluation.estimates import estimates, outputs_of
+from topwork.engine.evaluation.estimates import estimates
 from topwork.engine.model.plan import Phase
 from topwork.engine.model_folder import check_saved_model, save_model
 from topwork.engine.observer import EncodingReport, Epoch, Observer
@@ -78,7 +78,7 @@ def _run(
         raise TrainingError(f"{error}; {where}", kept_epoch=error.kept_epoch) from None
     split = next(one for one in EVALUATED if one in fitted.data)
     try:
-        outputs = outputs_of(model, fitted.data[split], device=accelerator.device)
+        outputs = prepared.outputs(fitted.data[split], device=accelerator.device)
     except Exception:  # memory, or a head that fails on other rows
         place, _ = _save(prepared, folder, registry)
         logger.warning("the model was not measured; it is in %s", place)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from topwork.engine.model.multitask import MultiTaskModel, tensors_of
 from topwork.engine.model.plugin_checks import check_built, leaves_of
-from topwork.errors import PluginError, describe
+from topwork.errors import PluginError, describe, enumerate_names
 from topwork.interfaces.backbone import Backbone, BackboneConfig, Stage
 from topwork.interfaces.pooling import Pooling
 
@@ -93,8 +93,9 @@ def check_stages(backbone: Backbone) -> None:
             owners.setdefault(identity, []).append(stage.name)
     wrong = [name for name, tensor in tensors_of(backbone) if len(owners.get(id(tensor), [])) != 1]
     if wrong:
-        named = f"{', '.join(wrong[:10])}{f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''}"
-        raise PluginError(f"each parameter and buffer must belong to exactly one stage, but these do not: {named}")
+        raise PluginError(
+            f"each parameter and buffer must belong to exactly one stage, but these do not: {enumerate_names(wrong)}"
+        )
 
 
 def check_restorable(backbone: Backbone, config: BackboneConfig) -> None:

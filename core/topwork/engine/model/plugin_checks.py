@@ -1,10 +1,13 @@
 """Say whose mistake a failure is: the researcher's, or which plugin's of which package, and where in its code."""
 
 import inspect
+import operator
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
 
+import torch
 from torch import Tensor
 
 from topwork.errors import ConfigurationError, PluginError, TopworkError, describe, text_of
@@ -13,9 +16,6 @@ from topwork.registry import package_of, unchanged_torch_settings
 
 #: What MLflow takes as part of a metric's name.
 METRIC_NAME = r"[\w. -]+"
-
-#: What a message of a plugin's may be long: what is longer is shortened.
-MAX_LINES, MAX_COLUMNS = 20, 500
 
 
 @contextmanager
@@ -32,14 +32,37 @@ def plugin_errors(config: PluginConfig, where: str) -> Iterator[None]:
         with unchanged_torch_settings():
             yield
     except PluginError as error:
-        raise PluginError(shortened(text_of(error))).located(named(where, plugin_of(config, error))) from error
+        raise PluginError(text_of(error)).located(named(where, plugin_of(config, error))) from error
     except TopworkError as error:
         error.located(where)
         raise
     except ValueError as error:
-        raise ConfigurationError(shortened(text_of(error))).located(where) from error
+        raise ConfigurationError(text_of(error)).located(where) from error
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        raise PluginError(shortened(describe(error))).located(named(where, plugin_of(config, error))) from error
+        raise PluginError(describe(error)).located(named(where, plugin_of(config, error))) from error
+
+
+@contextmanager
+def errors_of_plugins(configs: Mapping[str, PluginConfig]) -> Iterator[None]:
+    """Say whose an error is that arises in the code of one of several plugins.
+
+    Args:
+        configs: of the plugins, by where their settings stand.
+
+    Raises:
+        PluginError: it does. Any other error, and want of memory, is raised as it is.
+    """
+    try:
+        yield
+    except (TopworkError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a plugin may raise anything
+        modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        for belongs in (operator.eq, _belongs):  # in the plugin's own module, or else in its package
+            for module, (where, config) in product(reversed(modules), configs.items()):
+                if belongs(module, type(config).__module__):
+                    raise PluginError(describe(error)).located(named(where, plugin_of(config, error))) from error
+        raise
 
 
 def check_built(built: object, expected: type) -> None:
@@ -60,13 +83,6 @@ def plugin_of(config: PluginConfig, error: BaseException | None = None) -> str:
 def named(where: str, name: str) -> str:
     """Put the place of the settings, where it is known, before a plugin's name."""
     return f"{where}: {name}" if where else name
-
-
-def shortened(text: str) -> str:
-    """Keep a message within a screen, and say so."""
-    lines = [line if len(line) <= MAX_COLUMNS else f"{line[:MAX_COLUMNS]}..." for line in text.splitlines()]
-    more = len(lines) - MAX_LINES
-    return "\n".join([*lines[:MAX_LINES], f"and {more} more"] if more > 0 else lines)
 
 
 def _line_of(config: type[PluginConfig], error: BaseException | None) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.comparison import SplitOutputs, stack_seeds
-from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.plan import Phase
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.engine.preparation import Preparation
@@ -78,7 +77,7 @@ def train_trial(
         finished.append([_finite(objective, best) for objective in study.objectives])
         if "test" in fitted.data:
             device = next(prepared.model.parameters()).device
-            of_test = outputs_of(prepared.model, fitted.data["test"], device=device)
+            of_test = prepared.outputs(fitted.data["test"], device=device)
             outputs.append(prepared.split_outputs("test", of_test))
     means = [fmean(column) for column in zip(*finished, strict=True)]
     return TrialOutcome(means, stack_seeds(outputs) if outputs else None, seconds)

@@ -1,6 +1,7 @@
 """A plugin that fails or breaks its interface is named with the place of its settings."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from topwork.building_blocks import class_metrics, decode_logits
 from topwork.engine.model.encoder_checks import check_stages
-from topwork.engine.model.plugin_checks import plugin_errors
+from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
 from topwork.engine.preparation import prepare
 from topwork.errors import PluginError, TopworkError
 from topwork.experiment.schema import Experiment, Task
@@ -195,7 +196,7 @@ def test_an_exit_a_huge_message_and_torchs_settings_are_the_plugins_mistake() ->
         with pytest.raises(PluginError) as caught, plugin_errors(OddConfig(), "here"):
             call()
         messages.append(str(caught.value))
-        assert len(messages[-1]) < 1000
+        assert len(messages[-1]) < 1500
     assert messages[0].endswith(": SystemExit")
     assert "default dtype from torch.float32 to torch.float64 and grad mode from True to False" in messages[2]
     assert torch.get_default_dtype() == torch.float32
@@ -206,3 +207,40 @@ def test_an_exit_a_huge_message_and_torchs_settings_are_the_plugins_mistake() ->
 def test_a_message_that_begins_with_a_line_break_is_not_lost(error: type[Exception]) -> None:
     with pytest.raises(TopworkError, match="too narrow"), plugin_errors(OddConfig(), "here"):
         raise error("\ntoo narrow")
+
+
+class Fragile(nn.Module):
+    """A linear layer that fails after ten batches."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 2)
+        self.batches = 0
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        self.batches += self.training
+        if self.batches > 10:
+            raise IndexError("index 10 is out of bounds")
+        outputs: Tensor = self.linear(vectors)
+        return outputs
+
+
+class FragileConfig(OddConfig):
+    """A head that fails in the midst of training."""
+
+    def build(self, width: int, labels: Classes) -> Head:
+        return replace(super().build(width, labels), module=Fragile(width))
+
+
+def test_a_module_that_fails_in_the_midst_of_training_is_named(make: Make, train: Callable[..., Any]) -> None:
+    experiment = make(tasks={"sentiment": Task(label="sentiment", head=FragileConfig())}, training={"epochs": 20})
+    with pytest.raises(PluginError, match=rf"^{HERE}: {PLUGIN}: IndexError: index 10 is out of bounds$"):
+        train(experiment)
+
+
+def test_an_error_that_arises_in_no_plugin_is_raised_as_it_is() -> None:
+    backbone = TinyBackboneConfig()
+    with pytest.raises(ZeroDivisionError), errors_of_plugins({"backbone": backbone}):
+        _ = 1 / 0
+    with pytest.raises(MemoryError), errors_of_plugins({HERE: OddConfig()}):
+        raise MemoryError
