@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 DEADLY = """\
 import os, signal
 from typing import Literal
-import torch, topwork
+import topwork
 from topwork_plugins.heads.binary import BinaryConfig
 
 class DeadlyConfig(BinaryConfig):
@@ -21,7 +21,7 @@ class DeadlyConfig(BinaryConfig):
     def build(self, width, labels):
         head = super().build(width, labels)
         def loss(outputs, targets):
-            if torch.is_grad_enabled() and outputs.requires_grad:
+            if outputs.requires_grad and len(outputs) > 8:  # not yet when the head is tried
                 os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory ends
             return head.loss(outputs, targets)
         return topwork.Head(module=head.module, loss=loss, decode=head.decode, metrics=head.metrics)
