@@ -20,9 +20,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from safetensors import SafetensorError
 from torch import Tensor
 
-from topwork.engine.encoding.corpus import make_corpus
-from topwork.engine.encoding.encoder import encode
 from topwork.engine.model.building import build_head
+from topwork.engine.model.encoder_checks import sample
 from topwork.engine.model.head_checks import differing_results, results_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plugin_checks import plugin_errors
@@ -214,10 +213,8 @@ def check_saved_model(folder: Path, trained: TrainedModel, texts: Sequence[str])
 
 
 def _pooled_vectors(model: MultiTaskModel, texts: Sequence[str]) -> Tensor:
-    """Return the pooled vectors (N, W) that a model on the CPU gives for N texts, however long."""
-    corpus = make_corpus(model.backbone.tokenizer, {"test": texts})
-    vectors, _ = encode(model, corpus.token_ids, device=torch.device("cpu")).batch(corpus.text_ids["test"])
-    return vectors[:, 0]
+    """Return the pooled vectors (N, W) of N texts that a model on the CPU gives, the shortest text first."""
+    return model.run_prefix(*sample(model.backbone.tokenizer, texts))[:, 0]
 
 
 def needed_plugins(experiment: Mapping[str, Any], registry: Registry) -> list[NeededPlugin]:
