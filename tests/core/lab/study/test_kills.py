@@ -26,7 +26,7 @@ class Scene:
         self.url = f"sqlite:///{self.folder / 'studies' / 'quickstart' / 'study.db'}"
 
     def begin(self) -> Command:
-        return Command(self.folder, settings(f"tracking.uri={self.store_uri}", epochs=120, trials=self.n_trials))
+        return Command(self.folder, settings(f"tracking.uri={self.store_uri}", epochs=60, trials=self.n_trials))
 
     @contextmanager
     def begun(self, *, finished: int) -> Iterator[Command]:
@@ -89,7 +89,7 @@ def kill_a_worker(scene: Scene, command: Command) -> None:
 
 
 def test_however_often_a_study_is_interrupted_the_same_command_ends_it(tmp_path: Path, store_uri: str) -> None:
-    scene = Scene(tmp_path, store_uri, trials=8)
+    scene = Scene(tmp_path, store_uri, trials=6)
     before: list[dict[str, object]] = []
     interruptions = [press_ctrl_c, kill_the_parent, kill_everything, kill_a_worker]
     for count, interrupt in enumerate(interruptions, 1):
