@@ -6,6 +6,7 @@ It needs neither the experiment file nor the original weights, and nothing in it
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from topwork.engine.model.building import build_head
 from topwork.engine.model.encoder_checks import sample
@@ -26,7 +27,15 @@ from topwork.engine.model.head_checks import differing_results, results_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plugin_checks import plugin_errors
 from topwork.engine.trained_model import TrainedModel
-from topwork.errors import ConfigurationError, PluginError, StorageError, TopworkError, first_line, text_of
+from topwork.errors import (
+    ConfigurationError,
+    PluginError,
+    StorageError,
+    TopworkError,
+    enumerate_names,
+    first_line,
+    text_of,
+)
 from topwork.experiment.loading import describe_error
 from topwork.experiment.schema import CATALOGS
 from topwork.files import new_folder, sha256_of
@@ -123,7 +132,7 @@ def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
         trained.model.backbone.save(temporary / "backbone")
         weights = temporary / "weights.safetensors"
         try:
-            safetensors.torch.save_model(trained.model, str(weights))
+            safetensors.torch.save_file(_distinct_tensors(trained.model), str(weights))
         except SafetensorError as error:  # it wraps what the disk says
             raise StorageError(f"{folder} could not be written: {error}") from error
         files = sorted(path for path in (temporary / "backbone").rglob("*") if path.is_file())
@@ -178,7 +187,7 @@ def load_model(folder: str | Path) -> TrainedModel:
     model = MultiTaskModel(backbone, pooling, heads)
     weights = folder / "weights.safetensors"
     try:
-        safetensors.torch.load_model(model, weights)
+        _load_tensors(model, safetensors.torch.load_file(weights))
     except (SafetensorError, RuntimeError) as error:
         raise StorageError(f"{weights} does not fit the model that model.json describes: {error}") from None
     return TrainedModel(model.to(Accelerator().device), labels, experiment, manifest.digests)
@@ -214,7 +223,43 @@ def check_saved_model(folder: Path, trained: TrainedModel, texts: Sequence[str])
 
 def _pooled_vectors(model: MultiTaskModel, texts: Sequence[str]) -> Tensor:
     """Return the pooled vectors (N, W) of N texts that a model on the CPU gives, the shortest text first."""
-    return model.run_prefix(*sample(model.backbone.tokenizer, texts))[:, 0]
+    return model.run_prefix(*sample(model.backbone.tokenizer, texts))[:, 0].float()
+
+
+def _distinct_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what there is to save, each tensor once: of those with several names, under the first."""
+    distinct = {_place_of(tensor, name): (name, tensor) for name, tensor in reversed(model.state_dict().items())}
+    owners = Counter(tensor.untyped_storage().data_ptr() for _, tensor in distinct.values())
+    return {  # a file holds no two tensors that share memory, nor a part of one
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        if owners[tensor.untyped_storage().data_ptr()] > 1
+        or not tensor.is_contiguous()
+        or tensor.nbytes < tensor.untyped_storage().nbytes()
+        else tensor
+        for name, tensor in reversed(distinct.values())
+    }
+
+
+def _load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a model its tensors, where one of several names is enough.
+
+    Raises:
+        RuntimeError: some are missing, left over, or of another shape.
+    """
+    state = model.state_dict()
+    loaded = {_place_of(state[name], name) for name in tensors if name in state}
+    missing = [name for name, tensor in state.items() if name not in tensors and _place_of(tensor, name) not in loaded]
+    unknown = [name for name in tensors if name not in state]
+    if missing or unknown:
+        raise RuntimeError(
+            f"missing: {enumerate_names(missing) or 'none'}; unknown: {enumerate_names(unknown) or 'none'}"
+        )
+    model.load_state_dict(tensors, strict=False)
+
+
+def _place_of(tensor: Tensor, name: str) -> object:
+    """Equal for tensors that are one tensor in memory."""
+    return (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else name
 
 
 def needed_plugins(experiment: Mapping[str, Any], registry: Registry) -> list[NeededPlugin]:

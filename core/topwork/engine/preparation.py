@@ -31,6 +31,7 @@ from topwork.engine.training.loop import Fit, LoadExamples, fit
 from topwork.errors import ConfigurationError, StorageError
 from topwork.experiment.schema import Experiment, SplitName
 from topwork.interfaces.backbone import Backbone
+from topwork.interfaces.plugin import PluginConfig
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,14 @@ class Preparation:
 
     def naming_plugins(self) -> AbstractContextManager[None]:
         """Say which plugin fails, where one does within the block."""
-        experiment = self.experiment
-        configs = {"backbone": experiment.backbone, "pooling": experiment.pooling}
-        heads = {("tasks", name, "head"): task.head for name, task in experiment.tasks.items()}
-        locate = experiment.origin.locate
-        return errors_of_plugins(
-            {locate(part): config for part, config in configs.items()}
-            | {locate(*path): head for path, head in heads.items()}
-        )
+        experiment, locate = self.experiment, self.experiment.origin.locate
+        configs: dict[tuple[str, ...], PluginConfig] = {
+            ("backbone",): experiment.backbone,
+            ("pooling",): experiment.pooling,
+            **{("tasks", name, "head"): task.head for name, task in experiment.tasks.items()},
+        }
+        located = {locate(*path): config for path, config in configs.items()}
+        return errors_of_plugins(located, lambda: locate(*self.model.running))
 
     def split_outputs(self, split: SplitName, outputs: dict[str, torch.Tensor]) -> SplitOutputs:
         """Return the outputs (N, C) of each task for the rows of a split, with what is needed to compare them."""

@@ -91,7 +91,7 @@ class Head:
         module: pooled vectors (B, W) to outputs (B, C). All of its parameters train; they and its buffers are all that
             is saved.
         loss: outputs (B, C) and targets (B,) to the mean loss over the batch, shape (). It has no parameters that are
-            not the module's.
+            not the module's. In evaluation the batch is all rows of a split.
         decode: outputs (N, C) to labels and probabilities.
         metrics: what is measured after each epoch and at the end; the loss always is.
         figures: what is drawn of a run's final outputs; may be empty.

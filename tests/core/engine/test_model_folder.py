@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import topwork
 from small_experiment import QUICKSTART, SMALL
@@ -229,6 +231,28 @@ def test_a_kind_that_two_packages_offer_is_no_reason_to_install_one(
         load_model(finished.folder)
     told = "cannot be loaded: head 'binary' is offered by several packages: acme and topwork; uninstall one of them"
     assert str(caught.value) == f"{finished.folder} {told}"
+
+
+class Shared(nn.Module):
+    """Weights of which two are views of one tensor, two are one tensor, and one is a part of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        whole = torch.randn(4, 3)
+        self.upper, self.lower = nn.Parameter(whole[:2]), nn.Parameter(whole[2:])
+        self.tied = self.again = nn.Parameter(torch.randn(3))
+        self.register_buffer("column", torch.randn(3, 3)[:, 1])
+
+
+def test_weights_that_share_memory_are_saved_and_loaded() -> None:
+    saved, loaded = Shared(), Shared()
+    tensors = model_folder._distinct_tensors(saved)
+    read = safetensors.torch.load(safetensors.torch.save(tensors))
+    assert set(read) == {"upper", "lower", "tied", "column"}
+    model_folder._load_tensors(loaded, read)
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in saved.state_dict().items())
+    with pytest.raises(RuntimeError, match="missing: upper; unknown: other"):
+        model_folder._load_tensors(loaded, {"other": read["tied"], **{n: t for n, t in read.items() if n != "upper"}})
 
 
 def test_a_newer_format_is_refused(copy: Path) -> None:

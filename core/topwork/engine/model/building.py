@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from functools import partial
 
-from topwork.engine.model.checked_head import checked_head
+from topwork.engine.model.checked_head import check_types, checked_head
 from topwork.engine.model.encoder_checks import check_backbone, check_pooling, passes_gradients, untrained_stages
 from topwork.engine.model.head_checks import check_figures, check_head, check_pieces
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Plan
-from topwork.engine.model.plugin_checks import check_built, plugin_errors
+from topwork.engine.model.plugin_checks import check_built, check_state, plugin_errors
 from topwork.engine.model.seeding import seeded
 from topwork.errors import PluginError
 from topwork.experiment.origin import Origin
@@ -28,6 +28,7 @@ def build_backbone(config: BackboneConfig, *, seed: int, origin: Origin) -> Back
     with plugin_errors(config, origin.locate("backbone")), seeded(seed, "backbone"):
         backbone = config.build()
         check_built(backbone, Backbone)
+        check_state(backbone)
         check_backbone(backbone)
     return backbone
 
@@ -45,6 +46,8 @@ def build_head(config: HeadConfig, width: int, labels: Classes, *, where: str) -
     with plugin_errors(config, where):
         head = config.build(width, labels)
         check_built(head, Head)
+        check_types(head)
+        check_state(head.module)
     return checked_head(head, config, labels, where=where)
 
 
@@ -73,6 +76,7 @@ def build_model(
     with plugin_errors(pooling, origin.locate("pooling")), seeded(seed, "pooling"):
         pool = pooling.build(backbone.width)
         check_built(pool, Pooling)
+        check_state(pool)
         check_pooling(pool, backbone.width)
     built = {}
     for task, config in heads.items():
@@ -81,7 +85,7 @@ def build_model(
         with seeded(seed, "head", task):
             built[task] = build()
         with seeded(seed, "head", task):
-            check_head(build, config, pool.width, labels[task], where=where)
+            check_head(built[task], build, config, pool.width, labels[task], where=where)
     return MultiTaskModel(backbone, pool, built)
 
 
@@ -102,6 +106,8 @@ def check_gradients(
             )
     with plugin_errors(backbone, origin.locate("backbone")):
         untrained = untrained_stages(model, plan.shapes)
+        for parameter in model.parameters():
+            parameter.grad = None
         model.set_trainable(plan.phases[0].unfrozen)
         if untrained:
             raise PluginError(f"no gradient reaches stage {', '.join(untrained[:3])}, which the plan says trains")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from topwork.engine.model.plugin_checks import named, plugin_of
-from topwork.errors import PluginError, TopworkError, describe
+from topwork.errors import PluginError, TopworkError, describe, quote
 from topwork.interfaces.head import Classes, Decoded, Head, HeadConfig, HeadFigure, Metric
 
 if TYPE_CHECKING:  # matplotlib is imported where something is drawn
@@ -74,6 +74,24 @@ def part_errors(config: HeadConfig, where: str, part: str) -> Iterator[None]:
         ) from error
 
 
+def check_types(head: Head) -> None:
+    """Check what the parts of a head are.
+
+    Raises:
+        PluginError: names those that are something else.
+    """
+    module: object = head.module
+    wrong = [] if isinstance(module, nn.Module) else [f"module must be a torch.nn.Module, got {quote(module)}"]
+    parts: dict[str, object] = {"loss": head.loss, "decode": head.decode}
+    wrong += [f"{name} must be callable, got {quote(part)}" for name, part in parts.items() if not callable(part)]
+    several: dict[str, tuple[object, type]] = {"metrics": (head.metrics, Metric), "figures": (head.figures, HeadFigure)}
+    for name, (found, kind) in several.items():
+        if not isinstance(found, list | tuple) or not all(isinstance(one, kind) for one in found):
+            wrong.append(f"{name} must be a list of {kind.__name__}, got {quote(found)}")
+    if wrong:
+        raise PluginError("\n".join(wrong))
+
+
 def check_loss(value: object) -> Tensor:
     """Return what a loss gave.
 
@@ -101,6 +119,8 @@ def check_decoded(decoded: object, rows: int, labels: Classes) -> Decoded:
         raise PluginError(f"decode must give {rows} labels for {texts(rows)}, got {_shown(found)}")
     if strange := [label for label in found if not isinstance(label, str)]:
         raise PluginError(f"decode must give labels that are texts, got {_shown(strange[0])}")
+    if unknown := sorted(set(found) - set(labels.names)):
+        raise PluginError(f"decode must give labels that are classes, got {quote(unknown[0])}")
     expected = (rows, len(labels.names))
     if not isinstance(likely, Tensor) or likely.shape != expected:
         shape = tuple(likely.shape) if isinstance(likely, Tensor) else _shown(likely)
@@ -193,4 +213,4 @@ def texts(count: int) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"{len(value)}"
-    return f"{value!r:.60} of type {type(value).__name__}"
+    return f"{quote(value)} of type {type(value).__name__}"

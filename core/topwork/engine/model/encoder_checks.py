@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from topwork.engine.model.multitask import MultiTaskModel, tensors_of
-from topwork.engine.model.plugin_checks import check_built, leaves_of
+from topwork.engine.model.plugin_checks import check_built
 from topwork.errors import PluginError, describe, enumerate_names
 from topwork.interfaces.backbone import Backbone, BackboneConfig, Stage
 from topwork.interfaces.pooling import Pooling
@@ -45,6 +45,8 @@ def check_backbone(backbone: Backbone) -> None:
     hidden, mask = sample(backbone.tokenizer)
     for number, stage in enumerate(backbone.stages()):
         after = _run(stage, hidden, mask, backbone.width)
+        if not after.isfinite().all():
+            raise PluginError(f"stage {stage.name} gives what is not a finite number, at padding or elsewhere")
         if not torch.equal(after, stage.run(hidden, mask)):
             raise PluginError(
                 f"stage {stage.name} gives other results for the same texts when it runs again; in eval mode it must "
@@ -148,9 +150,15 @@ def check_pooling(pooling: Pooling, width: int) -> None:
     if not isinstance(pooled, Tensor) or pooled.shape != (2, pooling.width):
         found = tuple(pooled.shape) if isinstance(pooled, Tensor) else type(pooled).__name__
         raise PluginError(f"a pooling of width {pooling.width} must give (2, {pooling.width}) for 2 texts, got {found}")
+    if not torch.equal(pooling(hidden, mask), pooled):
+        raise PluginError(
+            "in eval mode the pooled vector changes from call to call; there it must draw no random numbers"
+        )
     others = torch.randn(2, 3, width)
     if _differ(pooling(torch.where(mask[:, :, None], hidden, others), mask), pooled):
         raise PluginError("the pooled vector changes with what stands at padding; leave out what the mask leaves out")
+    if _differ(pooling(hidden[:1, :2], mask[:1, :2]), pooled[:1]):
+        raise PluginError("the pooled vector of a text changes with the length of its padding, or with the other texts")
     if pooling.reads_first_token_only and (
         _differ(pooling(torch.cat([hidden[:, :1], others[:, 1:]], dim=1), mask), pooled)
         or _differ(pooling(hidden[:, :1], mask[:, :1]), pooled)
@@ -161,35 +169,58 @@ def check_pooling(pooling: Pooling, width: int) -> None:
 def passes_gradients(pooling: Pooling, width: int) -> bool:
     """Whether a pooling lets what is before it be trained."""
     hidden = torch.randn(2, 3, width, requires_grad=True)
-    pooled: Tensor = pooling.eval()(hidden, torch.ones(2, 3, dtype=torch.bool))
-    return id(hidden) in leaves_of(pooled)
+    pooled: Tensor = pooling.eval()(hidden.clone(), torch.ones(2, 3, dtype=torch.bool))
+    if pooled.requires_grad:
+        pooled.sum().backward()
+    pooling.zero_grad()
+    return hidden.grad is not None
 
 
 def untrained_stages(model: MultiTaskModel, trained: Collection[str]) -> list[str]:
     """Return the stages with parameters in ``trained`` of which no gradient of a pooled vector reaches any.
 
-    Leaves the model in eval mode, with ``trained`` unfrozen.
+    Leaves the model in eval mode, with ``trained`` unfrozen and with gradients.
+
+    Raises:
+        PluginError: the pooled vectors are not of float32.
     """
     model.set_trainable([name for name in trained if name.startswith("backbone.")])
     model.eval()
     ids, mask = sample(model.backbone.tokenizer)
     device = next(model.parameters()).device
     hidden = model.run_prefix(ids.to(device), mask.to(device))
-    reached = leaves_of(model.pool(hidden, mask[:, : hidden.shape[1]].to(device)))
+    if hidden.is_floating_point():
+        hidden = hidden.float()  # as activations are
+    pooled = model.pool(hidden, mask[:, : hidden.shape[1]].to(device))
+    if pooled.dtype != torch.float32:
+        raise PluginError(f"what trains must be of float32, but the pooled vectors are of {pooled.dtype}")
+    if pooled.requires_grad:
+        pooled.sum().backward()
     found = []
     for stage in model.backbone.stages():
         parameters = [p for module in stage.modules for p in module.parameters() if p.requires_grad]
-        if parameters and not any(id(parameter) in reached for parameter in parameters):
+        if parameters and not any(parameter.grad is not None for parameter in parameters):
             found.append(stage.name)
     return found
 
 
 def sample(tokenizer: Tokenizer, texts: Sequence[str] = SAMPLES) -> tuple[Tensor, Tensor]:
-    """Return token ids (B, T) and mask (B, T) of some texts, the shortest first, padded with their last token."""
-    encoded = sorted((tokenizer.encode(text).ids for text in texts), key=len)
+    """Return token ids (B, T) and mask (B, T) of some texts, the shortest first, padded with their last token.
+
+    Where the tokenizer has no tokens for one, being for another alphabet, others of its tokens stand for it.
+    """
+    any_tokens = sorted(tokenizer.get_vocab().values())
+    encoded = sorted((_token_ids(tokenizer, text) or any_tokens[: len(text.split())] for text in texts), key=len)
     longest = len(encoded[-1])
     ids = torch.tensor([sequence + sequence[-1:] * (longest - len(sequence)) for sequence in encoded])
     return ids, torch.tensor([[position < len(sequence) for position in range(longest)] for sequence in encoded])
+
+
+def _token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    try:
+        return tokenizer.encode(text).ids
+    except Exception:  # tokenizers raises nothing narrower
+        return []
 
 
 def _run(stage: Stage, hidden: Tensor, mask: Tensor, width: int) -> Tensor:

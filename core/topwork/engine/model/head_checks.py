@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from topwork.engine.model.checked_head import denominator_of, part_errors, texts
 from topwork.engine.model.plugin_checks import METRIC_NAME, leaves_of, plugin_of
-from topwork.errors import PluginError, describe
+from topwork.errors import PluginError, describe, text_of
 from topwork.interfaces.head import Classes, Head, HeadConfig
 
 #: So many texts a head is tried on, and on one of each class where there are more classes.
@@ -26,24 +26,48 @@ logger = logging.getLogger(__name__)
 BuildHead = Callable[[], Head]
 
 
-def check_head(build: BuildHead, config: HeadConfig, width: int, labels: Classes, *, where: str) -> None:
+def check_head(
+    untouched: Head, build: BuildHead, config: HeadConfig, width: int, labels: Classes, *, where: str
+) -> None:
     """Try a head, before anything is encoded.
 
     Args:
+        untouched: the head that is going to be trained, which is left as it is.
         build: builds the head of ``config``; what it builds is trained, and not used for anything else.
         where: the place of the head's settings, with which errors begin.
 
     Raises:
         PluginError: a part fails or gives what it should not; no gradient reaches the module; the loss has parameters
-            of its own; or something that the head gives depends on what is not saved.
+            of its own; something that the head gives depends on what is not saved; or it is not built anew, from
+            torch's generator alone, each time.
     """
     head = build()
+    check_built_anew(untouched, head, config, where=where)
     check_parts(head, config, width, labels, where=where)
     unreached = check_gradients(head, config, width, labels, where=where)
     if unreached:
         names = ", ".join(unreached[:3])
         logger.warning("%s: %s: no gradient reaches %s, so it will not be trained", where, plugin_of(config), names)
     check_restored(head, build(), config, width, labels, where=where)
+
+
+def check_built_anew(one: Head, other: Head, config: HeadConfig, *, where: str) -> None:
+    """Check that two heads that were built from the same seed have equal weights, but share none.
+
+    Raises:
+        PluginError: they do not.
+    """
+    states = one.module.state_dict(), other.module.state_dict()
+    with part_errors(config, where, "build"):
+        for name, tensor in states[0].items():
+            again = states[1].get(name)
+            if again is None or again.shape != tensor.shape or not torch.equal(again.nan_to_num(), tensor.nan_to_num()):
+                raise PluginError(
+                    f"built again from the same seed, its {name} is another; draw initial weights from torch's "
+                    "generator only, and keep nothing from one build to the next"
+                )
+            if tensor.numel() and again.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
+                raise PluginError(f"two heads share the memory of {name}; each build must make weights of its own")
 
 
 def check_parts(head: Head, config: HeadConfig, width: int, labels: Classes, *, where: str) -> None:
@@ -61,7 +85,7 @@ def check_parts(head: Head, config: HeadConfig, width: int, labels: Classes, *, 
             outputs = _run(head.module, vectors, config, where)
             head.loss(outputs, targets)
             head.decode(outputs)
-    for metric in head.metrics:
+    for metric in head.metrics if len(labels.names) <= MAX_TRIED_ROWS else ():  # else some class has no text
         metric.compute(outputs, targets)
 
 
@@ -131,11 +155,13 @@ def check_pieces(
 @torch.no_grad()
 def pieces_error(head: Head, outputs: Float[Tensor, "N C"], targets: Int[Tensor, " N"]) -> str:
     """Say how the loss of N texts differs from what the losses of each make up; nothing where it does not."""
+    found = float(head.loss(outputs, targets))
+    if found != float(head.loss(outputs, targets)):  # it draws random numbers
+        return ""
     each = [float(head.loss(one, target)) for one, target in zip(outputs.split(1), targets.split(1), strict=True)]
     parts = [denominator_of(head, target, outputs.device) for target in targets.split(1)]
     whole = denominator_of(head, targets, outputs.device)
     expected = sum(loss * part for loss, part in zip(each, parts, strict=True) if part) / (whole or 1.0)
-    found = float(head.loss(outputs, targets))
     if abs(found - expected) <= TOLERANCE * max(1.0, abs(expected)):
         return ""
     return (
@@ -159,12 +185,15 @@ def check_gradients(head: Head, config: HeadConfig, width: int, labels: Classes,
     """
     vectors, targets = _texts(_enough_rows(labels), width, labels)
     vectors.requires_grad_()
-    head.module.eval()
-    reached = leaves_of(head.loss(_run(head.module, vectors, config, where), targets))
+    head.module.train()
+    loss = head.loss(_run(head.module, vectors, config, where), targets)
+    reached = leaves_of(loss)
+    _go_back(loss, config, where)
     own = {id(vectors), *map(id, head.module.parameters())}
     foreign = [leaf for leaf in reached.values() if id(leaf) not in own]
     trainable = {name: parameter for name, parameter in head.module.named_parameters() if parameter.requires_grad}
-    unreached = [name for name, parameter in trainable.items() if id(parameter) not in reached]
+    unreached = [name for name, parameter in trainable.items() if parameter.grad is None]
+    head.module.zero_grad()
     with part_errors(config, where, "the loss"):
         if foreign:
             shapes = ", ".join(str(tuple(leaf.shape)) for leaf in foreign[:3])
@@ -196,13 +225,22 @@ def check_restored(head: Head, again: Head, config: HeadConfig, width: int, labe
             loss = head.loss(_run(head.module, vectors, config, where), targets)
             if not loss.isfinite():  # training says that, and keeps what it has
                 break
-            loss.backward()
+            _go_back(loss, config, where)
             optimizer.step()
     with part_errors(config, where, "loading the module's weights"):
-        again.module.load_state_dict(head.module.state_dict())
+        try:
+            again.module.load_state_dict(head.module.state_dict())
+        except RuntimeError as error:  # of several lines
+            raise PluginError(" ".join(text_of(error).split())) from error
     vectors, _ = _texts(_enough_rows(labels), width, labels)
     trained, repeated, loaded = (results_of(one, vectors) for one in (head, head, again))
-    if not differing_results(trained, repeated) and (changed := differing_results(trained, loaded)):
+    if changed := differing_results(trained, repeated):
+        with part_errors(config, where, "the module"):
+            raise PluginError(
+                f"in eval mode its {changed[0]} change from call to call; there it must draw no random numbers, "
+                "as dropout does that is always on, and keep nothing from the last call"
+            )
+    if changed := differing_results(trained, loaded):
         with part_errors(config, where, "loading"):
             raise PluginError(
                 f"after a few steps of training, its {changed[0]} cannot be had from its saved weights; what training "
@@ -259,11 +297,18 @@ def _run(module: nn.Module, vectors: Tensor, config: HeadConfig, where: str) -> 
     """Return a module's outputs (N, C) for vectors (N, W)."""
     rows = len(vectors)
     with part_errors(config, where, "the module"):
-        outputs: object = module(vectors)
+        outputs: object = module(vectors.clone())  # it may write into them, as it may in training
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != rows:
             shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise PluginError(f"the module must give ({rows}, C) for {texts(rows)}, got {shape}")
     return outputs
+
+
+def _go_back(loss: Tensor, config: HeadConfig, where: str) -> None:
+    """Compute the gradients of a loss, where it has any."""
+    if loss.requires_grad:
+        with part_errors(config, where, "the gradient of the loss"):
+            loss.backward()
 
 
 def _why_not_one_text(module: nn.Module, width: int) -> str:

@@ -53,6 +53,9 @@ class MultiTaskModel(nn.Module):
         self.heads = HeadModules({name: head.module for name, head in tasks.items()})
         self.tasks = dict(tasks)
         self.cut = Cut(0, "token ids")
+        self.running: tuple[str, ...] = (
+            "backbone",
+        )  # the part that ran last, in the experiment's words, for whoever must name it
 
     def set_trainable(self, names: Collection[str]) -> None:
         """Let the backbone parameters in ``names`` train, freeze the others, and move the cut.
@@ -85,6 +88,7 @@ class MultiTaskModel(nn.Module):
         Where the first token is all that is needed, the last stage that mixes tokens computes no other, and
         the stages behind it see no other.
         """
+        self.running = ("backbone",)
         hidden = token_ids
         for number, stage in enumerate(self.backbone.stages()[: self.cut.stage]):
             if self.first_token_stage is None or number < self.first_token_stage:
@@ -136,8 +140,13 @@ class MultiTaskModel(nn.Module):
         self, hidden: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]
     ) -> dict[str, Float[Tensor, "B _C"]]:
         """Turn what the cut keeps into the outputs (B, C) of each task."""
+        self.running = ("pooling",)
         pooled = self.pool(hidden, mask)
-        return {name: module(pooled) for name, module in self.heads.items()}
+        outputs = {}
+        for name, module in self.heads.items():
+            self.running = ("tasks", name, "head")
+            outputs[name] = module(pooled.clone())  # what one writes into it no other sees
+        return outputs
 
 
 def find_cut(model: MultiTaskModel) -> Cut:

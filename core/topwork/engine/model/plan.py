@@ -8,7 +8,7 @@ import math
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -157,7 +157,7 @@ def make_plan(
         with plugin_errors(freeze, origin.locate("freeze")):
             model.set_trainable(unfrozen)
         with plugin_errors(optimizer, origin.locate("optimizer")):
-            groups = tuple(group for group in optimizer.groups(model) if group.parameters)
+            groups = tuple(group for group in map(_settled, optimizer.groups(model)) if group.parameters)
             check_partition(model, groups)
         phases.append(_make_phase(model, epoch, unfrozen, groups, trained, tokens=size.tokens / size.texts))
         known[unfrozen] = phases[-1]
@@ -186,8 +186,8 @@ def unfrozen_by_phase(
     def ask(epoch: int) -> tuple[str, ...]:
         with plugin_errors(freeze, where):
             answer = freeze.trainable(model, epoch)
-            if isinstance(answer, str):
-                raise PluginError(f"trainable must give a collection of names, got the text {answer!r:.60}")
+            if isinstance(answer, str | Mapping):
+                raise PluginError(f"trainable must give a collection of names, got {answer!r:.60}")
             return tuple(sorted(set(answer)))
 
     answers = {1: ask(1)}
@@ -241,17 +241,23 @@ def _is_pretrained(model: MultiTaskModel, cut: Cut, trained: Collection[str]) ->
     return not any(id(parameter) in in_prefix for name, parameter in model.named_parameters() if name in trained)
 
 
+def _settled(group: ParameterGroup) -> ParameterGroup:
+    """Return a group whose names can be read again, and whose rates are plain numbers.
+
+    Raises:
+        PluginError: the names are a text, the letters of which would be taken for names.
+    """
+    if isinstance(group.parameters, str):
+        raise PluginError(f"the parameters of a group must be a tuple of names, got the text {group.parameters!r:.60}")
+    return ParameterGroup(group.name, tuple(group.parameters), float(group.learning_rate), float(group.weight_decay))
+
+
 def check_partition(model: MultiTaskModel, groups: Sequence[ParameterGroup]) -> None:
     """Check that every trainable parameter is in exactly one group, no frozen one in any, and rates are sound.
 
     Raises:
         PluginError: names the parameters for which that does not hold.
     """
-    for group in groups:
-        if isinstance(group.parameters, str):  # its letters would be taken for names
-            raise PluginError(
-                f"the parameters of a group must be a tuple of names, got the text {group.parameters!r:.60}"
-            )
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     grouped = Counter(name for group in groups for name in group.parameters)
     errors = {

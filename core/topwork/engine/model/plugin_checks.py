@@ -3,14 +3,15 @@
 import inspect
 import operator
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import product
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from topwork.errors import ConfigurationError, PluginError, TopworkError, describe, text_of
+from topwork.errors import ConfigurationError, PluginError, TopworkError, describe, quote, text_of
 from topwork.interfaces.plugin import PluginConfig
 from topwork.registry import package_of, unchanged_torch_settings
 
@@ -43,11 +44,12 @@ def plugin_errors(config: PluginConfig, where: str) -> Iterator[None]:
 
 
 @contextmanager
-def errors_of_plugins(configs: Mapping[str, PluginConfig]) -> Iterator[None]:
+def errors_of_plugins(configs: Mapping[str, PluginConfig], running: Callable[[], str]) -> Iterator[None]:
     """Say whose an error is that arises in the code of one of several plugins.
 
     Args:
         configs: of the plugins, by where their settings stand.
+        running: says of which the code ran last; of several that share a module, it is taken for that one's.
 
     Raises:
         PluginError: it does. Any other error, and want of memory, is raised as it is.
@@ -57,9 +59,10 @@ def errors_of_plugins(configs: Mapping[str, PluginConfig]) -> Iterator[None]:
     except (TopworkError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a plugin may raise anything
+        candidates = sorted(configs.items(), key=lambda one: one[0] != running())
         modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
         for belongs in (operator.eq, _belongs):  # in the plugin's own module, or else in its package
-            for module, (where, config) in product(reversed(modules), configs.items()):
+            for module, (where, config) in product(reversed(modules), candidates):
                 if belongs(module, type(config).__module__):
                     raise PluginError(describe(error)).located(named(where, plugin_of(config, error))) from error
         raise
@@ -73,6 +76,19 @@ def check_built(built: object, expected: type) -> None:
     """
     if not isinstance(built, expected):
         raise PluginError(f"build must give a {expected.__name__}, got {built!r:.60}")
+
+
+def check_state(module: nn.Module) -> None:
+    """Check that a module's parameters and buffers can be trained, saved and loaded.
+
+    Raises:
+        PluginError: names those that cannot.
+    """
+    for name, value in module.state_dict(keep_vars=True).items():
+        if is_lazy(value):
+            raise PluginError(f"{name} has no shape yet; give lazy modules their sizes, which build knows")
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_complex():
+            raise PluginError(f"{name} must be a dense tensor of real numbers to be saved, got {quote(value)}")
 
 
 def plugin_of(config: PluginConfig, error: BaseException | None = None) -> str:

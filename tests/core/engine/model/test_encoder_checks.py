@@ -1,5 +1,6 @@
 """What a backbone or a pooling says wrongly of itself is found before anything is encoded."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,12 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from topwork.engine.model.encoder_checks import sample
 from topwork.engine.preparation import prepare
 from topwork.errors import PluginError
 from topwork.experiment.schema import Experiment
@@ -39,6 +44,10 @@ class Odd(TinyBackbone):
             "noise": lambda h, m: run(h, m) + 0.1 * torch.randn_like(h),
             "mixes": lambda h, m: run(h, m) + h.mean(dim=1, keepdim=True),
             "padding": lambda h, m: run(h, m) + h.sum(dim=1, keepdim=True),
+            "nan": lambda h, m: run(h, m) * math.nan,
+            "in place": lambda h, m: h.add_(run(h, m)) if h.requires_grad else h + run(h, m),
+            "checkpointed": lambda h, m: checkpoint(run, h, m, use_reentrant=True) if h.requires_grad else run(h, m),
+            "bfloat16": lambda h, m: run(h, m).bfloat16(),
             "detached": lambda h, m: run(h, m).detach(),
         }
         if self.error in changes:
@@ -78,6 +87,7 @@ class OddBackboneConfig(TinyBackboneConfig):
             "mixes",
             r"stage layer\.0\.ffn (says that it does not mix tokens|gives other results)",
         ),
+        ("nan", r"stage layer\.0\.ffn gives what is not a finite number"),
         ("padding", r"stage layer\.0\.ffn gives other results for a text that is padded"),
         ("saves nothing", "restore fails on what save wrote, which is nothing: FileNotFoundError"),
     ],
@@ -98,6 +108,12 @@ class OddPooling(Pooling):
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         if self.error == "padding":
             return hidden.mean(dim=1)
+        if self.error == "length":
+            return hidden.masked_fill(~mask[:, :, None], 0.0).sum(dim=1) / hidden.shape[1]
+        if self.error == "company":
+            return hidden[:, 0] - hidden[:, 0].mean(dim=0)
+        if self.error == "random":
+            return hidden[:, 0] + torch.randn(())
         total = hidden.masked_fill(~mask[:, :, None], 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         return total.detach() if self.error == "detached" else total
 
@@ -116,6 +132,9 @@ class OddPoolingConfig(PoolingConfig):
     ("error", "message"),
     [
         ("padding", "changes with what stands at padding"),
+        ("length", "changes with the length of its padding, or with the other texts"),
+        ("company", "changes with the length of its padding, or with the other texts"),
+        ("random", "in eval mode the pooled vector changes from call to call"),
         ("first", "says reads_first_token_only, but the pooled vector changes with other tokens"),
         ("detached", "no gradient passes through it, so that the backbone would not be trained"),
     ],
@@ -130,3 +149,21 @@ def test_a_stage_that_passes_no_gradient_on_is_refused_where_a_stage_before_it_t
     prepare(make(backbone=backbone))
     with pytest.raises(PluginError, match=r"^backbone: .*no gradient reaches stage embeddings, layer\.0\.attention"):
         prepare(make(backbone=backbone, freeze=NoneConfig()))
+
+
+def test_gradients_are_found_through_checkpoints(make: Make) -> None:
+    prepare(make(backbone=OddBackboneConfig(error="checkpointed"), freeze=NoneConfig()))
+
+
+def test_a_gradient_that_cannot_be_computed_is_told_before_anything_is_encoded(make: Make) -> None:
+    with pytest.raises(PluginError, match=r"^backbone: plugin 'tiny' .*modified by an inplace operation"):
+        prepare(make(backbone=OddBackboneConfig(error="in place"), freeze=NoneConfig()))
+
+
+@pytest.mark.parametrize("vocabulary", [{"A": 0, "C": 1, "G": 2, "T": 3}, {"[UNK]": 0, "A": 1}])
+def test_a_tokenizer_for_another_alphabet_is_tried_on_its_own_tokens(vocabulary: dict[str, int]) -> None:
+    unknown = "[UNK]" if "[UNK]" in vocabulary else None
+    ids, mask = sample(Tokenizer(WordLevel(vocabulary, unk_token=unknown)))
+    assert ids.shape == mask.shape
+    assert ids.dtype == torch.int64
+    assert mask.sum(dim=1).min() > 0

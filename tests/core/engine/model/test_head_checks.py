@@ -1,5 +1,6 @@
 """What would go wrong with a head after hours of training is found before anything is encoded."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -9,11 +10,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from topwork.building_blocks import class_metrics, decode_logits
+from topwork.engine.model.checked_head import check_types
 from topwork.engine.model.head_checks import smallest_piece
 from topwork.engine.preparation import prepare
 from topwork.errors import PluginError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Classes, Decoded, Head, HeadConfig, HeadFigure, Metric
+from topwork_plugins.freeze_strategies.all import AllConfig
 
 Make = Callable[..., Experiment]
 cross_entropy = nn.functional.cross_entropy
@@ -33,6 +36,60 @@ class Centred(nn.Module):
             self.mean = 0.9 * self.mean + 0.1 * vectors.detach().mean(dim=0)
         outputs: Tensor = self.linear(vectors - self.mean)
         return outputs
+
+
+class Views(nn.Module):
+    """A linear layer whose weights are two views of one tensor."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Parameter(part) for part in torch.randn(width, 2).t().contiguous().chunk(2))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return torch.cat([vectors @ self.first.t(), vectors @ self.second.t()], dim=1)
+
+
+class Writing(nn.Module):
+    """A linear layer that writes into its input in training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 2)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        outputs: Tensor = self.linear(vectors.mul_(3.0) if self.training else vectors)
+        return outputs
+
+
+class Complex(nn.Linear):
+    """A linear layer with a buffer that cannot be saved."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 2)
+        self.register_buffer("phases", torch.zeros(3, dtype=torch.complex64))
+
+
+class Loud(nn.Linear):
+    """A linear layer with dropout in eval mode too."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(vectors, 0.5))
+
+
+class Spoilt(nn.Linear):
+    """A linear layer whose gradient cannot be computed."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return super().forward(vectors).exp().add_(1)
+
+
+@functools.cache
+def kept(width: int) -> nn.Linear:
+    return nn.Linear(width, 2)
+
+
+def sample_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    return cross_entropy(outputs + 0.1 * torch.randn_like(outputs), targets)
 
 
 def numbers(outputs: Tensor) -> Decoded:
@@ -61,6 +118,15 @@ class OddConfig(HeadConfig):
                 "denominator": lambda t: WEIGHTS[t].sum(),
             },
             "norm": {"module": norm},
+            "random loss": {"loss": sample_loss},
+            "views": {"module": Views(width)},
+            "writes": {"module": Writing(width)},
+            "complex": {"module": Complex(width)},
+            "lazy": {"module": nn.LazyLinear(2)},
+            "loud": {"module": Loud(width, 2)},
+            "spoilt": {"module": Spoilt(width, 2)},
+            "kept": {"module": kept(width) if self.error == "kept" else None},
+            "unknown label": {"decode": lambda o: Decoded(["maybe"] * len(o), o.softmax(1))},
             "float": {"metrics": [Metric("odd", lambda o, t: 0.5)]},  # type: ignore[arg-type, return-value]
             "bool": {"metrics": [Metric("odd", lambda o, t: o.argmax(1) == t)]},
             "column": {"metrics": [Metric("odd", lambda o, t: o[:, :1])]},
@@ -104,13 +170,34 @@ def experiment(make: Make, error: str, **training: Any) -> Experiment:
         ("two labels", "decode must give 1 labels for 1 text, got 2"),
         ("no figure", "figure 'odd' must give a matplotlib Figure, got None"),
         ("no table", "the table of figure 'odd' must be a text, got 0"),
+        ("complex", r"phases must be a dense tensor of real numbers to be saved, got tensor\("),
+        ("lazy", "weight has no shape yet; give lazy modules their sizes"),
+        ("loud", "in eval mode its outputs change from call to call"),
+        ("spoilt", "the gradient of the loss failed: RuntimeError: one of the variables needed"),
+        ("kept", "two heads share the memory of weight; each build must make weights of its own"),
+        ("unknown label", "decode must give labels that are classes, got 'maybe'"),
         ("exit", "the loss failed: SystemExit"),
     ],
 )
 def test_a_head_with_an_error_is_named_with_plugin_and_line(make: Make, error: str, message: str) -> None:
     who = r"^tasks\.sentiment\.head: plugin 'odd' of module \S*test_head_checks, \S*test_head_checks.py:\d+: "
-    with pytest.raises(PluginError, match=who + ".*" + message):
+    with pytest.raises(PluginError, match="(?s)" + who + ".*" + message):
         prepare(experiment(make, error))
+
+
+def test_parts_that_are_something_else_are_told_together() -> None:
+    head = OddConfig().build(3, Classes(("no", "yes")))
+    changes = {"module": len, "metrics": head.metrics[0], "figures": None, "decode": "argmax"}
+    for name, part in changes.items():
+        object.__setattr__(head, name, part)  # where nothing checks types
+    with pytest.raises(PluginError) as caught:
+        check_types(head)
+    assert [line[:40] for line in str(caught.value).splitlines()] == [
+        "module must be a torch.nn.Module, got <b",
+        "decode must be callable, got 'argmax'",
+        "metrics must be a list of Metric, got Me",
+        "figures must be a list of HeadFigure, go",
+    ]
 
 
 def test_a_loss_that_divides_by_class_weights_is_refused_in_pieces_unless_it_says_so(make: Make) -> None:
@@ -118,6 +205,33 @@ def test_a_loss_that_divides_by_class_weights_is_refused_in_pieces_unless_it_say
     with pytest.raises(PluginError, match=r"declare it as Head\.denominator; or set training\.accumulation: 1"):
         prepare(experiment(make, "weighted", accumulation=2))
     prepare(experiment(make, "weighted and said", accumulation=2))
+
+
+@pytest.mark.parametrize("error", ["random loss", "views", "writes"])
+def test_a_sound_head_passes(make: Make, error: str) -> None:
+    prepare(experiment(make, error, accumulation=2))
+
+
+def test_a_head_that_draws_from_elsewhere_than_torchs_generator_is_refused(make: Make) -> None:
+    class DrawingConfig(OddConfig):
+        def build(self, width: int, labels: Classes) -> Head:
+            head = super().build(width, labels)
+            with torch.no_grad():
+                next(head.module.parameters()).normal_(generator=elsewhere)
+            return head
+
+    elsewhere = torch.Generator()
+    with pytest.raises(PluginError, match="built again from the same seed, its weight is another; draw initial"):
+        prepare(make(tasks={"sentiment": Task(label="sentiment", head=DrawingConfig())}))
+
+
+def test_what_a_head_writes_into_its_input_no_other_head_sees(make: Make, train: Callable[..., Any]) -> None:
+    tasks = {name: Task(label="sentiment", head=OddConfig(error=error)) for name, error in (("a", "writes"), ("b", ""))}
+    losses = [
+        [epoch.metrics["training/b/loss"] for epoch in train(make(tasks=some, freeze=AllConfig())).fit.epochs]
+        for some in (tasks, {"b": tasks["b"]})
+    ]
+    assert losses[0] == losses[1]
 
 
 def test_a_norm_over_a_batch_is_refused_where_a_text_is_left_alone(make: Make) -> None:

@@ -213,7 +213,7 @@ class TextConfig(FreezeStrategyConfig):
 
 
 def test_a_strategy_that_gives_a_text_for_a_list_is_an_error(make: Make) -> None:
-    with pytest.raises(PluginError, match=r"must give a collection of names, got the text 'backbone\.layer\.1'"):
+    with pytest.raises(PluginError, match=r"must give a collection of names, got 'backbone\.layer\.1'"):
         plan_of(make(freeze=TextConfig()))
 
 

@@ -238,9 +238,15 @@ def test_a_module_that_fails_in_the_midst_of_training_is_named(make: Make, train
         train(experiment)
 
 
+def test_of_two_heads_of_one_kind_the_one_that_fails_is_named(make: Make, train: Callable[..., Any]) -> None:
+    tasks = {"good": Task(label="sentiment", head=OddConfig()), "bad": Task(label="sentiment", head=FragileConfig())}
+    with pytest.raises(PluginError, match=r"^tasks\.bad\.head: "):
+        train(make(tasks=tasks, training={"epochs": 20}))
+
+
 def test_an_error_that_arises_in_no_plugin_is_raised_as_it_is() -> None:
     backbone = TinyBackboneConfig()
-    with pytest.raises(ZeroDivisionError), errors_of_plugins({"backbone": backbone}):
+    with pytest.raises(ZeroDivisionError), errors_of_plugins({"backbone": backbone}, lambda: "backbone"):
         _ = 1 / 0
-    with pytest.raises(MemoryError), errors_of_plugins({HERE: OddConfig()}):
+    with pytest.raises(MemoryError), errors_of_plugins({HERE: OddConfig()}, lambda: HERE):
         raise MemoryError
