@@ -106,8 +106,6 @@ def check_gradients(
             )
     with plugin_errors(backbone, origin.locate("backbone")):
         untrained = untrained_stages(model, plan.shapes)
-        for parameter in model.parameters():
-            parameter.grad = None
         model.set_trainable(plan.phases[0].unfrozen)
         if untrained:
             raise PluginError(f"no gradient reaches stage {', '.join(untrained[:3])}, which the plan says trains")

@@ -179,7 +179,7 @@ def passes_gradients(pooling: Pooling, width: int) -> bool:
 def untrained_stages(model: MultiTaskModel, trained: Collection[str]) -> list[str]:
     """Return the stages with parameters in ``trained`` of which no gradient of a pooled vector reaches any.
 
-    Leaves the model in eval mode, with ``trained`` unfrozen and with gradients.
+    Leaves the model in eval mode, with ``trained`` unfrozen.
 
     Raises:
         PluginError: the pooled vectors are not of float32.
@@ -201,6 +201,7 @@ def untrained_stages(model: MultiTaskModel, trained: Collection[str]) -> list[st
         parameters = [p for module in stage.modules for p in module.parameters() if p.requires_grad]
         if parameters and not any(parameter.grad is not None for parameter in parameters):
             found.append(stage.name)
+    model.zero_grad()
     return found
 
 

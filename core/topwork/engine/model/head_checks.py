@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from topwork.engine.model.checked_head import denominator_of, part_errors, texts
-from topwork.engine.model.plugin_checks import METRIC_NAME, leaves_of, plugin_of
+from topwork.engine.model.plugin_checks import METRIC_NAME, plugin_of
 from topwork.errors import PluginError, describe, text_of
 from topwork.interfaces.head import Classes, Head, HeadConfig
 
@@ -187,7 +187,7 @@ def check_gradients(head: Head, config: HeadConfig, width: int, labels: Classes,
     vectors.requires_grad_()
     head.module.train()
     loss = head.loss(_run(head.module, vectors, config, where), targets)
-    reached = leaves_of(loss)
+    reached = _leaves_of(loss)
     _go_back(loss, config, where)
     own = {id(vectors), *map(id, head.module.parameters())}
     foreign = [leaf for leaf in reached.values() if id(leaf) not in own]
@@ -309,6 +309,21 @@ def _go_back(loss: Tensor, config: HeadConfig, where: str) -> None:
     if loss.requires_grad:
         with part_errors(config, where, "the gradient of the loss"):
             loss.backward()
+
+
+def _leaves_of(result: Tensor) -> dict[int, Tensor]:
+    """Return, by id, the tensors that a gradient of ``result`` reaches and that nothing computed."""
+    found: dict[int, Tensor] = {}
+    waiting, seen = [result.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(leaf := getattr(node, "variable", None), Tensor):  # a node that accumulates a leaf's gradient
+            found[id(leaf)] = leaf
+        waiting += [before for before, _ in node.next_functions]
+    return found
 
 
 def _why_not_one_text(module: nn.Module, width: int) -> str:

@@ -119,18 +119,3 @@ def _belongs(module: str, home: str) -> bool:
     """Whether a module is of the package that ``home`` is of; of topwork itself, whether it is that module."""
     package = home.partition(".")[0]
     return module == home if package == "topwork" else module.partition(".")[0] == package
-
-
-def leaves_of(result: Tensor) -> dict[int, Tensor]:
-    """Return, by id, the tensors that a gradient of ``result`` reaches and that nothing computed."""
-    found: dict[int, Tensor] = {}
-    waiting, seen = [result.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(leaf := getattr(node, "variable", None), Tensor):  # a node that accumulates a leaf's gradient
-            found[id(leaf)] = leaf
-        waiting += [before for before, _ in node.next_functions]
-    return found

@@ -137,7 +137,7 @@ def train_epoch(
         for step, rows in enumerate(row_order(count, settings, epoch).split(settings.batch_size), 1):
             optimizer.zero_grad(set_to_none=True)
             rates = set_learning_rates(optimizer, settings, (epoch - 1) * steps + step - 1, steps * settings.epochs)
-            batch_losses = backward(
+            batch_losses, denominators = backward(
                 wrapped, model.tasks, examples, rows, loss_weights, settings.accumulation, accelerator=accelerator
             )
             if not all(map(math.isfinite, batch_losses.values())):
@@ -145,9 +145,8 @@ def train_epoch(
             if settings.clip_norm is not None:
                 accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
             optimizer.step()
-            for name, head in model.tasks.items():
-                of_batch = denominator_of(head, examples.targets[name][rows], device)
-                losses[name] += batch_losses[name] * of_batch / (totals[name] or 1.0)
+            for name, loss in batch_losses.items():
+                losses[name] += loss * denominators[name] / (totals[name] or 1.0)
             observer.advance(1)
     return losses, rates
 
@@ -161,8 +160,8 @@ def backward(
     accumulation: int,
     *,
     accelerator: Accelerator,
-) -> dict[str, float]:
-    """Add the gradients of one batch, in ``accumulation`` pieces, and return the mean loss of each task."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Add the gradients of one batch, in ``accumulation`` pieces; return each task's mean loss, and its denominator."""
     device = accelerator.device
     wholes = {name: denominator_of(head, examples.targets[name][rows], device) for name, head in tasks.items()}
     sums = dict.fromkeys(tasks, 0.0)
@@ -180,7 +179,7 @@ def backward(
                 accelerator.backward(sum(loss_weights[name] * loss for name, loss in losses.items()))
         for name, loss in losses.items():
             sums[name] += loss.item()
-    return sums
+    return sums, wholes
 
 
 def measure_epoch(

@@ -21,6 +21,7 @@ from topwork.interfaces.backbone import Backbone, Stage
 from topwork.interfaces.pooling import Pooling, PoolingConfig
 from topwork.testing import TinyBackboneConfig
 from topwork.testing.tiny import TinyBackbone
+from topwork_plugins.freeze_strategies.all import AllConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig
 
 Make = Callable[..., Experiment]
@@ -47,9 +48,11 @@ class Odd(TinyBackbone):
             "nan": lambda h, m: run(h, m) * math.nan,
             "in place": lambda h, m: h.add_(run(h, m)) if h.requires_grad else h + run(h, m),
             "checkpointed": lambda h, m: checkpoint(run, h, m, use_reentrant=True) if h.requires_grad else run(h, m),
-            "bfloat16": lambda h, m: run(h, m).bfloat16(),
             "detached": lambda h, m: run(h, m).detach(),
         }
+        if self.error == "bfloat16":
+            last = stages[-1].run
+            stages[-1] = replace(stages[-1], run=lambda h, m: last(h, m).bfloat16(), run_first_token=None)
         if self.error in changes:
             stages[2] = replace(stages[2], run=changes[self.error], mixes_tokens=self.error == "padding")
         return stages
@@ -152,7 +155,9 @@ def test_a_stage_that_passes_no_gradient_on_is_refused_where_a_stage_before_it_t
 
 
 def test_gradients_are_found_through_checkpoints(make: Make) -> None:
-    prepare(make(backbone=OddBackboneConfig(error="checkpointed"), freeze=NoneConfig()))
+    prepared = prepare(make(backbone=OddBackboneConfig(error="checkpointed"), freeze=NoneConfig()))
+    assert {name for name, _ in prepared.model.named_parameters()} == prepared.plan.shapes.keys()
+    assert all(parameter.grad is None for parameter in prepared.model.parameters())
 
 
 def test_a_gradient_that_cannot_be_computed_is_told_before_anything_is_encoded(make: Make) -> None:
@@ -167,3 +172,10 @@ def test_a_tokenizer_for_another_alphabet_is_tried_on_its_own_tokens(vocabulary:
     assert ids.shape == mask.shape
     assert ids.dtype == torch.int64
     assert mask.sum(dim=1).min() > 0
+
+
+def test_hidden_states_of_two_bytes_are_refused_only_where_they_train(make: Make) -> None:
+    backbone = OddBackboneConfig(error="bfloat16")
+    assert prepare(make(backbone=backbone, freeze=AllConfig())).plan.phases[0].cut.keeps == "pooled"
+    with pytest.raises(PluginError, match=r"what trains must be of float32, but .* are of torch\.bfloat16"):
+        prepare(make(backbone=backbone, freeze=NoneConfig()))

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -10,13 +11,16 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from topwork.building_blocks import class_metrics, decode_logits
+from topwork.engine.model.building import build_head
 from topwork.engine.model.checked_head import check_types
-from topwork.engine.model.head_checks import smallest_piece
+from topwork.engine.model.head_checks import MAX_TRIED_ROWS, check_parts, smallest_piece
+from topwork.engine.model.seeding import seeded
 from topwork.engine.preparation import prepare
 from topwork.errors import PluginError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Classes, Decoded, Head, HeadConfig, HeadFigure, Metric
 from topwork_plugins.freeze_strategies.all import AllConfig
+from topwork_plugins.heads.classification import ClassificationConfig
 
 Make = Callable[..., Experiment]
 cross_entropy = nn.functional.cross_entropy
@@ -83,6 +87,14 @@ class Spoilt(nn.Linear):
         return super().forward(vectors).exp().add_(1)
 
 
+class Quiet(nn.Linear):
+    """A linear layer that computes no gradient in eval mode."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+            return super().forward(vectors)
+
+
 @functools.cache
 def kept(width: int) -> nn.Linear:
     return nn.Linear(width, 2)
@@ -121,6 +133,7 @@ class OddConfig(HeadConfig):
             "random loss": {"loss": sample_loss},
             "views": {"module": Views(width)},
             "writes": {"module": Writing(width)},
+            "quiet": {"module": Quiet(width, 2)},
             "complex": {"module": Complex(width)},
             "lazy": {"module": nn.LazyLinear(2)},
             "loud": {"module": Loud(width, 2)},
@@ -207,9 +220,26 @@ def test_a_loss_that_divides_by_class_weights_is_refused_in_pieces_unless_it_say
     prepare(experiment(make, "weighted and said", accumulation=2))
 
 
-@pytest.mark.parametrize("error", ["random loss", "views", "writes"])
-def test_a_sound_head_passes(make: Make, error: str) -> None:
-    prepare(experiment(make, error, accumulation=2))
+@pytest.mark.parametrize("error", ["random loss", "views", "writes", "quiet"])
+def test_trying_a_sound_head_leaves_no_trace(make: Make, error: str) -> None:
+    tried = experiment(make, error, accumulation=2)
+    head = prepare(tried).model.heads["sentiment"]
+    with seeded(tried.training.seed, "head", "sentiment"):
+        untried = OddConfig(error=error).build(16, Classes(("neg", "pos"))).module
+    assert all(torch.equal(tensor, untried.state_dict()[name]) for name, tensor in head.state_dict().items())
+    assert all(parameter.grad is None for parameter in head.parameters())
+
+
+def test_a_metric_is_not_tried_where_some_class_has_no_text() -> None:
+    def needs_all(outputs: Tensor, targets: Tensor) -> Tensor:
+        raise ValueError("some classes are missing")
+
+    names = tuple(f"c{number}" for number in range(MAX_TRIED_ROWS + 1))
+    labels, config = Classes(names), ClassificationConfig(hidden=())
+    head = replace(build_head(config, 3, labels, where=""), metrics=[Metric("area", needs_all)])
+    check_parts(head, config, 3, labels, where="")
+    with pytest.raises(ValueError, match="some classes are missing"):
+        check_parts(head, config, 3, Classes(names[:-1]), where="")
 
 
 def test_a_head_that_draws_from_elsewhere_than_torchs_generator_is_refused(make: Make) -> None:

@@ -70,6 +70,8 @@ class FaultyConfig(OptimizerGroupingConfig):
             groups = [ParameterGroup("all", names, -1e-3, 0.0)]
         if "rate not a number" in self.errors:
             groups = [ParameterGroup("all", names, math.nan, 0.0)]
+        if "generator" in self.errors:
+            object.__setattr__(groups[0], "parameters", (name for name in names))  # where nothing checks types
         if "negative decay" in self.errors:
             groups = [ParameterGroup("all", names, 1e-3, -1.0)]
         return groups
@@ -94,6 +96,12 @@ def test_a_grouping_must_divide_what_trains(make: Make, error: str, message: str
         plan_of(make(optimizer=FaultyConfig(errors=(error,))))
     assert str(caught.value).startswith("optimizer: plugin 'faulty' of module ")
     assert str(caught.value).endswith(f"test_plan.py:{line_of(FaultyConfig)}: {message}")
+
+
+def test_names_that_can_be_read_only_once_are_kept(make: Make) -> None:
+    (group,) = plan_of(make(optimizer=FaultyConfig(errors=("generator",)))).phases[0].groups
+    assert group == plan_of(make(optimizer=FaultyConfig(errors=()))).phases[0].groups[0]
+    assert isinstance(group.parameters, tuple)
 
 
 def test_all_faults_of_a_grouping_are_reported_together(make: Make) -> None:

@@ -225,7 +225,7 @@ def gradients_of(experiment: Experiment, rows: int = 7) -> tuple[dict[str, Tenso
     data, _ = prepared.load_examples(prepared.plan.phases[0], accelerator.device, Observer())
     model, some = prepared.model.eval(), torch.arange(rows)
     weights, pieces = experiment.loss_weights, experiment.training.accumulation
-    losses = backward(model, model.tasks, data["train"], some, weights, pieces, accelerator=accelerator)
+    losses, _ = backward(model, model.tasks, data["train"], some, weights, pieces, accelerator=accelerator)
     named = model.named_parameters()
     return {name: parameter.grad for name, parameter in named if parameter.grad is not None}, losses
 
