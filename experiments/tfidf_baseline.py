@@ -28,21 +28,19 @@ def main() -> None:
     arguments.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     chosen = arguments.parse_args()
     experiment = topwork.load_experiment(chosen.file, chosen.set)
-    dataset = load_dataset(experiment.source[1], experiment.label_columns)
+    dataset = load_dataset(experiment.data, experiment.label_columns)
     train = dataset.splits["train"]
     split = "test" if "test" in dataset.splits else "validation"
-    evaluated = dataset.splits[split]
     figures = {}
     for task, labels in dataset.labels.items():
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
         pipeline = make_pipeline(words, LogisticRegression(max_iter=1000))
         model = GridSearchCV(pipeline, {"logisticregression__C": [1, 10, 100]}, cv=5)
-        model.fit(train.texts, train.targets[task])
-        probabilities = torch.from_numpy(model.predict_proba(evaluated.texts))  # (N, C)
+        model.fit(*train.of_task(task))
+        texts, targets = dataset.splits[split].of_task(task)
+        probabilities = torch.from_numpy(model.predict_proba(texts))  # (N, C)
         for metric in topwork.class_metrics(len(labels.names)):
-            figures[f"{task}/{metric.name}"] = estimate(
-                metric, [probabilities], torch.from_numpy(evaluated.targets[task])
-            )
+            figures[f"{task}/{metric.name}"] = estimate(metric, [probabilities], torch.from_numpy(targets))
     show_estimates(figures, f"TF-IDF and logistic regression, {split} rows")
 
 

@@ -113,12 +113,15 @@ def evaluate(
             help="Rows like the training rows; of the experiment's own file the test rows.", show_default=False
         ),
     ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="The source that the rows are like, where the model has several.")
+    ] = None,
     format: Output = Format.TABLE,
 ) -> None:
     """Measure a trained model, with 95 % intervals."""
     from topwork.cli.use_model import show_evaluation
 
-    show_evaluation(model, file, format)
+    show_evaluation(model, file, source, format)
 
 
 @app.command()

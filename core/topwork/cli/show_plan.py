@@ -7,6 +7,7 @@ from rich.table import Table
 from topwork.cli.format import Format
 from topwork.cli.output import Row, write_csv, write_json
 from topwork.cli.tables import console, format_bytes, heading, table
+from topwork.data.dataset import Dataset
 from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, missing_bytes
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.preparation import prepare
@@ -28,11 +29,8 @@ def show_plan(experiment: Experiment, format: Format) -> None:
         heading("what trains" if len(plan.phases) == 1 else f"what trains from epoch {phase.first}")
         console.print(table_of_groups(plan, phase))
         console.print()
-    rows = table("task", "head", "classes")
-    for name, task in prepared.experiment.tasks.items():
-        rows.add_row(name, task.head.kind, ", ".join(prepared.dataset.labels[name].names))
     heading("tasks")
-    console.print(rows)
+    console.print(table_of_tasks(prepared.experiment, prepared.dataset))
     console.print()
     sizes = {name: len(split.texts) for name, split in prepared.dataset.splits.items()}
     console.print(describe_rows(plan, sizes), soft_wrap=True)
@@ -47,6 +45,21 @@ def show_plan(experiment: Experiment, format: Format) -> None:
     for warning in prepared.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
     console.print(f"plan {plan.digest[:12]}")
+
+
+def table_of_tasks(experiment: Experiment, dataset: Dataset) -> Table:
+    """List the tasks, with the rows that have labels of each where those are not all rows."""
+    counts = {split: rows.labelled_counts for split, rows in dataset.splits.items()}
+    partly = any(count < len(dataset.splits[split].texts) for split in counts for count in counts[split].values())
+    columns = [f"#labelled {split}" for split in counts] if partly else []
+    tasks = table("task", *(["source"] if len(experiment.data) > 1 else []), "head", *columns, "classes")
+    for source, of_source in experiment.label_columns.items():
+        for name in of_source:
+            labelled = [f"{counts[split][name]:,}" for split in counts] if partly else []
+            sources = [source] if len(experiment.data) > 1 else []
+            classes = ", ".join(dataset.labels[name].names)
+            tasks.add_row(name, *sources, experiment.tasks[name].head.kind, *labelled, classes)
+    return tasks
 
 
 def describe_rows(plan: Plan, sizes: Mapping[SplitName, int]) -> str:

@@ -19,9 +19,9 @@ from topwork.errors import ConfigurationError, StorageError, reason_of
 from topwork.files import write_file
 
 
-def show_evaluation(model: Path, file: Path | None, format: Format) -> None:
-    """Print every metric with its interval."""
-    figures, which = load_model(model).evaluate(file)
+def show_evaluation(model: Path, file: Path | None, source: str | None, format: Format) -> None:
+    """Print every metric of the tasks that read a source, with its interval."""
+    figures, which = load_model(model).evaluate(file, source=source)
     if format is Format.TABLE:
         show_estimates(figures, which)
     elif format is Format.CSV:

@@ -1,8 +1,9 @@
 """From a source and its label columns to texts and targets, split by split."""
 
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,29 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DataSplit:
-    """The rows of one split.
+    """The rows of one split, those of one source after those of another.
 
     Attributes:
         texts: N texts.
-        targets: for each task, (N,) int64 class numbers.
+        targets: for each task, (N,) int64 class numbers; 0 where a row has no label of it.
+        labelled: for each task, (N,) bool, whether a row has a label of it.
+        source_sizes: how many rows each source has, by its name, in their order.
     """
 
     texts: list[str]
     targets: dict[str, NDArray[np.int64]]
+    labelled: dict[str, NDArray[np.bool_]]
+    source_sizes: dict[str, int]
+
+    def of_task(self, task: str) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the texts that have a label of a task, and its targets."""
+        labelled = self.labelled[task]
+        return list(itertools.compress(self.texts, labelled)), self.targets[task][labelled]
+
+    @property
+    def labelled_counts(self) -> dict[str, int]:
+        """How many rows have a label of each task."""
+        return {task: int(labelled.sum()) for task, labelled in self.labelled.items()}
 
 
 @dataclass(frozen=True)
@@ -52,10 +67,15 @@ class Dataset:
         """The sha256 of every file, in one line."""
         return " ".join(self.digests.values())
 
+    def tasks_with_labels(self, split: SplitName) -> list[str]:
+        """The tasks of which some row of a split has a label."""
+        counts = self.splits[split].labelled_counts if split in self.splits else {}
+        return [task for task, count in counts.items() if count]
+
 
 @dataclass(frozen=True)
 class SplitTables:
-    """The rows of each split, as they were read.
+    """The rows of each split of one source, as they were read.
 
     Attributes:
         tables: the rows of each split.
@@ -68,27 +88,34 @@ class SplitTables:
     warnings: list[str]
 
 
-def load_dataset(source: Source, columns: Mapping[str, LabelColumn]) -> Dataset:
-    """Read, check and divide the rows of a source.
+def load_dataset(data: Mapping[str, Source], columns: Mapping[str, Mapping[str, LabelColumn]]) -> Dataset:
+    """Read, check and divide the rows of all sources.
 
     Args:
-        columns: the label column of each task.
+        data: the sources by name.
+        columns: for each source, the label column of each task that reads it.
 
     Raises:
         DataError: files, rows, labels or splits are wrong.
     """
-    found = read_splits(source, columns)
-    tables, train = found.tables, found.tables["train"]
-    labels = {task: _classes(task, train.labels[task]) for task in columns}
-    splits = {name: DataSplit(table.texts, encode_labels(table, columns, labels)) for name, table in tables.items()}
-    similar = [
-        warning
-        for task, column in columns.items()
-        for warning in describe_similar(
-            task, zip(train.labels[task], train.locations, strict=True), column.normalization
-        )
-    ]
-    return Dataset(splits, labels, found.digests, [*found.warnings, *similar, *_overlaps(tables)])
+    found = {name: read_splits(source, columns[name]) for name, source in data.items()}
+    parts: dict[SplitName, dict[str, DataSplit]] = {}
+    labels: dict[str, Classes] = {}
+    warnings: list[str] = []
+    for source, of_source in found.items():
+        train = of_source.tables["train"]
+        classes = {task: _classes(task, train.labels[task]) for task in columns[source]}
+        for split, table in of_source.tables.items():
+            parts.setdefault(split, {})[source] = encode_rows(table, source, columns[source], classes)
+        labels |= classes
+        warnings += of_source.warnings
+        for task, column in columns[source].items():
+            warnings += describe_similar(task, _located_labels(train, task), column.normalization)
+    splits = {split: _join(parts[split], list(labels)) for split in SPLITS if split in parts}
+    digests = {path: digest for of_source in found.values() for path, digest in of_source.digests.items()}
+    warnings += _overlaps({name: of_source.tables for name, of_source in found.items()})
+    dataset = Dataset(splits, labels, digests, warnings)
+    return replace(dataset, warnings=[*warnings, *_without_labels(dataset)])
 
 
 def read_splits(source: Source, columns: Mapping[str, LabelColumn]) -> SplitTables:
@@ -112,11 +139,12 @@ def read_splits(source: Source, columns: Mapping[str, LabelColumn]) -> SplitTabl
 
 
 def read_all_rows(
-    path: Path, source: Source, columns: Mapping[str, LabelColumn], labels: Mapping[str, Classes]
+    path: Path, source: Source, name: str, columns: Mapping[str, LabelColumn], labels: Mapping[str, Classes]
 ) -> DataSplit:
     """Read all rows of one file for tasks whose classes are known, and warn of what the file is like.
 
     Args:
+        name: of the source.
         columns: the label column of each task.
 
     Raises:
@@ -125,28 +153,48 @@ def read_all_rows(
     table = read_table(path, source, columns)
     for warning in table.warnings:
         logger.warning(warning)
-    return DataSplit(table.texts, encode_labels(table, columns, labels))
+    return encode_rows(table, name, columns, labels)
 
 
-def encode_labels(
-    table: Table, columns: Mapping[str, LabelColumn], labels: Mapping[str, Classes]
-) -> dict[str, NDArray[np.int64]]:
-    """Turn labels into class numbers.
+def encode_rows(
+    table: Table, source: str, columns: Mapping[str, LabelColumn], labels: Mapping[str, Classes]
+) -> DataSplit:
+    """Turn the labels of a source's rows into class numbers.
 
     Raises:
         DataError: names the rows whose label was not met in training.
     """
     unseen: list[tuple[str, str, str]] = []
-    targets = {}
+    targets, labelled = {}, {}
     for task in columns:
         numbers = {name: number for number, name in enumerate(labels[task].names)}
-        rows = list(zip(table.locations, table.labels[task], strict=True))
-        unseen += [(location, task, label) for location, label in rows if label not in numbers]
-        targets[task] = np.array([numbers.get(label, -1) for _, label in rows], dtype=np.int64)
+        unseen += [(where, task, label) for label, where in _located_labels(table, task) if label not in numbers]
+        targets[task] = np.array([numbers.get(label, 0) if label else 0 for label in table.labels[task]], np.int64)
+        labelled[task] = np.array([label is not None for label in table.labels[task]], np.bool_)
     if unseen:
         problems = [_unseen(*one, columns, labels) for one in unseen[:SHOWN]]
         raise DataError("\n".join(summarize(problems, len(unseen))))
-    return targets
+    return DataSplit(table.texts, targets, labelled, {source: len(table.texts)})
+
+
+def _join(parts: Mapping[str, DataSplit], tasks: Iterable[str]) -> DataSplit:
+    """Put the rows of several sources after one another. Those of other sources have no label of a task."""
+    sizes = {source: len(part.texts) for source, part in parts.items()}
+    targets = {task: np.zeros(sum(sizes.values()), np.int64) for task in tasks}
+    labelled = {task: np.zeros(sum(sizes.values()), np.bool_) for task in targets}
+    start = 0
+    for part in parts.values():
+        rows = slice(start, start + len(part.texts))
+        for task in part.targets:
+            targets[task][rows], labelled[task][rows] = part.targets[task], part.labelled[task]
+        start = rows.stop
+    return DataSplit([text for part in parts.values() for text in part.texts], targets, labelled, sizes)
+
+
+def _located_labels(table: Table, task: str) -> list[tuple[str, str]]:
+    """Return the labels of a task, with where each stands."""
+    pairs = zip(table.labels[task], table.locations, strict=True)
+    return [(label, location) for label, location in pairs if label is not None]
 
 
 def _unseen(
@@ -161,8 +209,10 @@ def _unseen(
     )
 
 
-def _classes(task: str, labels: Sequence[str]) -> Classes:
-    names = tuple(sorted(set(labels)))
+def _classes(task: str, labels: Sequence[str | None]) -> Classes:
+    names = tuple(sorted({label for label in labels if label is not None}))
+    if not names:
+        raise DataError(f"task {task} has no label in its {len(labels)} training rows; look at the split or the limit")
     if len(names) < 2:
         raise DataError(
             f"task {task} has one class only in its {len(labels)} training rows, {quote(names[0])}; "
@@ -177,22 +227,39 @@ def _take(table: Table, rows: NDArray[np.int64]) -> Table:
     return Table(texts, labels, locations=locations)
 
 
-def _overlaps(tables: Mapping[SplitName, Table]) -> list[str]:
-    """Say how many texts of a later split also occur in an earlier one."""
+def _without_labels(dataset: Dataset) -> list[str]:
+    """Say which tasks cannot be measured on a split that others are measured on."""
+    return [
+        f"task {task} has no label in the {len(rows.texts):,} {split} rows, so nothing is measured of it there"
+        + (", and validation/loss is that of the other tasks" if split == "validation" else "")
+        for split, rows in dataset.splits.items()
+        for task, count in rows.labelled_counts.items()
+        if not count
+    ]
+
+
+def _overlaps(sources: Mapping[str, Mapping[SplitName, Table]]) -> list[str]:
+    """Say how many texts of a later split also occur in an earlier one, be it of another source."""
     warnings = []
-    seen: dict[str, tuple[SplitName, str]] = {}
-    for name, table in tables.items():
-        common: dict[SplitName, list[str]] = {}
+    seen: dict[str, tuple[SplitName, str, str]] = {}
+    of = {source: f" of {source}" if len(sources) > 1 else "" for source in sources}
+    for split, source in itertools.product(SPLITS, sources):
+        if split not in sources[source]:
+            continue
+        table = sources[source][split]
+        common: dict[str, list[str]] = {}
         for location, text in zip(table.locations, table.texts, strict=True):
-            earlier, first_location = seen.setdefault(text, (name, location))
-            if earlier != name:
+            first_split, first_source, first_location = seen.setdefault(text, (split, source, location))
+            if first_split != split:
+                earlier = f"{first_split}{of[first_source]}"
                 common.setdefault(earlier, []).append(f"{location}, the same as {first_location}")
         warnings += [
-            f"{len(locations)} of {len(table.texts)} {name} texts also occur in {earlier}, which flatters the results; "
-            f"the first is {locations[0]}"
+            f"{len(locations)} of {len(table.texts)} {split} texts{of[source]} also occur in {earlier}, which flatters "
+            f"the results; the first is {locations[0]}"
             for earlier, locations in common.items()
         ]
-    texts = tables["train"].texts
-    if repeated := len(texts) - len(set(texts)):
-        warnings.append(f"{repeated} of {len(texts)} training texts repeat an earlier one")
+    for source, tables in sources.items():
+        texts = tables["train"].texts
+        if repeated := len(texts) - len(set(texts)):
+            warnings.append(f"{repeated} of {len(texts)} training texts{of[source]} repeat an earlier one")
     return warnings

@@ -29,14 +29,19 @@ _MERGING: tuple[dict[str, Any], ...] = (
 _SHOWN = 5
 
 
+class MissingLabelError(ValueError):
+    """There is no label."""
+
+
 def read_label(value: object) -> str:
     """Return a label as text. A whole number may be stored as a float, as tables do where others are missing.
 
     Raises:
-        ValueError: it is missing, or neither a string nor a whole number.
+        MissingLabelError: it is missing.
+        ValueError: it is neither a string nor a whole number.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise ValueError("the label is missing")
+        raise MissingLabelError("the label is missing")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool):
@@ -50,7 +55,8 @@ def normalize_label(label: str, normalization: LabelNormalization) -> str:
     """Return the spelling that stands for a label and all that are equal to it.
 
     Raises:
-        ValueError: nothing is left of it, it is too long, or it holds what the name of a class must not hold.
+        MissingLabelError: nothing is left of it.
+        ValueError: it is too long, or it holds what the name of a class must not hold.
     """
     if normalization.normalize:
         label = unicodedata.normalize(normalization.normalize, label)
@@ -60,7 +66,7 @@ def normalize_label(label: str, normalization: LabelNormalization) -> str:
     if normalization.strip:
         label = label.strip()
     if not label:
-        raise ValueError("the label is empty")
+        raise MissingLabelError("the label is empty")
     if len(label) > MAX_LENGTH:
         raise ValueError(f"a label has at most {MAX_LENGTH:,} characters, got {len(label):,}: {quote(label)}")
     for character in label:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from topwork.data.labels import describe_changes, normalize_label, read_label
+from topwork.data.labels import MissingLabelError, describe_changes, normalize_label, read_label
 from topwork.data.readers import column_missing, read
 from topwork.data.rows import Row, RowError
 from topwork.errors import DataError, fit_screen, quote, reason_of
@@ -23,7 +23,7 @@ class Table:
 
     Attributes:
         texts: the text of each.
-        labels: the label of each, by task.
+        labels: the label of each, by task; None where it may lack one and does.
         strata: of each, the value of the column that a stratified split goes by; empty for other splits.
         locations: ``file:line`` of each.
         digest: sha256 of the file's bytes, in hexadecimal.
@@ -31,7 +31,7 @@ class Table:
     """
 
     texts: list[str] = field(default_factory=list)
-    labels: dict[str, list[str]] = field(default_factory=dict)
+    labels: dict[str, list[str | None]] = field(default_factory=dict)
     strata: list[str] = field(default_factory=list)
     locations: list[str] = field(default_factory=list)
     digest: str = ""
@@ -60,11 +60,18 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumn], *
     faults = _add_rows(builder, path, islice(found.rows, source.limit), wanted)
     skippable = bool(table.texts) and not faults.whole_file
     if faults.problems and not (skippable and source.on_faulty_rows == "skip"):
-        hint = ["to leave out faulty rows, set `on_faulty_rows: skip` of the source"]
-        raise DataError("\n".join([*summarize(faults.problems), *(hint if skippable else [])]))
+        hints = ["to leave out faulty rows, set `on_faulty_rows: skip` of the source"] if skippable else []
+        hints += [f"where rows may lack a label, set tasks.{task}.missing: skip" for task in sorted(builder.lacking)]
+        raise DataError("\n".join([*summarize(faults.problems), *hints]))
     if not table.texts:
-        raise DataError(f"{path}: the file holds no rows")
-    table.warnings += [*found.notes, *faults.describe(path), *builder.describe_changes()]
+        none = "none of its rows has a label" if builder.unlabelled else "the file holds no rows"
+        raise DataError(f"{path}: {none}")
+    table.warnings += [
+        *found.notes,
+        *faults.describe(path),
+        *builder.describe_changes(),
+        *builder.describe_unlabelled(path),
+    ]
     return table
 
 
@@ -121,29 +128,40 @@ class _TableBuilder:
         self.columns = columns
         self.by = by
         self.types: dict[str, type] = {}  # of the labels of each column
+        self.lacking: set[str] = set()  # tasks of which a row lacks a label that must have one
+        self.unlabelled: list[str] = []  # where the rows are that have no label at all
         self.changes: dict[str, dict[tuple[str, str], list[str]]] = {task: {} for task in columns}
 
     def add(self, row: Row, location: str) -> list[str]:
         """Add a row, or return all that is wrong with it."""
         errors = _check_text(row, self.text)
         written: dict[str, str] = {}
-        labels: dict[str, str] = {}
+        labels: dict[str, str | None] = {}
         strata = {"": LabelColumn(self.by, AS_WRITTEN)} if self.by else {}  # under a name that no task has
         for task, column in {**self.columns, **strata}.items():
             try:
                 if column.name not in written:
                     written[column.name] = self._read(row, column.name)
                 labels[task] = normalize_label(written[column.name], column.normalization)
+            except MissingLabelError as error:
+                labels[task] = None
+                if column.missing == "error":
+                    errors.append(f"{column.name}: {error}")
+                    self.lacking |= {task} - strata.keys()
             except ValueError as error:
                 errors.append(f"{column.name}: {error}")
         if errors:
             return list(dict.fromkeys(errors))
+        stratum = labels.pop("", None)
+        if labels and all(label is None for label in labels.values()):
+            self.unlabelled.append(location)
+            return []
         self.table.texts.append(row[self.text])
         self.table.locations.append(location)
-        self.table.strata += [labels.pop("")] if strata else []
+        self.table.strata += [] if stratum is None else [stratum]
         for task, label in labels.items():
             self.table.labels[task].append(label)
-            if label != (before := written[self.columns[task].name]):
+            if label is not None and label != (before := written[self.columns[task].name]):
                 self.changes[task].setdefault((before, label), []).append(location)
         return []
 
@@ -152,10 +170,20 @@ class _TableBuilder:
         for task, changes in self.changes.items():
             yield from describe_changes(task, changes, len(self.table.texts))
 
+    def describe_unlabelled(self, path: Path) -> Iterator[str]:
+        """Say which rows were left out because no task has a label for them."""
+        if self.unlabelled:
+            count, rows = len(self.unlabelled), len(self.table.texts) + len(self.unlabelled)
+            yield (
+                f"{path}: {count:,} of {rows:,} rows have no label of any task and were left out; "
+                f"the first is {self.unlabelled[0]}"
+            )
+
     def _read(self, row: Row, column: str) -> str:
         """Return the label in a column as text.
 
         Raises:
+            MissingLabelError: it is missing.
             ValueError: there is none, or it is of another type than those above.
         """
         if column not in row:

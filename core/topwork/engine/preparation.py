@@ -11,7 +11,7 @@ from topwork.engine.encoding.activations import compute_activations
 from topwork.engine.encoding.corpus import Corpus, make_corpus
 from topwork.engine.encoding.examples import Examples, make_examples
 from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, decide_store
-from topwork.engine.evaluation.comparison import SplitOutputs, digest_of_texts
+from topwork.engine.evaluation.comparison import SplitOutputs, digests_of_texts
 from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.building import (
     build_backbone,
@@ -84,7 +84,7 @@ class Preparation:
         decision = self.decide_store(phase, device)
         activations, report = compute_activations(self.encoding_job(phase, device), decision, observer)
         examples = {
-            name: make_examples(activations, self.corpus.text_ids[name], split.targets)
+            name: make_examples(activations, self.corpus.text_ids[name], split)
             for name, split in self.dataset.splits.items()
         }
         return examples, report
@@ -109,7 +109,7 @@ class Preparation:
             )
 
     def outputs(self, examples: Examples, *, device: torch.device) -> dict[str, torch.Tensor]:
-        """Return the outputs (N, C) of each task for examples, on the CPU.
+        """Return the outputs (L, C) of each task for the examples that have a label of it, on the CPU.
 
         Raises:
             PluginError: a plugin fails.
@@ -129,15 +129,15 @@ class Preparation:
         return errors_of_plugins(located, lambda: locate(*self.model.running))
 
     def split_outputs(self, split: SplitName, outputs: dict[str, torch.Tensor]) -> SplitOutputs:
-        """Return the outputs (N, C) of each task for the rows of a split, with what is needed to compare them."""
+        """Return the outputs (L, C) of each task for its rows of a split, with what is needed to compare them."""
         rows = self.dataset.splits[split]
         return SplitOutputs(
             split="training" if split == "train" else split,
-            texts_sha256=digest_of_texts(rows.texts),
+            texts_sha256={task: digest for task, digest in digests_of_texts(rows).items() if task in outputs},
             width=self.model.pooling.width,
-            labels=self.dataset.labels,
+            labels={task: self.dataset.labels[task] for task in outputs},
             outputs=outputs,
-            targets={task: torch.from_numpy(targets) for task, targets in rows.targets.items()},
+            targets={task: torch.from_numpy(rows.of_task(task)[1]) for task in outputs},
         )
 
 
@@ -147,7 +147,7 @@ def prepare(experiment: Experiment) -> Preparation:
     Raises:
         TopworkError: whatever is wrong with data, plugins or settings, before anything is computed.
     """
-    dataset = load_dataset(experiment.source[1], experiment.label_columns)
+    dataset = load_dataset(experiment.data, experiment.label_columns)
     seed, origin = experiment.training.seed, experiment.origin
     backbone = build_backbone(experiment.backbone, seed=seed, origin=origin)
     with plugin_errors(experiment.backbone, origin.locate("backbone")), seeded(seed, "trying"):
@@ -174,10 +174,9 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
     model = build_model(backbone, experiment.pooling, heads, dataset.labels, seed=settings.seed, origin=origin)
     plan = make_plan(model, corpus.size, experiment.freeze, experiment.optimizer, settings, origin=origin)
     check_gradients(model, plan, experiment.backbone, experiment.pooling, origin=origin)
-    rows = len(dataset.splits["train"].texts)
-    check_training(heads, model.pooling.width, dataset.labels, settings, rows=rows, origin=origin)
+    check_training(heads, model.pooling.width, dataset.labels, settings, rows=dataset.splits["train"], origin=origin)
     try:
-        check_monitor(settings.monitor, model.tasks, dataset.splits.keys())
+        check_monitor(settings.monitor, model.tasks, dataset.tasks_with_labels("validation"))
     except ConfigurationError as error:
         error.located(origin.locate("training", "monitor"))
         raise

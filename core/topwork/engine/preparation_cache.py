@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from topwork.engine.model.plan import Phase
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.preparation import Preparation, assemble, tokenize_splits
 from topwork.experiment.origin import Origin
-from topwork.experiment.schema import Experiment, LabelColumn, Source, SplitName
+from topwork.experiment.schema import Experiment, SplitName
 from topwork.interfaces.backbone import Backbone, BackboneConfig
 
 
@@ -40,10 +40,9 @@ class PreparationCache:
         Raises:
             TopworkError: whatever is wrong with data, plugins or settings.
         """
-        _, source = experiment.source
-        rows, settings = _rows_key(source, experiment.label_columns), experiment.backbone.model_dump_json()
+        rows, settings = _rows_key(experiment), experiment.backbone.model_dump_json()
         if rows not in self._datasets:
-            self._datasets = {rows: load_dataset(source, experiment.label_columns)}
+            self._datasets = {rows: load_dataset(experiment.data, experiment.label_columns)}
         dataset = self._datasets[rows]
         cached = self._backbone(experiment.backbone, experiment.training.seed, experiment.origin)
         if (rows, settings) not in self._corpora:
@@ -121,16 +120,23 @@ class CachedBackbone:
         )
 
 
-def _rows_key(source: Source, columns: Mapping[str, LabelColumn]) -> str:
+def _rows_key(experiment: Experiment) -> str:
     """What decides the dataset."""
-    labels = {task: [column.name, column.normalization.model_dump()] for task, column in columns.items()}
-    return json.dumps([source.model_dump(mode="json"), labels])
+    sources = {name: source.model_dump(mode="json") for name, source in experiment.data.items()}
+    columns = {
+        source: {
+            task: dataclasses.asdict(column) | {"normalization": column.normalization.model_dump()}
+            for task, column in of_source.items()
+        }
+        for source, of_source in experiment.label_columns.items()
+    }
+    return json.dumps([sources, columns])
 
 
 def _activations_key(prepared: Preparation, phase: Phase, device: torch.device, backbone: int) -> str:
     """What decides the activations, and how they are kept."""
     experiment, settings = prepared.experiment, prepared.experiment.training
-    values: list[Any] = [_rows_key(experiment.source[1], experiment.label_columns), backbone]
+    values: list[Any] = [_rows_key(experiment), backbone]
     values += [dataclasses.asdict(phase.cut), settings.activation_dtype, settings.store]
     if phase.cut.keeps == "pooled":
         values += [experiment.pooling.model_dump(mode="json"), settings.seed]

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from topwork.data.dataset import DataSplit, encode_labels, read_all_rows, read_splits
+from topwork.data.dataset import DataSplit, encode_rows, read_all_rows, read_splits
 from topwork.data.table import has_lone_surrogate
 from topwork.engine.encoding.corpus import make_corpus
 from topwork.engine.encoding.encoder import encode
 from topwork.engine.encoding.examples import Examples, make_examples
 from topwork.engine.evaluation.estimates import Estimate, estimates, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
-from topwork.errors import ConfigurationError, DataError, StorageError, first_line
+from topwork.errors import ConfigurationError, DataError, StorageError, enumerate_names, first_line, quote
 from topwork.experiment.schema import AS_WRITTEN, EVALUATED, LabelColumn, LabelNormalization, Source
 from topwork.files import sha256_of
 from topwork.interfaces.head import Classes
@@ -65,7 +65,7 @@ class TrainedModel:
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Prediction]]:
         """Return, for each of N texts, a prediction by task."""
-        examples = self._examples(texts, {})
+        examples = self._examples(self._rows_without_labels(texts))
         predictions: list[dict[str, Prediction]] = [{} for _ in texts]
         for task, outputs in outputs_of(self.model, examples, device=self.device).items():
             decoded = self.model.tasks[task].decode(outputs)
@@ -76,42 +76,57 @@ class TrainedModel:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the pooled vectors of N texts, (N, W) float32."""
-        vectors, _ = self._examples(texts, {}).activations.batch(torch.arange(len(texts)))
+        examples = self._examples(self._rows_without_labels(texts))
+        vectors, _ = examples.activations.batch(torch.arange(len(texts)))
         encoded: NDArray[np.float32] = vectors[:, 0].numpy()
         return encoded
 
-    def evaluate(self, file: str | Path | None = None) -> tuple[dict[str, Estimate], str]:
-        """Measure every metric, with intervals, and say on which rows.
+    def evaluate(self, file: str | Path | None = None, *, source: str | None = None) -> tuple[dict[str, Estimate], str]:
+        """Measure every metric of the tasks that read a source, with intervals, and say on which rows.
 
         Args:
-            file: a file with rows like those of the training source. Where it is the file that the experiment divided
-                into splits, its test rows are measured, or its validation rows where it has no test rows.
+            file: a file with rows like those of the source. Where it is the file that the experiment divided into
+                splits, its test rows are measured, or its validation rows where it has no test rows.
+            source: the source's name in the experiment; may be left out where there is only one.
 
         Raises:
-            ConfigurationError: no file is given; names the experiment's. A path is not read because a model's folder
-                names it, since the folder may come from somebody else.
+            ConfigurationError: no file is given, or no source where there are several; names the experiment's. A path
+                is not read because a model's folder names it, since the folder may come from somebody else.
             DataError: rows or labels are wrong, or the experiment's file has changed since.
             StorageError: the model's folder does not say how the experiment's rows were read.
         """
-        rows, which = self._rows_of(file)
-        examples = self._examples(rows.texts, rows.targets)
+        name = self._chosen_source(source)
+        rows, which = self._rows_of(file, name)
+        examples = self._examples(rows)
         outputs = outputs_of(self.model, examples, device=self.device)
-        return estimates(self.model.tasks, outputs, examples.targets), which
+        return estimates(self.model.tasks, outputs, examples.labelled_targets()), which
 
-    def _rows_of(self, file: str | Path | None) -> tuple[DataSplit, str]:
+    def _chosen_source(self, named: str | None) -> str:
+        sources = list(self.experiment["data"])
+        if named is None and len(sources) > 1:
+            raise ConfigurationError(f"say which source the file is like, one of {enumerate_names(sources)}")
+        if named is not None and named not in sources:
+            raise ConfigurationError(f"the model has no source {quote(named)}, only {enumerate_names(sources)}")
+        return named or sources[0]
+
+    def _rows_of(self, file: str | Path | None, name: str) -> tuple[DataSplit, str]:
         try:
-            source = Source.model_validate(next(iter(self.experiment["data"].values())))
-            columns = {name: _label_column(task) for name, task in self.experiment["tasks"].items()}
+            source = Source.model_validate(self.experiment["data"][name])
+            columns = {
+                task: _label_column(settings)
+                for task, settings in self.experiment["tasks"].items()
+                if (settings.get("source") or name) == name
+            }
             files = source.files()
             own = files["all"].resolve() if "all" in files else None
         except ValueError as error:  # pydantic's is one too
             raise StorageError(f"the model does not say how its rows were read: {first_line(error)}") from None
         if file is None:
-            of = "all" if "all" in files else next(name for name in EVALUATED if name in files)
+            of = "all" if "all" in files else next(split for split in EVALUATED if split in files)
             raise ConfigurationError(f"give a file with rows to measure; the experiment's are in {files[of]}")
         if own is None or Path(file).resolve() != own:
             everything = source.model_copy(update={"limit": None})
-            return read_all_rows(Path(file), everything, columns, self.labels), f"all rows of {file}"
+            return read_all_rows(Path(file), everything, name, columns, self.labels), f"all rows of {file}"
         if sha256_of(Path(file)) != self.digests.get(str(files["all"])):
             raise DataError(
                 f"{file} is not the file of the training any more, so its test rows may be others; "
@@ -120,26 +135,39 @@ class TrainedModel:
         found = read_splits(source, columns)
         for warning in found.warnings:
             logger.warning(warning)
-        which = next(name for name in EVALUATED if name in found.tables)
-        table = found.tables[which]
-        return DataSplit(table.texts, encode_labels(table, columns, self.labels)), f"{which} rows of the experiment"
+        which = next(split for split in EVALUATED if split in found.tables)
+        return encode_rows(found.tables[which], name, columns, self.labels), f"{which} rows of the experiment"
 
-    def _examples(self, texts: Sequence[str], targets: Mapping[str, NDArray[np.int64]]) -> Examples:
-        if isinstance(texts, str):
-            raise DataError("give a list of texts, not one text")
-        if not texts:
-            raise DataError("no texts given")
-        for error, wrong in (("empty", _is_blank), ("not valid Unicode", has_lone_surrogate)):
-            numbers = [str(number) for number, text in enumerate(texts, 1) if wrong(text)]
-            if numbers:
-                raise DataError(f"{len(numbers)} of {len(texts)} texts are {error}: number {', '.join(numbers[:20])}")
-        corpus = make_corpus(self.model.backbone.tokenizer, {"test": texts})
+    def _rows_without_labels(self, texts: Sequence[str]) -> DataSplit:
+        """Return texts as rows that every head has to say something of."""
+        check_texts(texts)
+        every = dict.fromkeys(self.model.tasks, np.ones(len(texts), np.bool_))
+        return DataSplit(list(texts), targets={}, labelled=every, source_sizes={"texts": len(texts)})
+
+    def _examples(self, rows: DataSplit) -> Examples:
+        corpus = make_corpus(self.model.backbone.tokenizer, {"test": rows.texts})
         if corpus.truncated:
             logger.warning(
-                "%d of %d texts are longer than the model reads and were truncated", corpus.truncated, len(texts)
+                "%d of %d texts are longer than the model reads and were truncated", corpus.truncated, len(rows.texts)
             )
         activations = encode(self.model, corpus.token_ids, device=self.device)
-        return make_examples(activations, corpus.text_ids["test"], targets)
+        return make_examples(activations, corpus.text_ids["test"], rows)
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Check that texts can be read.
+
+    Raises:
+        DataError: names those that cannot.
+    """
+    if isinstance(texts, str):
+        raise DataError("give a list of texts, not one text")
+    if not texts:
+        raise DataError("no texts given")
+    for error, wrong in (("empty", _is_blank), ("not valid Unicode", has_lone_surrogate)):
+        numbers = [str(number) for number, text in enumerate(texts, 1) if wrong(text)]
+        if numbers:
+            raise DataError(f"{len(numbers)} of {len(texts)} texts are {error}: number {', '.join(numbers[:20])}")
 
 
 def _is_blank(text: str) -> bool:
@@ -149,4 +177,4 @@ def _is_blank(text: str) -> bool:
 def _label_column(task: Mapping[str, Any]) -> LabelColumn:
     """Return where the labels of a task stand; models of version 0.1 say nothing of their spellings."""
     normalization = LabelNormalization.model_validate(task["labels"]) if "labels" in task else AS_WRITTEN
-    return LabelColumn(task["label"], normalization)
+    return LabelColumn(task["label"], normalization, "skip" if task.get("missing") == "skip" else "error")

@@ -179,12 +179,17 @@ class LabelNormalization(Section):
 AS_WRITTEN = LabelNormalization(strip=False, normalize=None)
 
 
+#: What is to be done about a row without a label of a task.
+OnMissing = Literal["error", "skip"]
+
+
 @dataclass(frozen=True)
 class LabelColumn:
-    """Where the labels of a task stand, and which spellings are one label."""
+    """Where the labels of a task stand, which spellings are one label, and whether rows may lack one."""
 
     name: str
     normalization: LabelNormalization
+    missing: OnMissing = "error"
 
 
 class Task(Section):
@@ -193,6 +198,8 @@ class Task(Section):
     Attributes:
         label: the label column.
         labels: which spellings of a label are one label.
+        missing: what to do about rows without a label, which is an empty cell or a null: ``error`` names them and ends;
+            ``skip`` leaves them to the other tasks. A row that no task has a label for is left out.
         source: a name under ``data``; may be left out where there is only one.
         head: the head's plugin.
         loss_weight: factor of this task's loss in the total.
@@ -200,6 +207,7 @@ class Task(Section):
 
     label: str
     labels: LabelNormalization = LabelNormalization()
+    missing: OnMissing = "error"
     source: str | None = None
     head: SerializeAsAny[HeadConfig]
     loss_weight: float = Field(default=1.0, strict=True, gt=0, allow_inf_nan=False)
@@ -304,38 +312,32 @@ class Experiment(Section):
         return _with_default_kinds(raw, "backbone", "pooling", "freeze", "optimizer")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        sources = {task.source or self._only_source(name) for name, task in self.tasks.items()}
-        unknown = sorted(sources - self.data.keys())
+    def _sources_fit(self) -> Self:
+        read = {self._source_of(name) for name in self.tasks}
+        unknown, unread = sorted(read - self.data.keys()), sorted(self.data.keys() - read)
         if unknown:
             raise ValueError(
                 f"tasks read unknown source {enumerate_names(unknown)}; data has {enumerate_names(self.data)}"
             )
-        unread = sorted(self.data.keys() - sources)
-        if unread and len(sources) == 1:
+        if unread:
             raise ValueError(
                 f"no task reads source {enumerate_names(unread)}; remove it, or name it as a task's source"
             )
-        if len(sources) > 1:
-            raise ValueError(f"all tasks must read the same source, but they read {enumerate_names(sorted(sources))}")
         return self
 
-    def _only_source(self, task: str) -> str:
-        if len(self.data) > 1:
+    def _source_of(self, task: str) -> str:
+        named = self.tasks[task].source
+        if named is None and len(self.data) > 1:
             raise ValueError(f"task {task} must name its source, one of {enumerate_names(self.data)}")
-        return next(iter(self.data))
+        return named or next(iter(self.data))
 
     @property
-    def source(self) -> tuple[str, Source]:
-        """The source that all tasks read, with its name."""
-        task, settings = next(iter(self.tasks.items()))
-        name = settings.source or self._only_source(task)
-        return name, self.data[name]
-
-    @property
-    def label_columns(self) -> dict[str, LabelColumn]:
-        """The label column of each task."""
-        return {name: LabelColumn(task.label, task.labels) for name, task in self.tasks.items()}
+    def label_columns(self) -> dict[str, dict[str, LabelColumn]]:
+        """For each source, the label column of each task that reads it."""
+        columns: dict[str, dict[str, LabelColumn]] = {source: {} for source in self.data}
+        for name, task in self.tasks.items():
+            columns[self._source_of(name)][name] = LabelColumn(task.label, task.labels, task.missing)
+        return columns
 
     @property
     def loss_weights(self) -> dict[str, float]:

@@ -37,7 +37,7 @@ def load(registry: Registry) -> Callable[..., Dataset]:
             "tasks": {f"{column}_task": {"label": column} for column in columns},
         }
         experiment = Experiment.model_validate(raw, context={"registry": registry})
-        return load_dataset(experiment.source[1], experiment.label_columns)
+        return load_dataset(experiment.data, experiment.label_columns)
 
     return load_source
 
@@ -92,7 +92,7 @@ def test_two_tasks_may_share_a_label_column(write: Write, registry: Registry) ->
         "tasks": {"one": {"label": "mood"}, "two": {"label": "mood", "head": {"kind": "binary"}}},
     }
     experiment = Experiment.model_validate(raw, context={"registry": registry})
-    targets = load_dataset(experiment.source[1], experiment.label_columns).splits["test"].targets
+    targets = load_dataset(experiment.data, experiment.label_columns).splits["test"].targets
     assert targets["one"].tolist() == targets["two"].tolist()
 
 
@@ -209,7 +209,7 @@ def test_errors_of_rows_are_data_errors(write: Write, load: Load) -> None:
 def test_a_file_is_read_for_tasks_whose_classes_are_known(write: Write) -> None:
     path = write("new.csv", "text,mood,other\na,good,x\nb,good,y\n")
     labels = {"first": Classes(("bad", "good")), "second": Classes(("x", "y"))}
-    rows = read_all_rows(path, Source(path=path), {"first": column("mood"), "second": column("other")}, labels)
+    rows = read_all_rows(path, Source(path=path), "rows", {"first": column("mood"), "second": column("other")}, labels)
     assert rows.texts == ["a", "b"]
     assert {task: targets.tolist() for task, targets in rows.targets.items()} == {"first": [1, 1], "second": [0, 1]}
 
@@ -217,7 +217,9 @@ def test_a_file_is_read_for_tasks_whose_classes_are_known(write: Write) -> None:
 def test_a_file_with_an_unknown_label_is_refused(write: Write) -> None:
     path = write("new.csv", "text,mood\na,good\nb,meh\n")
     message = error(
-        lambda: read_all_rows(path, Source(path=path), {"task": column("mood")}, {"task": Classes(("bad", "good"))})
+        lambda: read_all_rows(
+            path, Source(path=path), "rows", {"task": column("mood")}, {"task": Classes(("bad", "good"))}
+        )
     )
     assert message == (
         f"{path}:3: mood: label 'meh' of task task does not occur in the training rows, which have bad, good"
@@ -253,7 +255,7 @@ def test_spellings_that_a_task_makes_one_are_one_class(registry: Registry, write
         "tasks": {"mood": {"label": "mood", "labels": {"casefold": True}}},
     }
     experiment = Experiment.model_validate(raw, context={"registry": registry})
-    dataset = load_dataset(experiment.source[1], experiment.label_columns)
+    dataset = load_dataset(experiment.data, experiment.label_columns)
     assert dataset.labels["mood"].names == ("neg", "pos")
     assert dataset.splits["test"].targets["mood"].tolist() == [1]
     (warning,) = dataset.warnings
@@ -280,7 +282,7 @@ def test_every_file_of_a_source_has_its_warnings(write: Write) -> None:
 
 def test_a_file_that_is_read_alone_warns_of_what_it_is_like(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     path = write("new.csv", "text;mood\na;good\n")
-    read_all_rows(path, Source(path=path), {"task": column("mood")}, {"task": Classes(("bad", "good"))})
+    read_all_rows(path, Source(path=path), "rows", {"task": column("mood")}, {"task": Classes(("bad", "good"))})
     assert caplog.messages == [f"{path}: columns are separated by semicolons, as the first line shows"]
 
 
@@ -291,3 +293,95 @@ def test_the_first_500_real_reviews_are_400_to_train_on_and_100_to_test_on(revie
     assert dataset.labels["sentiment_task"].names == ("neg", "pos")
     assert len(dataset.labels["category_task"].names) == 6
     assert dataset.digests == {reviews: sha256(reviews)}
+
+
+SOURCES = {
+    "films": "text,mood\na,good\nb,bad\nc,good\nd,bad\n",
+    "letters": "text,mood,topic\ne,calm,x\nf,,y\ng,angry,\na,calm,x\nh,angry,y\n",
+}
+
+
+@pytest.fixture
+def two_sources(registry: Registry, write: Write) -> Dataset:
+    """Two sources, of which the second has two tasks whose labels are not everywhere."""
+    data = {name: {"path": str(write(f"{name}.csv", rows))} for name, rows in SOURCES.items()}
+    tasks = {
+        "mood": {"label": "mood", "source": "films"},
+        "tone": {"label": "mood", "source": "letters", "missing": "skip"},
+        "topic": {"label": "topic", "source": "letters", "missing": "skip"},
+    }
+    raw = {"name": "two", "data": {name: one | {"split": {"test": 0.25}} for name, one in data.items()}, "tasks": tasks}
+    experiment = Experiment.model_validate(raw, context={"registry": registry})
+    return load_dataset(experiment.data, experiment.label_columns)
+
+
+def test_rows_of_several_sources_stand_one_after_another(two_sources: Dataset) -> None:
+    train = two_sources.splits["train"]
+    assert train.texts == ["a", "b", "c", "e", "f", "g", "a"]
+    assert train.source_sizes == {"films": 3, "letters": 4}
+    assert {task: labelled.tolist() for task, labelled in train.labelled.items()} == {
+        "mood": [True, True, True, False, False, False, False],
+        "tone": [False, False, False, True, False, True, True],
+        "topic": [False, False, False, True, True, False, True],
+    }
+    assert train.labelled_counts == {"mood": 3, "tone": 3, "topic": 3}
+    texts, targets = train.of_task("tone")
+    assert texts == ["e", "g", "a"]
+    assert [two_sources.labels["tone"].names[target] for target in targets] == ["calm", "angry", "calm"]
+
+
+def test_each_source_has_test_rows_of_its_own(two_sources: Dataset) -> None:
+    test = two_sources.splits["test"]
+    assert {task: test.of_task(task)[0] for task in test.targets} == {"mood": ["d"], "tone": ["h"], "topic": ["h"]}
+
+
+def test_equal_texts_of_two_sources_are_no_repetition(two_sources: Dataset) -> None:
+    assert two_sources.warnings == []
+
+
+def test_a_test_text_of_one_source_that_trains_in_another_is_told(registry: Registry, write: Write) -> None:
+    first, second = write("a.csv", "text,mood\na,x\nb,y\n"), write("b.csv", "text,mood\nc,x\nd,y\n")
+    test = write("test.csv", "text,mood\na,x\n")
+    raw = {
+        "name": "two",
+        "data": {"films": {"train": str(first)}, "letters": {"train": str(second), "test": str(test)}},
+        "tasks": {name: {"label": "mood", "source": name} for name in ("films", "letters")},
+    }
+    experiment = Experiment.model_validate(raw, context={"registry": registry})
+    assert load_dataset(experiment.data, experiment.label_columns).warnings == [
+        "1 of 1 test texts of letters also occur in train of films, which flatters the results; "
+        f"the first is {test}:2, the same as {first}:2",
+        "task films has no label in the 1 test rows, so nothing is measured of it there",
+    ]
+
+
+def test_a_task_without_training_labels_is_refused(registry: Registry, write: Write) -> None:
+    train = write("train.csv", "text,mood,topic\na,x,\nb,y,\n")
+    test = write("test.csv", "text,mood,topic\nc,x,z\n")
+    raw = {
+        "name": "gaps",
+        "data": {"rows": {"train": str(train), "test": str(test)}},
+        "tasks": {"mood": {"label": "mood"}, "topic": {"label": "topic", "missing": "skip"}},
+    }
+    experiment = Experiment.model_validate(raw, context={"registry": registry})
+    assert error(lambda: load_dataset(experiment.data, experiment.label_columns)) == (
+        "task topic has no label in its 2 training rows; look at the split or the limit"
+    )
+
+
+def test_a_task_without_validation_labels_is_told(registry: Registry, write: Write) -> None:
+    train = write("train.csv", "text,mood,topic\na,x,u\nb,y,v\n")
+    validation = write("validation.csv", "text,mood,topic\nc,x,\nd,y,\n")
+    raw = {
+        "name": "gaps",
+        "data": {"rows": {"train": str(train), "validation": str(validation)}},
+        "tasks": {"mood": {"label": "mood"}, "topic": {"label": "topic", "missing": "skip"}},
+    }
+    experiment = Experiment.model_validate(raw, context={"registry": registry})
+    dataset = load_dataset(experiment.data, experiment.label_columns)
+    assert dataset.tasks_with_labels("validation") == ["mood"]
+    assert dataset.tasks_with_labels("test") == []
+    assert dataset.warnings == [
+        "task topic has no label in the 2 validation rows, so nothing is measured of it there, "
+        "and validation/loss is that of the other tasks"
+    ]

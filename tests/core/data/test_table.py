@@ -12,28 +12,36 @@ import pytest
 
 from topwork.data.table import Table, read_table
 from topwork.errors import MAX_CHARACTERS, DataError
-from topwork.experiment.schema import LabelColumn, LabelNormalization, Source
+from topwork.experiment.schema import LabelColumn, LabelNormalization, OnMissing, Source
 
 Write = Callable[..., Path]
 
 
 HINT = "to leave out faulty rows, set `on_faulty_rows: skip` of the source"
+MAY_LACK = "where rows may lack a label, set tasks.mood.missing: skip"
 
 
 def rows(
-    path: Path, *columns: str, labels: dict[str, Any] | None = None, by: str | None = None, **options: Any
+    path: Path,
+    *columns: str,
+    labels: dict[str, Any] | None = None,
+    missing: OnMissing = "error",
+    by: str | None = None,
+    **options: Any,
 ) -> Table:
     """Read a file with a task for each label column, which has the column's name."""
     normalization = LabelNormalization(**labels or {})
-    tasks = {name: LabelColumn(name, normalization) for name in columns}
+    tasks = {name: LabelColumn(name, normalization, missing) for name in columns}
     return read_table(path, Source(path=path, **options), tasks, by=by)
 
 
 def errors(path: Path, *columns: str, **options: Any) -> list[str]:
-    """The lines of the error that reading ends with, without the folder and the hint at their end."""
+    """The lines of the error that reading ends with, without the folder and the hints at their end."""
     with pytest.raises(DataError) as caught:
         rows(path, *columns, **options)
-    return [line.removeprefix(f"{path.parent}/") for line in str(caught.value).splitlines() if line != HINT]
+    return [
+        line.removeprefix(f"{path.parent}/") for line in str(caught.value).splitlines() if line not in (HINT, MAY_LACK)
+    ]
 
 
 def lines_of_json(*objects: dict[str, Any]) -> str:
@@ -80,6 +88,61 @@ def test_a_label_is_a_string_or_a_whole_number(write: Write, label: object) -> N
 
 def test_an_empty_label_is_an_error(write: Write) -> None:
     assert errors(write("a.csv", "text,mood\na,x\nb,\n"), "mood") == ["a.csv:3: mood: the label is empty"]
+
+
+def test_an_empty_label_is_told_with_the_setting_that_allows_it(write: Write) -> None:
+    with pytest.raises(DataError) as caught:
+        rows(write("a.csv", "text,mood,topic\na,x,z\nb,,z\nc,y,z\n"), "mood", "topic")
+    assert str(caught.value).splitlines()[1:] == [HINT, MAY_LACK]
+
+
+TABLES_WITH_GAPS: dict[str, str | bytes | dict[str, list[str | None]]] = {
+    "a.csv": "text,mood,topic\na,x,1\nb,,2\nc, ,\nd,y,\n",
+    "a.jsonl": lines_of_json(
+        {"text": "a", "mood": "x", "topic": "1"},
+        {"text": "b", "mood": None, "topic": "2"},
+        {"text": "c", "mood": "", "topic": None},
+        {"text": "d", "mood": "y", "topic": None},
+    ),
+    "a.parquet": {"text": ["a", "b", "c", "d"], "mood": ["x", None, "", "y"], "topic": ["1", "2", None, None]},
+}
+
+
+@pytest.mark.parametrize("name", TABLES_WITH_GAPS)
+def test_rows_may_lack_labels_where_the_task_says_so(write: Write, name: str, tmp_path: Path) -> None:
+    content, path = TABLES_WITH_GAPS[name], tmp_path / name
+    if isinstance(content, dict):
+        pyarrow.parquet.write_table(pyarrow.table(content), path)
+    else:
+        write(name, content)
+    found = rows(path, "mood", "topic", missing="skip")
+    assert found.texts == ["a", "b", "d"]
+    assert found.labels == {"mood": ["x", None, "y"], "topic": ["1", "2", None]}
+    third = {"a.csv": 4, "a.jsonl": 3, "a.parquet": 3}[name]
+    assert found.warnings == [
+        f"{path}: 1 of 4 rows have no label of any task and were left out; the first is {path}:{third}"
+    ]
+
+
+def test_one_task_may_lack_a_label_of_a_column_and_another_not(write: Write) -> None:
+    path = write("a.csv", "text,mood\na,x\nb,\n")
+    tasks = {name: LabelColumn("mood", LabelNormalization(), missing) for name, missing in MAY_AND_MUST.items()}
+    with pytest.raises(DataError, match=r"a.csv:3: mood: the label is empty") as caught:
+        read_table(path, Source(path=path), tasks)
+    assert str(caught.value).splitlines()[-1] == "where rows may lack a label, set tasks.must.missing: skip"
+
+
+MAY_AND_MUST: dict[str, OnMissing] = {"may": "skip", "must": "error"}
+
+
+def test_a_file_without_any_label_is_an_error(write: Write) -> None:
+    path = write("a.csv", "text,mood\na,\nb,\n")
+    assert errors(path, "mood", missing="skip") == ["a.csv: none of its rows has a label"]
+
+
+def test_a_stratum_may_not_be_missing(write: Write) -> None:
+    path = write("a.csv", "text,mood,kind\na,x,u\nb,y,\n")
+    assert errors(path, "mood", missing="skip", by="kind") == ["a.csv:3: kind: the label is empty"]
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def finished(make: Callable[..., Experiment], tmp_path_factory: pytest.TempPathF
     freeze = AllExceptConfig(patterns=("layer.5.ffn", "layer.5.output_layer_norm"))
     trained = run(make(backbone=MiniLmConfig(max_length=16), freeze=freeze, training={"epochs": 1}))
     model, test = trained.model, trained.data["test"]
-    figures = estimates(model.tasks, outputs_of(model, test, device=torch.device("cpu")), test.targets)
+    figures = estimates(model.tasks, outputs_of(model, test, device=torch.device("cpu")), test.labelled_targets())
     experiment = trained.prepared.experiment.dump()
     digests = {str(path): digest for path, digest in trained.prepared.dataset.digests.items()}
     whole = TrainedModel(model, trained.prepared.dataset.labels, experiment, digests)
@@ -190,7 +190,7 @@ def on_minilm(make: Callable[..., Experiment]) -> Callable[..., Experiment]:
 
     def build(*, file: Path | None = None, limit: int | None = None, **parts: Any) -> Experiment:
         experiment = make(**{"backbone": MiniLmConfig(max_length=16), "freeze": AllExceptConfig()} | parts)
-        name, source = experiment.source
+        ((name, source),) = experiment.data.items()
         changes = {"limit": limit} | ({"path": file} if file else {})
         return experiment.model_copy(update={"data": {name: source.model_copy(update=changes)}})
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from topwork.engine.encoding.store.cache_folder import cache_folder
-from topwork.engine.evaluation.comparison import digest_of_texts
+from topwork.engine.evaluation.comparison import digests_of_texts
 from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import prepare
@@ -46,7 +46,7 @@ def test_outputs_of_a_split_carry_what_is_needed_to_compare_them(make: Make) -> 
     examples, _ = prepared.load_examples(prepared.plan.phases[0], CPU, Observer())
     outputs = prepared.split_outputs("train", outputs_of(prepared.model, examples["train"], device=CPU))
     assert outputs.split == "training"
-    assert outputs.texts_sha256 == digest_of_texts(prepared.dataset.splits["train"].texts)
+    assert outputs.texts_sha256 == digests_of_texts(prepared.dataset.splits["train"])
     assert outputs.labels == prepared.dataset.labels
     assert torch.equal(outputs.targets["sentiment"], examples["train"].targets["sentiment"])
 

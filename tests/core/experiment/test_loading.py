@@ -288,7 +288,7 @@ def test_files_are_found_from_the_experiment_files_folder(tmp_path: Path, regist
     folder = tmp_path / "experiments"
     folder.mkdir()
     (folder / "e.yaml").write_text(MINIMAL.replace("reviews.csv", "data/reviews.csv"))
-    _, source = topwork.load_experiment("experiments/e.yaml", registry=registry).source
+    (source,) = topwork.load_experiment("experiments/e.yaml", registry=registry).data.values()
     assert source.path == folder / "data" / "reviews.csv"
 
 
@@ -298,19 +298,19 @@ def test_files_that_are_set_are_found_from_the_working_directory(
 ) -> None:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "e.yaml").write_text(MINIMAL)
-    _, source = topwork.load_experiment("experiments/e.yaml", [override], registry=registry).source
+    (source,) = topwork.load_experiment("experiments/e.yaml", [override], registry=registry).data.values()
     assert source.path == tmp_path / "mine.csv"
 
 
 def test_a_file_for_each_split_may_come_from_two_places(tmp_path: Path, registry: Registry) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "e.yaml").write_text(MINIMAL.replace("path: reviews.csv", "train: a.csv, test: b.csv"))
-    _, source = topwork.load_experiment("sub/e.yaml", ["data.reviews.test=c.csv"], registry=registry).source
+    (source,) = topwork.load_experiment("sub/e.yaml", ["data.reviews.test=c.csv"], registry=registry).data.values()
     assert source.files() == {"train": tmp_path / "sub" / "a.csv", "test": tmp_path / "c.csv"}
 
 
 def test_a_home_folder_is_expanded(load: Load) -> None:
-    _, source = load(MINIMAL.replace("reviews.csv", "~/reviews.csv")).source
+    (source,) = load(MINIMAL.replace("reviews.csv", "~/reviews.csv")).data.values()
     assert source.path == (Path.home() / "reviews.csv").resolve()
 
 

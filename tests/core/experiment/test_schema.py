@@ -272,9 +272,8 @@ def test_there_is_at_least_one_source_and_one_task(registry: Registry, section: 
 
 
 def test_a_task_reads_the_only_source_where_it_names_none(registry: Registry) -> None:
-    name, source = make(registry).source
-    assert name == "reviews"
-    assert source.path == Path("reviews.csv")
+    assert list(make(registry).label_columns) == ["reviews"]
+    assert list(make(registry).label_columns["reviews"]) == ["mood"]
 
 
 def test_a_source_that_no_task_reads_is_refused(registry: Registry) -> None:
@@ -287,14 +286,10 @@ def test_a_source_that_no_task_reads_is_refused(registry: Registry) -> None:
     [
         (MOOD, "task mood must name its source, one of reviews, tweets"),
         ({"mood": {"label": "m", "source": "tweet"}}, "tasks read unknown source tweet; data has reviews, tweets"),
-        (
-            {"mood": {"label": "m", "source": "tweets"}, "topic": {"label": "t", "source": "reviews"}},
-            "all tasks must read the same source, but they read reviews, tweets",
-        ),
     ],
-    ids=["unnamed", "unknown", "several"],
+    ids=["unnamed", "unknown"],
 )
-def test_all_tasks_read_one_known_source(registry: Registry, tasks: dict[str, Any], words: str) -> None:
+def test_every_task_reads_a_known_source(registry: Registry, tasks: dict[str, Any], words: str) -> None:
     assert list(errors(registry, data=TWO_SOURCES, tasks=tasks).values()) == [words]
 
 
@@ -306,7 +301,23 @@ def test_an_encoding_that_text_files_do_not_have_is_refused(registry: Registry) 
 def test_labels_are_stripped_and_composed_by_default(registry: Registry) -> None:
     experiment = make(registry)
     assert experiment.tasks["mood"].labels.model_dump() == {"strip": True, "casefold": False, "normalize": "NFC"}
-    assert experiment.label_columns == {"mood": LabelColumn("mood", LabelNormalization())}
+    assert experiment.label_columns == {"reviews": {"mood": LabelColumn("mood", LabelNormalization())}}
+
+
+def test_each_source_has_the_label_columns_of_the_tasks_that_read_it(registry: Registry) -> None:
+    tasks = {
+        "mood": {"label": "m", "source": "tweets", "missing": "skip"},
+        "topic": {"label": "t", "source": "reviews"},
+    }
+    assert make(registry, data=TWO_SOURCES, tasks=tasks).label_columns == {
+        "reviews": {"topic": LabelColumn("t", LabelNormalization())},
+        "tweets": {"mood": LabelColumn("m", LabelNormalization(), "skip")},
+    }
+
+
+def test_a_missing_label_is_an_error_by_default(registry: Registry) -> None:
+    assert make(registry).tasks["mood"].missing == "error"
+    assert list(errors(registry, tasks={"mood": {"label": "mood", "missing": "drop"}})) == ["tasks.mood.missing"]
 
 
 @pytest.mark.parametrize("labels", [{"strip": 1}, {"normalize": "nfc"}, {"fold": True}, "casefold"], ids=repr)
@@ -316,7 +327,7 @@ def test_other_rules_for_labels_are_refused(registry: Registry, labels: object) 
 
 
 def test_faulty_rows_are_errors_by_default(registry: Registry) -> None:
-    assert make(registry).source[1].on_faulty_rows == "error"
+    assert make(registry).data["reviews"].on_faulty_rows == "error"
     found = errors(registry, data={"reviews": {"path": "reviews.csv", "on_faulty_rows": "drop"}})
     assert list(found) == ["data.reviews.on_faulty_rows"]
 

@@ -1,14 +1,14 @@
 """Rows that are ready to train on: what the cut keeps of each, and its targets."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int, Shaped
-from numpy.typing import NDArray
 from torch import Tensor
+
+from topwork.data.dataset import DataSplit
 
 
 @runtime_checkable
@@ -43,24 +43,50 @@ class Examples:
 
     Attributes:
         activations: what the cut keeps of each text.
-        targets: for each task, (N,).
-        count: N.
+        targets: for each task, (N,); anything where a row has no label of it.
+        labelled: for each task, (N,) bool, which rows have a label of it.
+        source_sizes: how many rows each source has, in their order; N in all.
     """
 
     activations: Activations
     targets: dict[str, Shaped[Tensor, " N"]]
-    count: int
+    labelled: dict[str, Bool[Tensor, " N"]]
+    source_sizes: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return sum(self.source_sizes)
+
+    def labelled_rows(self, rows: Int[Tensor, " B"]) -> dict[str, Int[Tensor, " _L"]]:
+        """Return, for each task of which some of ``rows`` (B,) have a label, the positions in ``rows`` of those."""
+        every = torch.arange(len(rows))
+        positions = {
+            task: every if task in self._complete else labelled[rows].nonzero()[:, 0]
+            for task, labelled in self.labelled.items()
+        }
+        return {task: found for task, found in positions.items() if len(found)}
+
+    @cached_property
+    def _complete(self) -> frozenset[str]:
+        """The tasks of which every row has a label."""
+        return frozenset(task for task, labelled in self.labelled.items() if labelled.all())
+
+    def labelled_targets(self) -> dict[str, Shaped[Tensor, " _L"]]:
+        """Return the targets of the rows that have a label of a task, for each task of which some have."""
+        return {task: self.targets[task][labelled] for task, labelled in self.labelled.items() if labelled.any()}
 
 
-def make_examples(
-    activations: Activations, text_ids: Int[Tensor, " N"], targets: Mapping[str, NDArray[np.int64]]
-) -> Examples:
+def make_examples(activations: Activations, text_ids: Int[Tensor, " N"], rows: DataSplit) -> Examples:
     """Give each of N rows the activation of its text.
 
     Args:
         activations: of the distinct texts.
         text_ids: (N,) int64, which of them each row has.
-        targets: for each task, (N,).
     """
-    as_tensors = {task: torch.from_numpy(values) for task, values in targets.items()}
-    return Examples(SharedActivations(activations, text_ids), as_tensors, len(text_ids))
+    return Examples(
+        SharedActivations(activations, text_ids),
+        targets={task: torch.from_numpy(targets) for task, targets in rows.targets.items()},
+        labelled={task: torch.from_numpy(labelled) for task, labelled in rows.labelled.items()},
+        source_sizes=tuple(rows.source_sizes.values()),
+    )

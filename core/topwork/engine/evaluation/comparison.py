@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import safetensors.torch
@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped
 from safetensors import SafetensorError
 from torch import Tensor
 
+from topwork.data.dataset import DataSplit
 from topwork.engine.evaluation.bootstrap import draw_rows, interval, resample
 from topwork.engine.evaluation.estimates import is_zero_or_one
 from topwork.engine.model.building import build_head
@@ -24,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SplitOutputs:
-    """The outputs of a model for the N rows of one split.
+    """The outputs of a model for the rows of one split that have labels: N of a task.
 
     Attributes:
         split: which rows: ``test``, ``validation`` or ``training``.
-        texts_sha256: of the N texts, in their order.
+        texts_sha256: for each task, of its texts, in their order.
         width: of the pooled vectors (W).
         labels: the classes of each task.
         outputs: for each task, (N, C) float32; of several seeds, side by side (N, seeds * C).
@@ -37,7 +38,7 @@ class SplitOutputs:
     """
 
     split: str
-    texts_sha256: str
+    texts_sha256: dict[str, str]
     width: int
     labels: dict[str, Classes]
     outputs: dict[str, Tensor]
@@ -53,7 +54,12 @@ class SplitOutputs:
         tensors = {f"outputs/{task}": outputs.contiguous() for task, outputs in self.outputs.items()}
         tensors |= {f"targets/{task}": targets.contiguous() for task, targets in self.targets.items()}
         classes = json.dumps({task: list(classes.names) for task, classes in self.labels.items()})
-        described = {"split": self.split, "texts": self.texts_sha256, "width": str(self.width), "classes": classes}
+        described = {
+            "split": self.split,
+            "texts": json.dumps(self.texts_sha256),
+            "width": str(self.width),
+            "classes": classes,
+        }
         described["seeds"] = str(self.seeds)
         return safetensors.torch.save(tensors, described)
 
@@ -70,7 +76,7 @@ class SplitOutputs:
             classes = {task: Classes(tuple(names)) for task, names in json.loads(described["classes"]).items()}
             return cls(
                 split=described["split"],
-                texts_sha256=described["texts"],
+                texts_sha256=_digests_by_task(described["texts"], classes),
                 width=int(described["width"]),
                 labels=classes,
                 outputs={task: tensors[f"outputs/{task}"] for task in classes},
@@ -158,6 +164,16 @@ def stack_seeds(outputs: Sequence[SplitOutputs]) -> SplitOutputs:
     return replace(first, outputs=stacked, seeds=len(outputs))
 
 
+def digests_of_texts(rows: DataSplit) -> dict[str, str]:
+    """For each task, the sha256 of the texts that have a label of it, in their order."""
+    return {task: digest_of_texts(rows.of_task(task)[0]) for task in rows.targets}
+
+
+def _digests_by_task(written: str, tasks: Iterable[str]) -> dict[str, str]:
+    """Read the digest of each task's texts. Earlier versions wrote one, since all rows had labels of all tasks."""
+    return json.loads(written) if written.startswith("{") else dict.fromkeys(tasks, written)
+
+
 def digest_of_texts(texts: Sequence[str]) -> str:
     """sha256 of texts in their order, in hexadecimal."""
     digest = hashlib.sha256()
@@ -189,11 +205,14 @@ def why_not_comparable(first: SplitOutputs, second: SplitOutputs) -> str:
         return f"one was evaluated on {first.split} rows, the other on {second.split} rows"
     if first.seeds != second.seeds:
         return f"one is the mean over {first.seeds} seeds, the other over {second.seeds}"
-    if first.texts_sha256 != second.texts_sha256:
-        return f"their {first.split} rows differ"
     common = first.labels.keys() & second.labels.keys()
     if not common:
         return f"they have no task in common: {', '.join(first.labels)} and {', '.join(second.labels)}"
+    differing_rows = [task for task in sorted(common) if first.texts_sha256[task] != second.texts_sha256[task]]
+    if differing_rows:
+        return f"their {first.split} rows differ" + (
+            "" if len(differing_rows) == len(common) else f" for task {', '.join(differing_rows)}"
+        )
     for task in sorted(common):
         if first.labels[task] != second.labels[task] or not torch.equal(first.targets[task], second.targets[task]):
             return f"the labels of task {task} differ"

@@ -47,26 +47,29 @@ class Estimate:
 
 
 @torch.no_grad()
-def outputs_of(model: MultiTaskModel, examples: Examples, *, device: torch.device) -> dict[str, Float[Tensor, "N _C"]]:
-    """Return each task's outputs (N, C), on the CPU, with the model in eval mode."""
+def outputs_of(model: MultiTaskModel, examples: Examples, *, device: torch.device) -> dict[str, Float[Tensor, "_L _C"]]:
+    """Return each task's outputs (L, C) for the L rows that have a label of it, on the CPU; none where no row has.
+
+    The model is left in eval mode.
+    """
     model.eval()
     batches: dict[str, list[Tensor]] = {task: [] for task in model.tasks}
     for rows in torch.arange(examples.count).split(EVALUATION_BATCH):
         hidden, mask = examples.activations.batch(rows)
-        for task, outputs in model(hidden.to(device), mask.to(device)).items():
+        for task, outputs in model(hidden.to(device), mask.to(device), examples.labelled_rows(rows)).items():
             batches[task].append(outputs.float().cpu())
-    return {task: torch.cat(outputs) for task, outputs in batches.items()}
+    return {task: torch.cat(outputs) for task, outputs in batches.items() if outputs}
 
 
 @torch.no_grad()
 def measure(
     tasks: Mapping[str, Head],
-    outputs: Mapping[str, Float[Tensor, "N _C"]],
-    targets: Mapping[str, Shaped[Tensor, " N"]],
+    outputs: Mapping[str, Float[Tensor, "_N _C"]],
+    targets: Mapping[str, Shaped[Tensor, " _N"]],
     *,
     device: torch.device,
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Return ``<task>/loss`` and ``<task>/<metric>`` for every task, and why a metric could not be measured.
+    """Return ``<task>/loss`` and ``<task>/<metric>`` for every task with outputs, and why a metric has no value.
 
     Such a metric is NaN, and what it says is returned by its name.
 
@@ -78,7 +81,7 @@ def measure(
         PluginError: a loss fails.
     """
     values, failures = {}, {}
-    for task, head in tasks.items():
+    for task, head in ((task, head) for task, head in tasks.items() if task in outputs):
         values[f"{task}/loss"] = float(head.loss(outputs[task].to(device), targets[task].to(device)))
         for metric in head.metrics:
             name = f"{task}/{metric.name}"
@@ -130,13 +133,14 @@ def _estimate(
 
 def estimates(
     tasks: Mapping[str, Head],
-    outputs: Mapping[str, Float[Tensor, "N _C"]],
-    targets: Mapping[str, Shaped[Tensor, " N"]],
+    outputs: Mapping[str, Float[Tensor, "_N _C"]],
+    targets: Mapping[str, Shaped[Tensor, " _N"]],
 ) -> dict[str, Estimate]:
-    """Return ``<task>/<metric>`` with intervals for every task of one model."""
+    """Return ``<task>/<metric>`` with intervals for every task with outputs, of one model."""
     return {
         f"{task}/{metric.name}": estimate(metric, [outputs[task]], targets[task])
         for task, head in tasks.items()
+        if task in outputs
         for metric in head.metrics
     }
 

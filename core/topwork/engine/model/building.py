@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 
+from topwork.data.dataset import DataSplit
 from topwork.engine.model.checked_head import check_types, checked_head
 from topwork.engine.model.encoder_checks import check_backbone, check_pooling, passes_gradients, untrained_stages
 from topwork.engine.model.head_checks import check_figures, check_head, check_pieces
@@ -117,10 +118,10 @@ def check_training(
     labels: Mapping[str, Classes],
     settings: Training,
     *,
-    rows: int,
+    rows: DataSplit,
     origin: Origin,
 ) -> None:
-    """Try each head on the pieces that so many training rows are going to be divided into.
+    """Try each head on the pieces that the training rows are going to be divided into.
 
     Raises:
         PluginError: one cannot be trained on them.
@@ -134,7 +135,8 @@ def check_training(
                 config,
                 width,
                 labels[task],
-                rows=rows,
+                rows=len(rows.texts),
+                labelled=rows.labelled_counts[task],
                 batch_size=settings.batch_size,
                 accumulation=settings.accumulation,
                 where=where,

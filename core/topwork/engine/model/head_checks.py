@@ -112,6 +112,7 @@ def check_pieces(
     labels: Classes,
     *,
     rows: int,
+    labelled: int,
     batch_size: int,
     accumulation: int,
     where: str,
@@ -120,14 +121,21 @@ def check_pieces(
 
     Args:
         rows: how many training rows there are.
+        labelled: how many of them have a label for it. Where some have none, a piece may have one that does.
 
     Raises:
         PluginError: the module fails on one text in train mode, and there is such a piece; or the loss of a batch is
             not made up of the losses of its pieces, and there are several.
     """
     head = build()
-    if smallest_piece(rows, batch_size, accumulation) == 1 and (why := _why_not_one_text(head.module, width)):
+    smallest = smallest_piece(rows, batch_size, accumulation) if labelled == rows else 1
+    if smallest == 1 and (why := _why_not_one_text(head.module, width)):
         with part_errors(config, where, "the module"):
+            if labelled < rows:
+                raise PluginError(
+                    f"its module cannot be trained on one text ({why}), but {labelled:,} of {rows:,} training rows "
+                    "have a label for it, so that a batch may have one that does; use a norm that needs no batch"
+                )
             raise PluginError(
                 f"its module cannot be trained on one text ({why}), but {rows:,} training rows in batches of "
                 f"{batch_size}{f', each in {accumulation} pieces,' if accumulation > 1 else ''} leave one alone; "

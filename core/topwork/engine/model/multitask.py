@@ -137,15 +137,24 @@ class MultiTaskModel(nn.Module):
         return hidden
 
     def forward(
-        self, hidden: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]
-    ) -> dict[str, Float[Tensor, "B _C"]]:
-        """Turn what the cut keeps into the outputs (B, C) of each task."""
+        self,
+        hidden: Shaped[Tensor, "B kept *D"],
+        mask: Bool[Tensor, "B kept"],
+        labelled: Mapping[str, Int[Tensor, " _L"]],
+    ) -> dict[str, Float[Tensor, "_L _C"]]:
+        """Turn what the cut keeps of B texts into the outputs (L, C) of each task.
+
+        Args:
+            labelled: for each task whose head is to run, the positions (L,) of the texts that it gets.
+        """
         self.running = ("pooling",)
         pooled = self.pool(hidden, mask)
         outputs = {}
-        for name, module in self.heads.items():
+        for name, rows in labelled.items():
             self.running = ("tasks", name, "head")
-            outputs[name] = module(pooled.clone())  # what one writes into it no other sees
+            # a copy in either case: what one head writes into it no other sees
+            vectors = pooled.clone() if len(rows) == len(pooled) else pooled[rows.to(pooled.device)]
+            outputs[name] = self.heads[name](vectors)
         return outputs
 
 

@@ -10,33 +10,39 @@ from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.observer import Epoch
 from topwork.errors import ConfigurationError, TrainingError
 from topwork.experiment.objective import greater_is_better, parse_objective
-from topwork.experiment.schema import SplitName
 from topwork.interfaces.head import Head
 
 
-def metric_directions(tasks: Mapping[str, Head], splits: Collection[SplitName]) -> dict[str, bool]:
-    """Every metric that an epoch gives, and whether greater is better."""
-    losses = ["loss", *(f"{task}/loss" for task in tasks)]
-    directions = {f"training/{name}": False for name in losses}
-    if "validation" in splits:
-        directions |= {f"validation/{name}": False for name in losses}
-        for task, head in tasks.items():
-            directions |= {f"validation/{task}/{metric.name}": metric.greater_is_better for metric in head.metrics}
+def metric_directions(tasks: Mapping[str, Head], validated: Collection[str]) -> dict[str, bool]:
+    """Every metric that an epoch gives, and whether greater is better.
+
+    Args:
+        validated: the tasks of which validation rows have labels.
+    """
+    directions = {f"training/{name}": False for name in ("loss", *(f"{task}/loss" for task in tasks))}
+    if validated:
+        directions["validation/loss"] = False
+    for task in (task for task in tasks if task in validated):
+        directions[f"validation/{task}/loss"] = False
+        directions |= {f"validation/{task}/{metric.name}": metric.greater_is_better for metric in tasks[task].metrics}
     return directions
 
 
-def check_monitor(monitor: str, tasks: Mapping[str, Head], splits: Collection[SplitName]) -> None:
+def check_monitor(monitor: str, tasks: Mapping[str, Head], validated: Collection[str]) -> None:
     """Check that the monitored metrics will exist and that it is known which way is better.
+
+    Args:
+        validated: the tasks of which validation rows have labels.
 
     Raises:
         ConfigurationError: one will not, and names those that will; or some should rise and others fall.
     """
     objective = parse_objective(monitor)
     try:
-        greater_is_better(objective, metric_directions(tasks, splits))
+        greater_is_better(objective, metric_directions(tasks, validated))
     except ValueError as error:
         message = str(error)
-        if "validation" not in splits and any(name.startswith("validation/") for name in objective.metrics()):
+        if not validated and any(name.startswith("validation/") for name in objective.metrics()):
             message += "; there are no validation rows: set split.validation or a validation file"
         raise ConfigurationError(message) from None
 

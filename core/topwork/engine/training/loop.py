@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from time import perf_counter
@@ -64,7 +64,8 @@ def fit(
     phase = plan.phases[0]
     data = load_examples(phase)
     steps = math.ceil(data["train"].count / settings.batch_size)
-    directions = metric_directions(model.tasks, data.keys())
+    validated = data["validation"].labelled_targets() if "validation" in data else ()
+    directions = metric_directions(model.tasks, validated)
     early_stopping = EarlyStopping(plan.shapes.keys(), settings.monitor, directions, settings.patience)
     wrapped, optimizer = accelerator.prepare(model), make_optimizer(model, phase)
     epochs: list[Epoch] = []
@@ -126,15 +127,15 @@ def train_epoch(
     Raises:
         NotFiniteError: a loss is not finite.
     """
-    count, steps = examples.count, math.ceil(examples.count / settings.batch_size)
-    device = accelerator.device
-    totals = {name: denominator_of(head, examples.targets[name], device) for name, head in model.tasks.items()}
+    steps = math.ceil(examples.count / settings.batch_size)
+    targets, device = examples.labelled_targets(), accelerator.device
+    totals = {name: denominator_of(head, targets[name], device) for name, head in model.tasks.items()}
     losses = dict.fromkeys(model.tasks, 0.0)
     rates: dict[str, float] = {}
     observer.begin(f"epoch {epoch}", steps)
     model.train()
     with seeded(settings.seed, "dropout", str(epoch)):
-        for step, rows in enumerate(row_order(count, settings, epoch).split(settings.batch_size), 1):
+        for step, rows in enumerate(row_order(examples.source_sizes, settings, epoch).split(settings.batch_size), 1):
             optimizer.zero_grad(set_to_none=True)
             rates = set_learning_rates(optimizer, settings, (epoch - 1) * steps + step - 1, steps * settings.epochs)
             batch_losses, denominators = backward(
@@ -161,25 +162,34 @@ def backward(
     *,
     accelerator: Accelerator,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Add the gradients of one batch, in ``accumulation`` pieces; return each task's mean loss, and its denominator."""
+    """Add the gradients of one batch, in ``accumulation`` pieces; return each task's mean loss, and its denominator.
+
+    A task of which no row has a label takes no part: its head gets no gradient.
+    """
     device = accelerator.device
-    wholes = {name: denominator_of(head, examples.targets[name][rows], device) for name, head in tasks.items()}
-    sums = dict.fromkeys(tasks, 0.0)
     pieces = [piece for piece in rows.tensor_split(accumulation) if len(piece)]
+    labelled = [examples.labelled_rows(piece) for piece in pieces]
+    targets = [
+        {name: examples.targets[name][piece[found]].to(device) for name, found in of_piece.items()}
+        for piece, of_piece in zip(pieces, labelled, strict=True)
+    ]
+    parts = [{name: denominator_of(tasks[name], one, device) for name, one in of_piece.items()} for of_piece in targets]
+    denominators = {name: sum(part.get(name, 0.0) for part in parts) for name in tasks}
+    sums = dict.fromkeys(tasks, 0.0)
     for number, piece in enumerate(pieces):
         hidden, mask = examples.activations.batch(piece)
         with accelerator.no_sync(model) if number < len(pieces) - 1 else nullcontext():
-            outputs = model(hidden.to(device), mask.to(device))
-            losses = {}
-            for name, head in tasks.items():
-                targets = examples.targets[name][piece].to(device)
-                if of_piece := denominator_of(head, targets, device):
-                    losses[name] = of_piece / wholes[name] * head.loss(outputs[name], targets)
+            outputs = model(hidden.to(device), mask.to(device), labelled[number])
+            losses = {
+                name: part / denominators[name] * tasks[name].loss(outputs[name], targets[number][name])
+                for name, part in parts[number].items()
+                if part
+            }
             if losses:
                 accelerator.backward(sum(loss_weights[name] * loss for name, loss in losses.items()))
         for name, loss in losses.items():
             sums[name] += loss.item()
-    return sums, wholes
+    return sums, denominators
 
 
 def measure_epoch(
@@ -200,23 +210,29 @@ def measure_epoch(
     if "validation" in data:
         examples = data["validation"]
         outputs = outputs_of(model, examples, device=device)
-        values, failures = measure(model.tasks, outputs, examples.targets, device=device)
+        values, failures = measure(model.tasks, outputs, examples.labelled_targets(), device=device)
         metrics |= {f"validation/{name}": value for name, value in values.items()}
         metrics["validation/loss"] = total_loss(metrics, "validation", loss_weights)
     return metrics, failures
 
 
 def total_loss(metrics: Mapping[str, float], split: str, loss_weights: Mapping[str, float]) -> float:
-    """Add up the tasks' losses by their weights."""
-    return sum(weight * metrics[f"{split}/{task}/loss"] for task, weight in loss_weights.items())
+    """Add up the losses of the tasks that were measured, by their weights."""
+    losses = {task: metrics[name] for task in loss_weights if (name := f"{split}/{task}/loss") in metrics}
+    return sum(loss_weights[task] * loss for task, loss in losses.items())
 
 
-def row_order(count: int, settings: Training, epoch: int) -> Int[Tensor, " N"]:
-    """Return the order (N,) in which an epoch takes the rows."""
-    if not settings.shuffle:
-        return torch.arange(count)
-    generator = torch.Generator().manual_seed(derive_seed(settings.seed, "order", str(epoch)))
-    return torch.randperm(count, generator=generator)
+def row_order(source_sizes: Sequence[int], settings: Training, epoch: int) -> Int[Tensor, " N"]:
+    """Return the order (N,) in which an epoch takes the rows of all sources, from the seed and the epoch alone.
+
+    Each source has in any stretch about the share of rows that it has in all: without shuffling, the rows of each are
+    spread evenly over the epoch, in the order of the file.
+    """
+    if settings.shuffle:
+        generator = torch.Generator().manual_seed(derive_seed(settings.seed, "order", str(epoch)))
+        return torch.randperm(sum(source_sizes), generator=generator)
+    places = torch.cat([(torch.arange(size, dtype=torch.float64) + 0.5) / size for size in source_sizes])
+    return places.argsort(stable=True)
 
 
 class NotFiniteError(Exception):

@@ -10,7 +10,8 @@ from optuna.trial import FrozenTrial, create_trial
 from ruamel.yaml import YAML
 from torch import Tensor
 
-from topwork.engine.evaluation.comparison import SplitOutputs, difference, digest_of_texts, metrics_of
+from topwork.data.dataset import DataSplit
+from topwork.engine.evaluation.comparison import SplitOutputs, difference, digests_of_texts, metrics_of
 from topwork.engine.evaluation.estimates import estimate
 from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import FILE_FIELDS, Experiment
@@ -114,11 +115,11 @@ def evaluate_trials(
     baseline: int | None,
     study: ResolvedStudy,
     queue: TrialQueue,
-    test_texts: Sequence[str],
+    test_rows: DataSplit,
     store: TrackingStore | None,
 ) -> tuple[dict[int, TrialEvaluation], list[str]]:
     """Measure trials on the test rows, each against the baseline; and say of which the outputs cannot be had."""
-    texts_sha256 = digest_of_texts(test_texts)
+    texts_sha256 = digests_of_texts(test_rows)
     runs = {trial.number: trial.user_attrs.get(RUN) for trial in queue.finished()}
     outputs: dict[int, SplitOutputs] = {}
     warnings = []
@@ -129,7 +130,7 @@ def evaluate_trials(
             warnings.append(f"the outputs of trial {trial.number} on the test rows {why}")
         if found is None:
             continue
-        if found.texts_sha256 != texts_sha256:
+        if any(texts_sha256.get(task) != digest for task, digest in found.texts_sha256.items()):
             warnings.append(f"the outputs of trial {trial.number} are of other test rows and are left out")
         else:
             outputs[trial.number] = found
@@ -163,6 +164,7 @@ def _measured(trial: TrialSummary, outputs: SplitOutputs, study: ResolvedStudy) 
     return {
         f"{name}/{metric}": (measure, outputs.by_seed(name))
         for name, task in _experiment_of(trial, study).tasks.items()
+        if name in outputs.outputs
         for metric, measure in metrics_of(task.head, outputs, name).items()
     }
 

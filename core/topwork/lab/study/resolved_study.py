@@ -11,7 +11,7 @@ from topwork.engine.preparation_cache import PreparationCache
 from topwork.engine.training.early_stopping import metric_directions
 from topwork.errors import ConfigurationError, text_of
 from topwork.experiment.objective import Objective, greater_is_better, parse_objective
-from topwork.experiment.schema import SPLITS, Experiment
+from topwork.experiment.schema import FILE_FIELDS, Experiment
 from topwork.experiment.search import SearchedSetting, resolve_search, study_of, with_overrides
 from topwork.experiment.study import StudySettings
 from topwork.lab.study.search_space import count_trials
@@ -25,7 +25,7 @@ VALIDATION = "validation/"
 NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed")
 
 #: Settings that studies of version 0.1 know nothing of; they are in the identity where they are not the default.
-ADDED = re.compile(r"data\.[^.]+\.on_faulty_rows|tasks\.[^.]+\.labels\..+")
+ADDED = re.compile(r"data\.[^.]+\.on_faulty_rows|tasks\.[^.]+\.(labels\..+|missing)")
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def check_objectives(study: ResolvedStudy, baseline: Preparation) -> tuple[bool,
             f"{experiment.origin.locate('study', 'epoch')}: best epochs are kept by training.patience, which is null; "
             "set it, to training.epochs to train them all, or set study.epoch: last"
         )
-    directions = metric_directions(baseline.model.tasks, splits.keys())
+    directions = metric_directions(baseline.model.tasks, baseline.dataset.tasks_with_labels("validation"))
     on_validation = {
         name.removeprefix(VALIDATION): greater for name, greater in directions.items() if name.startswith(VALIDATION)
     }
@@ -213,8 +213,7 @@ def _identity(study: ResolvedStudy, data_digest: str) -> dict[str, str]:
     identity = {f"search of {one.path}": one.dimension.describe() for one in study.search}
     identity |= {"objective": "; ".join(settings.objectives), "epoch": settings.epoch or "as trained"}
     identity |= {"seeds": ", ".join(map(str, study.seeds)), "sha256 of the data": data_digest}
-    source, _ = study.experiment.source
-    files = [f"data.{source}.{field}" for field in ("path", *SPLITS)]
+    files = [f"data.{source}.{field}" for source in study.experiment.data for field in FILE_FIELDS]
     set_otherwise = flatten(study.experiment.model_dump(mode="json", exclude_defaults=True))
     return identity | {
         path: str(value)

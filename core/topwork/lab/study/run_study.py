@@ -273,7 +273,7 @@ def _evaluate(
         warnings.append(f"no trial with the experiment's own values {why}, so what is gained is not known")
     chosen = [trial for trial in trials if trial.number in best or trial.number == baseline]
     store = run.log.store if run.log else None
-    evaluations, missing = evaluate_trials(chosen, baseline, study, queue, splits["test"].texts, store)
+    evaluations, missing = evaluate_trials(chosen, baseline, study, queue, splits["test"], store)
     return evaluations, [*warnings, *missing]
 
 

@@ -65,7 +65,14 @@ class RunLog(RunWriter, Observer):
         # of a group that changes during the run, the size in its last phase
         sizes = {f"plan.trainable.{group.name}": plan.size(group) for phase in plan.phases for group in phase.groups}
         counts = {"plan.trainable": plan.trainable_numbers, "plan.frozen": plan.frozen, **sizes}
-        counts |= {f"rows.{name}": len(split.texts) for name, split in prepared.dataset.splits.items()}
+        splits = prepared.dataset.splits
+        counts |= {f"rows.{name}": len(split.texts) for name, split in splits.items()}
+        counts |= {
+            f"labelled.{task}.{name}": count
+            for name, split in splits.items()
+            for task, count in split.labelled_counts.items()
+            if count < len(split.texts)
+        }
         settings = {name: value for name, value in flatten(experiment.dump()).items() if name != "name"}
         if experiment.tracking.uri:
             settings["tracking.uri"] = redact_uri(experiment.tracking.uri)
@@ -96,8 +103,8 @@ class RunLog(RunWriter, Observer):
 
     def log_head_figures(self, heads: Mapping[str, Head], outputs: SplitOutputs) -> None:
         """Log what the head of each task draws of its outputs."""
-        for task, head in heads.items():
-            for figure in head.figures:
+        for task in outputs.outputs:
+            for figure in heads[task].figures:
                 self._log_figure(f"{figure.name}_{task}", partial(_draw, figure, task, outputs))
                 if figure.table:
                     parts = outputs.outputs[task], outputs.targets[task], outputs.labels[task]
@@ -137,15 +144,14 @@ class RunLog(RunWriter, Observer):
             self._log_text("warnings.txt", "\n".join(warnings) + "\n")
 
     def _log_sources(self, prepared: Preparation) -> None:
-        name, source = prepared.experiment.source
-        splits = {path: split for split, path in source.files().items()}
         inputs = [
             # A digest may have 36 characters; the tag data.digest has all of them.
             DatasetInput(
-                Dataset(name, digest[:36], "local", json.dumps({"uri": path.as_uri()})),
-                [InputTag("mlflow.data.context", "rows" if splits[path] == "all" else splits[path])],
+                Dataset(name, prepared.dataset.digests[path][:36], "local", json.dumps({"uri": path.as_uri()})),
+                [InputTag("mlflow.data.context", "rows" if split == "all" else split)],
             )
-            for path, digest in prepared.dataset.digests.items()
+            for name, source in prepared.experiment.data.items()
+            for split, path in source.files().items()
         ]
         self.store.client.log_inputs(self.run_id, datasets=inputs)
 

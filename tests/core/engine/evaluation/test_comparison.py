@@ -1,6 +1,7 @@
 """Differences between models on the same rows are measured row by row, and only where the rows are the same."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def targets() -> torch.Tensor:
 def split_outputs(targets: torch.Tensor, right: list[bool], task: str = "mood") -> SplitOutputs:
     return SplitOutputs(
         split="test",
-        texts_sha256="0" * 64,
+        texts_sha256={task: "0" * 64},
         width=16,
         labels={task: Classes(("no", "yes"))},
         outputs={task: outputs_with(right, targets)},
@@ -97,7 +98,7 @@ def test_the_test_of_mcnemar_is_for_scores_of_0_and_1_only(targets: torch.Tensor
 def test_outputs_are_read_as_they_were_written(targets: torch.Tensor, seeds: int) -> None:
     kept = stack_seeds([split_outputs(targets, [True] * 100, task="sentiment/of a text")] * seeds)
     read = SplitOutputs.from_bytes(kept.to_bytes(), name="a file")
-    assert (read.split, read.texts_sha256, read.width, read.seeds) == ("test", "0" * 64, 16, seeds)
+    assert (read.split, read.texts_sha256, read.width, read.seeds) == ("test", kept.texts_sha256, 16, seeds)
     assert read.labels == kept.labels
     for task in kept.labels:
         assert torch.equal(read.outputs[task], kept.outputs[task])
@@ -126,7 +127,7 @@ def test_models_with_outputs_for_other_rows_cannot(targets: torch.Tensor) -> Non
     one = split_outputs(targets, [True] * 100)
     others = {
         "one was evaluated on test rows, the other on validation rows": dataclasses.replace(one, split="validation"),
-        "their test rows differ": dataclasses.replace(one, texts_sha256="1" * 64),
+        "their test rows differ": dataclasses.replace(one, texts_sha256={"mood": "1" * 64}),
         "they have no task in common: mood and genre, other": dataclasses.replace(
             one, labels=dict.fromkeys(("genre", "other"), one.labels["mood"])
         ),
@@ -135,6 +136,29 @@ def test_models_with_outputs_for_other_rows_cannot(targets: torch.Tensor) -> Non
     assert {why_not_comparable(one, other): other for other in others.values()} == others
     renamed = dataclasses.replace(one, labels={"mood": Classes(("bad", "good"))})
     assert why_not_comparable(one, renamed) == "the labels of task mood differ"
+
+
+def test_models_whose_rows_differ_for_one_task_are_not_compared(targets: torch.Tensor) -> None:
+    one, other = (split_outputs(targets, [True] * 100, task) for task in ("mood", "genre"))
+    both = dataclasses.replace(
+        one,
+        texts_sha256=one.texts_sha256 | other.texts_sha256,
+        labels=one.labels | other.labels,
+        targets=one.targets | other.targets,
+    )
+    changed = dataclasses.replace(both, texts_sha256=one.texts_sha256 | {"genre": "1" * 64})
+    assert why_not_comparable(both, both) == ""
+    assert why_not_comparable(both, changed) == "their test rows differ for task genre"
+
+
+def test_one_digest_for_all_tasks_as_earlier_versions_wrote_it_is_read(targets: torch.Tensor) -> None:
+    content = split_outputs(targets, [True] * 100).to_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"]["texts"] = "0" * 64
+    written = json.dumps(header).encode()
+    read = SplitOutputs.from_bytes(len(written).to_bytes(8, "little") + written + content[8 + size :], name="a file")
+    assert read.texts_sha256 == {"mood": "0" * 64}
 
 
 def test_the_digest_of_texts_tells_their_order_and_their_bounds() -> None:

@@ -137,10 +137,14 @@ def test_outputs_come_in_the_order_of_the_rows(
 ) -> None:
     tiny.set_trainable([])
     activations = encode(tiny, random_ids([3 + number % 5 for number in range(count)], vocabulary=50), device=CPU)
-    outputs = outputs_of(tiny, Examples(activations, {}, count), device=CPU)
+    outputs = outputs_of(
+        tiny,
+        Examples(activations, {}, dict.fromkeys(tiny.tasks, torch.ones(count, dtype=torch.bool)), (count,)),
+        device=CPU,
+    )
     vectors, mask = activations.batch(torch.arange(count))
     with torch.no_grad():
-        whole = tiny(vectors, mask)
+        whole = tiny(vectors, mask, dict.fromkeys(tiny.tasks, torch.arange(count)))
     assert outputs.keys() == {"animal", "mood"}
     for task in outputs:
         torch.testing.assert_close(outputs[task], whole[task], atol=1e-6, rtol=0)

@@ -105,8 +105,18 @@ def test_prefix_and_suffix_together_are_the_whole_model(
     whole = {task: head(model.pooling(model.backbone(ids, mask), mask)) for task, head in model.heads.items()}
     model.set_trainable(names_with(model, *trains))
     kept = model.run_prefix(ids, mask)
-    for task, outputs in model.eval()(kept, mask[:, : kept.shape[1]]).items():
+    every = dict.fromkeys(model.tasks, torch.arange(4))
+    for task, outputs in model.eval()(kept, mask[:, : kept.shape[1]], every).items():
         torch.testing.assert_close(outputs, whole[task], atol=1e-6, rtol=0)
+
+
+def test_a_head_gets_the_texts_that_have_a_label_for_it_alone() -> None:
+    model = tiny_model().eval()
+    ids, mask = torch.randint(3, 50, (4, 9)), torch.ones(4, 9, dtype=torch.bool)
+    pooled = model.pooling(model.backbone(ids, mask), mask)
+    outputs = model(ids, mask, {"mood": torch.tensor([1, 3])})
+    assert outputs.keys() == {"mood"}
+    torch.testing.assert_close(outputs["mood"], model.heads["mood"](pooled[[1, 3]]), atol=1e-6, rtol=0)
 
 
 def test_only_named_parameters_train() -> None:
@@ -170,7 +180,9 @@ def test_a_task_may_be_named_like_an_attribute(make: Callable[..., Experiment], 
     experiment = make(tasks={name: Task(label="category", head=ClassificationConfig(hidden=()))})
     model = model_of(experiment, {name: LABELS["category"]})
     model.set_trainable([])
-    outputs = model(torch.zeros(2, 1, WIDTH), torch.ones(2, 1, dtype=torch.bool))
+    outputs = model(
+        torch.zeros(2, 1, WIDTH), torch.ones(2, 1, dtype=torch.bool), dict.fromkeys(model.tasks, torch.arange(2))
+    )
     assert outputs[name].shape == (2, 3)
     assert f"heads.{name}.0.weight" in dict(model.named_parameters())
     assert f"heads.{name}.0.weight" in model.state_dict()

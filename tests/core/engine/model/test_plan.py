@@ -344,7 +344,7 @@ def test_two_bytes_a_number_halve_what_is_kept(make: Make, pooling: ClsConfig | 
 def test_equal_texts_are_kept_once(make: Make, write: Callable[..., Path]) -> None:
     rows = "".join(f"text {number % 5},{'pos' if number % 2 else 'neg'}\n" for number in range(40))
     experiment = make(pooling=MeanConfig(), tasks={"sentiment": make().tasks["sentiment"]})
-    name, source = experiment.source
+    ((name, source),) = experiment.data.items()
     file = write("twice.csv", "text,sentiment\n" + rows)
     twice = experiment.model_copy(update={"data": {name: source.model_copy(update={"path": file})}})
     plan = plan_of(twice)
@@ -370,7 +370,7 @@ def test_the_digest_changes_with_what_decides_the_result(make: Make, change: dic
 
 def test_the_digest_does_not_change_with_the_data(make: Make) -> None:
     experiment = make()
-    name, source = experiment.source
+    ((name, source),) = experiment.data.items()
     fewer = experiment.model_copy(update={"data": {name: source.model_copy(update={"limit": 50})}})
     assert plan_of(fewer).corpus_size.texts != plan_of(experiment).corpus_size.texts
     assert plan_of(fewer).digest == plan_of(experiment).digest

@@ -124,7 +124,7 @@ def test_a_monitor_that_does_not_exist_is_refused_before_anything_is_encoded(
 
 def test_validation_metrics_are_not_offered_without_validation_rows(make: Make) -> None:
     experiment = make(training={"monitor": "validation/sentiment/accuracy"})
-    name, source = experiment.source
+    ((name, source),) = experiment.data.items()
     without = {name: Source(path=source.path, split=Split(test=0.2))}
     with pytest.raises(ConfigurationError) as caught:
         prepare(experiment.model_copy(update={"data": without}))

@@ -290,14 +290,29 @@ def test_bfloat16_trains_and_leaves_plain_float32_behind(make: Make, train: Trai
 
 
 def test_without_shuffling_rows_come_in_the_order_of_the_file() -> None:
-    assert row_order(5, Training(shuffle=False), 3).tolist() == [0, 1, 2, 3, 4]
+    assert row_order([5], Training(shuffle=False), 3).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_shuffling_gives_each_epoch_an_order_of_its_own() -> None:
-    orders = [row_order(50, Training(shuffle=True, seed=seed), epoch).tolist() for seed in (0, 1) for epoch in (1, 2)]
+    orders = [row_order([50], Training(shuffle=True, seed=seed), epoch).tolist() for seed in (0, 1) for epoch in (1, 2)]
     assert all(sorted(one) == list(range(50)) for one in orders)
     assert len({tuple(one) for one in orders}) == 4
-    assert row_order(50, Training(shuffle=True), 1).tolist() == orders[0]
+    assert row_order([50], Training(shuffle=True), 1).tolist() == orders[0]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_rows_of_several_sources_come_in_proportion(shuffle: bool) -> None:
+    sizes = [400, 40, 1]
+    order = row_order(sizes, Training(shuffle=shuffle), 1)
+    assert sorted(order.tolist()) == list(range(441))
+    source = torch.bucketize(order, torch.tensor([400, 440]), right=True)
+    shares = [float((half == 1).sum()) for half in source.tensor_split(2)]
+    assert min(shares) >= (20 if not shuffle else 10)
+
+
+def test_without_shuffling_each_source_keeps_the_order_of_its_file() -> None:
+    order = row_order([6, 3], Training(shuffle=False), 1).tolist()
+    assert order == [0, 6, 1, 2, 7, 3, 4, 8, 5]
 
 
 def test_an_observer_hears_of_every_step_and_epoch(make: Make, train: Train) -> None:

@@ -167,7 +167,7 @@ def plainly_trained(prepared: Preparation) -> dict[str, Tensor]:
         unfrozen = experiment.freeze.trainable(model, epoch)
         for name, parameter in named.items():
             parameter.requires_grad_(name in unfrozen or not name.startswith("backbone."))
-        batches = row_order(len(part.texts), settings, epoch).split(settings.batch_size)
+        batches = row_order([len(part.texts)], settings, epoch).split(settings.batch_size)
         for step, rows in enumerate(batches):
             optimizer.zero_grad()
             padded, mask = ids.batch(rows)

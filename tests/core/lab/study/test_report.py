@@ -1,5 +1,6 @@
 """The best is the best, and the first of equals; and it is measured on rows that had no part in choosing it."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
 from study_helpers import begun, make_study, resolve_small, work
+from topwork.data.dataset import DataSplit
 from topwork.experiment.loading import load_experiment
 from topwork.lab.runs import train
 from topwork.lab.study.report import (
@@ -129,12 +131,12 @@ class Studied:
         return self.run.log.store
 
     @property
-    def texts(self) -> list[str]:
-        return list(self.run.plan.baseline.dataset.splits["test"].texts)
+    def rows(self) -> DataSplit:
+        return self.run.plan.baseline.dataset.splits["test"]
 
     def evaluate(self, store: TrackingStore | None) -> tuple[dict[int, TrialEvaluation], list[str]]:
         """Measure both trials with what is kept of them in this folder, and in a store."""
-        return evaluate_trials(self.trials, 0, self.run.study, self.run.queue, self.texts, store)
+        return evaluate_trials(self.trials, 0, self.run.study, self.run.queue, self.rows, store)
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +215,8 @@ def test_damaged_outputs_come_from_mlflow_and_else_are_left_out(studied: Studied
 
 @pytest.mark.usefixtures("kept")
 def test_outputs_of_other_test_rows_are_left_out(studied: Studied) -> None:
-    texts = ["another text", *studied.texts[1:]]
-    evaluations, warnings = evaluate_trials(studied.trials, 0, studied.run.study, studied.run.queue, texts, None)
+    rows = dataclasses.replace(studied.rows, texts=["another text", *studied.rows.texts[1:]])
+    evaluations, warnings = evaluate_trials(studied.trials, 0, studied.run.study, studied.run.queue, rows, None)
     assert evaluations == {}
     assert warnings == [f"the outputs of trial {number} are of other test rows and are left out" for number in (0, 1)]
 
@@ -222,6 +224,6 @@ def test_outputs_of_other_test_rows_are_left_out(studied: Studied) -> None:
 @pytest.mark.usefixtures("kept")
 def test_outputs_of_another_study_of_the_name_are_never_taken(studied: Studied, tmp_path: Path) -> None:
     with begun(make_study("tracking.enabled=false", storage=f"sqlite:///{tmp_path / 'other.db'}")) as other:
-        evaluations, warnings = evaluate_trials(studied.trials, 0, other.study, other.queue, studied.texts, None)
+        evaluations, warnings = evaluate_trials(studied.trials, 0, other.study, other.queue, studied.rows, None)
     assert evaluations == {}
     assert len(warnings) == 2

@@ -75,7 +75,7 @@ def test_a_tracker_that_fails_does_not_stop_training(
 
 OUTPUTS = SplitOutputs(
     split="test",
-    texts_sha256="0" * 64,
+    texts_sha256={"mood": "0" * 64},
     width=8,
     labels={"mood": Classes(("bad", "good"))},
     outputs={"mood": torch.tensor([[0.5], [-2.0]])},

@@ -32,7 +32,7 @@ DIGEST = "ab" * 32
 
 OUTPUTS = SplitOutputs(
     split="test",
-    texts_sha256="0" * 64,
+    texts_sha256={"mood": "0" * 64},
     width=8,
     labels={"mood": Classes(("bad", "good"))},
     outputs={"mood": torch.tensor([[0.5], [-2.0]])},

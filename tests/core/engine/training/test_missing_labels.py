@@ -1,0 +1,192 @@
+"""Rows that lack labels train and measure the tasks that they have labels of, and no others."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from topwork.engine.encoding.examples import Examples, SharedActivations
+from topwork.engine.encoding.ragged import Ragged, offsets_of
+from topwork.engine.evaluation.estimates import outputs_of
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.observer import Observer
+from topwork.engine.preparation import prepare
+from topwork.engine.training.loop import backward, measure_epoch, train_epoch
+from topwork.engine.training.optimizer import make_optimizer
+from topwork.experiment.schema import Experiment, SplitName
+from topwork.interfaces.head import Head
+from topwork.testing.tiny import tiny_model
+
+CPU = torch.device("cpu")
+CLASS_WEIGHTS = torch.tensor([2.0, 0.0], dtype=torch.float64)
+LOSS_WEIGHTS = {"animal": 1.0, "mood": 0.25}
+
+
+@cache
+def double_model() -> MultiTaskModel:
+    """A model in float64 all of which trains; the loss of its second head divides by the sum of class weights."""
+    torch.manual_seed(0)
+    model = tiny_model().double().eval()
+    model.set_trainable([f"backbone.{name}" for name, _ in model.backbone.named_parameters()])
+    heads = dict(model.tasks)
+    weighted = nn.CrossEntropyLoss(weight=CLASS_WEIGHTS)
+    heads["mood"] = dataclasses.replace(
+        heads["mood"], loss=weighted, denominator=lambda targets: CLASS_WEIGHTS[targets].sum()
+    )
+    heads["animal"] = dataclasses.replace(heads["animal"], loss=nn.functional.cross_entropy)
+    model.tasks = heads
+    return model
+
+
+def examples_with(labelled: Mapping[str, list[bool]]) -> Examples:
+    """Texts of various lengths, with labels of each task where asked for."""
+    count = len(next(iter(labelled.values())))
+    generator = torch.Generator().manual_seed(count)
+    lengths = torch.randint(3, 9, (count,), generator=generator)
+    ids = Ragged(torch.randint(3, 50, (int(lengths.sum()),), generator=generator), offsets_of(lengths))
+    targets = {task: torch.randint(2, (count,), generator=generator) for task in labelled}
+    masks = {task: torch.tensor(values) for task, values in labelled.items()}
+    return Examples(SharedActivations(ids, torch.arange(count)), targets, masks, (count,))
+
+
+def row_by_row(model: MultiTaskModel, head: Head, examples: Examples, task: str) -> Tensor | None:
+    """The mean loss of a task, written out: each labelled row alone, times its share."""
+    rows = [row for row in range(examples.count) if examples.labelled[task][row]]
+    losses, shares = [], []
+    for row in rows:
+        hidden, mask = examples.activations.batch(torch.tensor([row]))
+        outputs = model.heads[task](model.pool(hidden, mask))
+        target = examples.targets[task][row : row + 1]
+        shares.append(1.0 if head.denominator is None else float(head.denominator(target)))
+        losses.append(nn.functional.cross_entropy(outputs, target))
+    if not sum(shares):
+        return None
+    return sum(share * loss for share, loss in zip(shares, losses, strict=True)) / sum(shares)
+
+
+PATTERNS = st.integers(1, 9).flatmap(
+    lambda count: st.fixed_dictionaries(
+        {task: st.lists(st.booleans(), min_size=count, max_size=count) for task in LOSS_WEIGHTS}
+    )
+)
+
+
+@given(labelled=PATTERNS, accumulation=st.integers(1, 4))
+def test_gradients_are_those_of_the_loss_written_out_row_by_row(
+    labelled: dict[str, list[bool]], accumulation: int
+) -> None:
+    model, examples = double_model(), examples_with(labelled)
+    model.zero_grad(set_to_none=True)
+    losses, _ = backward(
+        model,
+        model.tasks,
+        examples,
+        torch.arange(examples.count),
+        LOSS_WEIGHTS,
+        accumulation,
+        accelerator=Accelerator(cpu=True),
+    )
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    expected = {task: row_by_row(model, head, examples, task) for task, head in model.tasks.items()}
+    for task, loss in expected.items():
+        assert losses[task] == pytest.approx(0.0 if loss is None else loss.item(), abs=1e-10)
+    if written := [LOSS_WEIGHTS[task] * loss for task, loss in expected.items() if loss is not None]:
+        sum(written).backward()
+    for name, parameter in model.named_parameters():
+        assert (found[name] is None) == (parameter.grad is None), name
+        if parameter.grad is not None:
+            torch.testing.assert_close(found[name], parameter.grad, atol=1e-10, rtol=0)
+
+
+class Snapshots(Observer):
+    """Copies the weights of each head, with what the optimizer keeps of them, after each step."""
+
+    def __init__(self, model: MultiTaskModel, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.taken: dict[str, list[list[Tensor]]] = {task: [] for task in model.tasks}
+
+    def advance(self, done: int) -> None:
+        for task, head in self.model.heads.items():
+            states = [self.optimizer.state[parameter] for parameter in head.parameters()]
+            kept = [*head.parameters(), *(value for state in states for value in state.values())]
+            self.taken[task].append([tensor.detach().clone() for tensor in kept])
+
+
+def equal(some: list[Tensor], others: list[Tensor]) -> bool:
+    return len(some) == len(others) and all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
+
+
+def test_a_head_without_labels_in_a_batch_is_not_changed_by_one_bit(make: Callable[..., Experiment]) -> None:
+    experiment = make(training={"shuffle": False, "batch_size": 12})
+    prepared = prepare(experiment)
+    model, (phase,) = prepared.model, prepared.plan.phases
+    examples = prepared.load_examples(phase, CPU, Observer())[0]["train"]
+    assert examples.count == 36
+    labelled = {"sentiment": torch.ones(36, dtype=torch.bool), "category": torch.arange(36) < 12}
+    examples = dataclasses.replace(examples, labelled=labelled)
+    optimizer = make_optimizer(model, phase)
+    snapshots, accelerator = Snapshots(model, optimizer), Accelerator(cpu=True)
+    for epoch in (1, 2):
+        train_epoch(
+            model,
+            model,
+            optimizer,
+            examples,
+            epoch,
+            experiment.training,
+            experiment.loss_weights,
+            accelerator,
+            snapshots,
+        )
+    category, sentiment = snapshots.taken["category"], snapshots.taken["sentiment"]
+    assert len(category[0]) == 4 * len(list(model.heads["category"].parameters()))  # weights, two moments, a count
+    assert [equal(*pair) for pair in pairwise(category)] == [True, True, False, True, True]
+    assert [equal(*pair) for pair in pairwise(sentiment)] == [False] * 5
+
+
+def with_gaps(make: Callable[..., Experiment], every: int) -> tuple[Any, dict[SplitName, Examples]]:
+    """An experiment that is prepared, with examples of which one in so many has a category."""
+    prepared = prepare(make())
+    data, _ = prepared.load_examples(prepared.plan.phases[0], CPU, Observer())
+    return prepared, {
+        split: dataclasses.replace(
+            examples,
+            labelled=examples.labelled | {"category": torch.arange(examples.count) % every == 0},
+        )
+        for split, examples in data.items()
+    }
+
+
+def test_a_task_is_measured_on_the_rows_that_have_a_label_of_it(make: Callable[..., Experiment]) -> None:
+    prepared, data = with_gaps(make, every=3)
+    model, weights = prepared.model, prepared.experiment.loss_weights
+    metrics, failures = measure_epoch(model, dict.fromkeys(weights, 0.0), data, weights, device=CPU)
+    outputs = outputs_of(model, data["validation"], device=CPU)
+    assert {task: len(found) for task, found in outputs.items()} == {"sentiment": 12, "category": 4}
+    targets = data["validation"].targets["category"][::3]
+    assert metrics["validation/category/loss"] == pytest.approx(
+        float(nn.functional.cross_entropy(outputs["category"], targets)), abs=1e-6
+    )
+    assert metrics["validation/category/accuracy"] == (outputs["category"].argmax(1) == targets).float().mean()
+    assert failures == {}
+
+
+def test_a_task_without_validation_labels_is_not_measured_and_not_in_the_total(make: Callable[..., Experiment]) -> None:
+    prepared, data = with_gaps(make, every=1)
+    none = torch.zeros(12, dtype=torch.bool)
+    data["validation"] = dataclasses.replace(
+        data["validation"], labelled=data["validation"].labelled | {"category": none}
+    )
+    weights = prepared.experiment.loss_weights
+    metrics, _ = measure_epoch(prepared.model, dict.fromkeys(weights, 0.0), data, weights, device=CPU)
+    assert not [name for name in metrics if name.startswith("validation/category")]
+    assert metrics["validation/loss"] == metrics["validation/sentiment/loss"]
