@@ -8,6 +8,9 @@ from topwork.testing.tiny import POSITIONS, WIDTH, FirstToken, WeightedMean, let
 
 MASK = torch.tensor([[True, True, False], [True, True, True]])
 
+#: One text, for both heads.
+EVERY_TASK = dict.fromkeys(("animal", "mood"), torch.tensor([0]))
+
 
 @pytest.mark.usefixtures("installed")
 class TestTinyBackbone(BackboneContract):
@@ -47,15 +50,15 @@ def test_the_model_has_two_layers_of_two_stages() -> None:
 
 
 def test_the_model_gives_outputs_for_two_tasks_of_two_classes() -> None:
-    outputs = tiny_model()(*read("some text"))
+    outputs = tiny_model()(*read("some text"), EVERY_TASK)
     assert {task: tuple(of_task.shape) for task, of_task in outputs.items()} == {"animal": (1, 2), "mood": (1, 2)}
 
 
 def test_the_model_has_dropout_in_train_mode_and_none_in_eval_mode() -> None:
     model, (ids, mask) = tiny_model(), read("some text")
-    assert not torch.equal(model(ids, mask)["mood"], model(ids, mask)["mood"])
+    assert not torch.equal(model(ids, mask, EVERY_TASK)["mood"], model(ids, mask, EVERY_TASK)["mood"])
     model.eval()
-    assert torch.equal(model(ids, mask)["mood"], model(ids, mask)["mood"])
+    assert torch.equal(model(ids, mask, EVERY_TASK)["mood"], model(ids, mask, EVERY_TASK)["mood"])
 
 
 def test_the_seed_decides_the_weights() -> None:

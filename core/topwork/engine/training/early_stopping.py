@@ -20,11 +20,11 @@ def metric_directions(tasks: Mapping[str, Head], validated: Collection[str]) -> 
         validated: the tasks of which validation rows have labels.
     """
     directions = {f"training/{name}": False for name in ("loss", *(f"{task}/loss" for task in tasks))}
-    if validated:
-        directions["validation/loss"] = False
-    for task in (task for task in tasks if task in validated):
-        directions[f"validation/{task}/loss"] = False
-        directions |= {f"validation/{task}/{metric.name}": metric.greater_is_better for metric in tasks[task].metrics}
+    measured = {task: head for task, head in tasks.items() if task in validated}
+    if measured:
+        directions |= {f"validation/{name}": False for name in ("loss", *(f"{task}/loss" for task in measured))}
+    for task, head in measured.items():
+        directions |= {f"validation/{task}/{metric.name}": metric.greater_is_better for metric in head.metrics}
     return directions
 
 

@@ -103,8 +103,8 @@ class RunLog(RunWriter, Observer):
 
     def log_head_figures(self, heads: Mapping[str, Head], outputs: SplitOutputs) -> None:
         """Log what the head of each task draws of its outputs."""
-        for task in outputs.outputs:
-            for figure in heads[task].figures:
+        for task, head in ((task, head) for task, head in heads.items() if task in outputs.outputs):
+            for figure in head.figures:
                 self._log_figure(f"{figure.name}_{task}", partial(_draw, figure, task, outputs))
                 if figure.table:
                     parts = outputs.outputs[task], outputs.targets[task], outputs.labels[task]
