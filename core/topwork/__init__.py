@@ -32,14 +32,19 @@ if TYPE_CHECKING:
     from topwork.interfaces.backbone import BackboneConfig as BackboneConfig
     from topwork.interfaces.backbone import Stage as Stage
     from topwork.interfaces.freeze_strategy import FreezeStrategyConfig as FreezeStrategyConfig
-    from topwork.interfaces.head import Classes as Classes
     from topwork.interfaces.head import Decoded as Decoded
     from topwork.interfaces.head import Head as Head
     from topwork.interfaces.head import HeadConfig as HeadConfig
     from topwork.interfaces.head import HeadFigure as HeadFigure
+    from topwork.interfaces.head import Label as Label
     from topwork.interfaces.head import Metric as Metric
     from topwork.interfaces.hookspecs import Register as Register
     from topwork.interfaces.hookspecs import hookimpl as hookimpl
+    from topwork.interfaces.labels import Classes as Classes
+    from topwork.interfaces.labels import Distribution as Distribution
+    from topwork.interfaces.labels import LabelSet as LabelSet
+    from topwork.interfaces.labels import LabelSpace as LabelSpace
+    from topwork.interfaces.labels import Numbers as Numbers
     from topwork.interfaces.model import Model as Model
     from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig as OptimizerGroupingConfig
     from topwork.interfaces.optimizer_grouping import ParameterGroup as ParameterGroup
@@ -51,6 +56,8 @@ if TYPE_CHECKING:
     from topwork.lab.comparison import compare as compare
     from topwork.lab.runs import train as train
     from topwork.lab.study.run_study import study as study
+    from topwork.per_class import per_class_figure as per_class_figure
+    from topwork.per_class import per_label_figure as per_label_figure
     from topwork.registry import Registry as Registry
     from topwork.registry import discover as discover
 
@@ -81,8 +88,9 @@ _MODULES = {
     "experiment.schema": ("Experiment",),
     "interfaces.backbone": ("Backbone", "BackboneConfig", "Stage"),
     "interfaces.freeze_strategy": ("FreezeStrategyConfig",),
-    "interfaces.head": ("Classes", "Decoded", "Head", "HeadConfig", "HeadFigure", "Metric"),
+    "interfaces.head": ("Decoded", "Head", "HeadConfig", "HeadFigure", "Label", "Metric"),
     "interfaces.hookspecs": ("Register", "hookimpl"),
+    "interfaces.labels": ("Classes", "Distribution", "LabelSet", "LabelSpace", "Numbers"),
     "interfaces.model": ("Model",),
     "interfaces.optimizer_grouping": ("OptimizerGroupingConfig", "ParameterGroup"),
     "interfaces.plugin": ("Count", "PluginConfig", "Rate"),
@@ -90,6 +98,7 @@ _MODULES = {
     "lab.comparison": ("compare",),
     "lab.runs": ("train",),
     "lab.study.run_study": ("study",),
+    "per_class": ("per_class_figure", "per_label_figure"),
     "registry": ("Registry", "discover"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from topwork.interfaces.head import Classes, Decoded, Metric
+from topwork.interfaces.head import Decoded, Metric
+from topwork.interfaces.labels import Classes, Distribution
 
 #: Maps outputs (N, C) to the number of the predicted class, (N,).
 PredictClass = Callable[[Float[Tensor, "N C"]], Int[Tensor, " N"]]
@@ -57,7 +58,7 @@ def argmax_class(outputs: Float[Tensor, "N C"]) -> Int[Tensor, " N"]:
     return outputs.argmax(dim=1)
 
 
-def decode_logits(labels: Classes) -> Callable[[Tensor], Decoded]:
+def decode_logits(labels: Classes | Distribution) -> Callable[[Tensor], Decoded]:
     """Return a ``Head.decode`` for outputs (N, C) that are the logits of the classes."""
 
     def decode(outputs: Tensor) -> Decoded:
@@ -66,8 +67,8 @@ def decode_logits(labels: Classes) -> Callable[[Tensor], Decoded]:
     return decode
 
 
-def class_metrics(classes: int, predict: PredictClass = argmax_class) -> tuple[Metric, Metric]:
-    """Return accuracy and macro-averaged F1.
+def class_metrics(classes: int, predict: PredictClass = argmax_class) -> tuple[Metric, Metric, Metric]:
+    """Return accuracy, macro-averaged F1, and the Matthews correlation.
 
     Args:
         classes: how many classes the task has.
@@ -76,7 +77,20 @@ def class_metrics(classes: int, predict: PredictClass = argmax_class) -> tuple[M
     return (
         Metric("accuracy", lambda outputs, targets: (predict(outputs) == targets).float()),
         Metric("macro_f1", lambda outputs, targets: macro_f1(predict(outputs), targets, classes)),
+        Metric("matthews", lambda outputs, targets: matthews(predict(outputs), targets, classes)),
     )
+
+
+def matthews(predicted: Int[Tensor, " N"], targets: Int[Tensor, " N"], classes: int) -> Float[Tensor, ""]:
+    """Return the Matthews correlation of classes (Gorodkin 2004), from -1 to 1, shape ().
+
+    It is 0 where all are predicted as one class or are of one, as in scikit-learn's ``matthews_corrcoef``.
+    """
+    count = len(targets)
+    guessed, true = (torch.bincount(one, minlength=classes).double() for one in (predicted, targets))
+    covariance = count * (predicted == targets).sum().double() - guessed @ true
+    spread = ((count**2 - guessed @ guessed) * (count**2 - true @ true)).sqrt()
+    return (covariance / spread if spread > 0 else spread).float()
 
 
 def macro_f1(predicted: Int[Tensor, " N"], targets: Int[Tensor, " N"], classes: int) -> Float[Tensor, ""]:

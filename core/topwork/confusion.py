@@ -12,7 +12,8 @@ from torch import Tensor
 
 from topwork.building_blocks import PredictClass, argmax_class
 from topwork.fonts import families_for
-from topwork.interfaces.head import Classes, HeadFigure
+from topwork.interfaces.head import HeadFigure
+from topwork.interfaces.labels import Classes
 
 if TYPE_CHECKING:  # matplotlib is imported where something is drawn
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from topwork.engine.model.building import build_backbone, build_model
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.experiment.schema import Experiment
-from topwork.interfaces.head import Classes
+from topwork.interfaces.labels import Classes
 
 
 def model_of(experiment: Experiment, labels: Mapping[str, Classes]) -> MultiTaskModel:

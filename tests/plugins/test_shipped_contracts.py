@@ -18,6 +18,9 @@ from topwork_plugins.freeze_strategies.last_layers import LastLayersConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig
 from topwork_plugins.heads.binary import BinaryConfig
 from topwork_plugins.heads.classification import ClassificationConfig
+from topwork_plugins.heads.multilabel import MultilabelConfig
+from topwork_plugins.heads.ordinal import OrdinalConfig
+from topwork_plugins.heads.regression import RegressionConfig
 from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
 from topwork_plugins.optimizer_groupings.uniform import UniformConfig
 from topwork_plugins.poolings.cls import ClsConfig
@@ -41,8 +44,38 @@ class TestClassification(HeadContract):
     labels: ClassVar[topwork.Classes] = topwork.Classes(("a", "b", "c"))
 
 
+class TestWeightedClassification(HeadContract):
+    config = ClassificationConfig(hidden=(8,), class_weights="balanced", label_smoothing=0.1)
+    labels: ClassVar[topwork.Classes] = topwork.Classes(("a", "b", "c"), counts=(50, 20, 5))
+
+
+class TestClassificationOfShares(HeadContract):
+    config = ClassificationConfig(hidden=(8,))
+    labels: ClassVar[topwork.Distribution] = topwork.Distribution(("a", "b", "c"))
+
+
 class TestBinary(HeadContract):
     config = BinaryConfig(hidden=())
+
+
+class TestMultilabel(HeadContract):
+    config = MultilabelConfig(hidden=(8,))
+    labels: ClassVar[topwork.LabelSet] = topwork.LabelSet(("a", "b", "c", "d"))
+
+
+class TestRegression(HeadContract):
+    config = RegressionConfig(hidden=(8,), loss="huber")
+    labels: ClassVar[topwork.Numbers] = topwork.Numbers(("score",), mean=(2.5,), scale=(1.5,))
+
+
+class TestRegressionOfSeveral(HeadContract):
+    config = RegressionConfig(hidden=(8,))
+    labels: ClassVar[topwork.Numbers] = topwork.Numbers(("x", "y"), mean=(2.5, -300.0), scale=(1.5, 40.0))
+
+
+class TestOrdinal(HeadContract):
+    config = OrdinalConfig(hidden=(8,))
+    labels: ClassVar[topwork.Classes] = topwork.Classes(("bad", "so so", "good"), ordered=True)
 
 
 class TestAll(FreezeStrategyContract):

@@ -36,7 +36,7 @@ def show_predictions(model: Path, texts: Sequence[str], file: Path | None, forma
     predictions = load_model(model).predict(texts)
     if format in (PredictionFormat.JSON, PredictionFormat.JSONL):
         described = [
-            {"text": text, **{task: asdict(one) for task, one in prediction.items()}}
+            {"text": text, **{task: _described(one) for task, one in prediction.items()}}
             for text, prediction in zip(texts, predictions, strict=True)
         ]
         if format is PredictionFormat.JSON:
@@ -48,12 +48,12 @@ def show_predictions(model: Path, texts: Sequence[str], file: Path | None, forma
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["text", *(f"{task}{suffix}" for task in predictions[0] for suffix in ("", "_probability"))])
         for text, prediction in zip(texts, predictions, strict=True):
-            writer.writerow([text, *(cell for p in prediction.values() for cell in (p.label, _probability(p)))])
+            writer.writerow([text, *(cell for one in prediction.values() for cell in _cells(one))])
     else:
         shown = table("text", *(column for task in predictions[0] for column in (task, "#p")))
         for text, prediction in zip(texts, predictions, strict=True):
             short = text if len(text) <= 60 else f"{text[:57]}..."
-            shown.add_row(short, *(cell for p in prediction.values() for cell in (p.label, _probability(p))))
+            shown.add_row(short, *(cell for one in prediction.values() for cell in _cells(one)))
         console.print(shown)
 
 
@@ -100,5 +100,18 @@ def read_texts(texts: Sequence[str], file: Path | None) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def _probability(prediction: Prediction) -> str:
-    return f"{prediction.probabilities[prediction.label]:.3f}"
+def _described(prediction: Prediction) -> dict[str, object]:
+    """Return a prediction as JSON values; numbers have no probabilities."""
+    return {name: value for name, value in asdict(prediction).items() if value is not None}
+
+
+def _cells(prediction: Prediction) -> tuple[str, str]:
+    """Return a label and its probability as text; the latter only of a class."""
+    label, probabilities = prediction.label, prediction.probabilities
+    if isinstance(label, str):
+        return label, f"{probabilities[label]:.3f}" if probabilities else ""
+    if isinstance(label, tuple):
+        return " | ".join(label), ""
+    if isinstance(label, dict):
+        return ", ".join(f"{name} {number:.4g}" for name, number in label.items()), ""
+    return f"{label:.4g}", ""

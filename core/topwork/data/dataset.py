@@ -2,19 +2,23 @@
 
 import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.data.label_reader import describe_spaces
+from topwork.data.label_spaces import encode, find_space, unknown_names
 from topwork.data.labels import describe_similar
 from topwork.data.splits import divide
 from topwork.data.table import SHOWN, Table, read_table, summarize
 from topwork.errors import DataError, did_you_mean, enumerate_names, quote
-from topwork.experiment.schema import SPLITS, LabelColumn, Source, Split, SplitName
-from topwork.interfaces.head import Classes
+from topwork.experiment.label_format import LabelColumns
+from topwork.experiment.schema import SPLITS, Source, Split, SplitName
+from topwork.interfaces.labels import Classes, LabelSpace, Numbers
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +29,17 @@ class DataSplit:
 
     Attributes:
         texts: N texts.
-        targets: for each task, (N,) int64 class numbers; 0 where a row has no label of it.
+        targets: for each task, (N, ...) as its label space says; 0 where a row has no label of it.
         labelled: for each task, (N,) bool, whether a row has a label of it.
         source_sizes: how many rows each source has, by its name, in their order.
     """
 
     texts: list[str]
-    targets: dict[str, NDArray[np.int64]]
+    targets: dict[str, NDArray[Any]]
     labelled: dict[str, NDArray[np.bool_]]
     source_sizes: dict[str, int]
 
-    def of_task(self, task: str) -> tuple[list[str], NDArray[np.int64]]:
+    def of_task(self, task: str) -> tuple[list[str], NDArray[Any]]:
         """Return the texts that have a label of a task, and its targets."""
         labelled = self.labelled[task]
         return list(itertools.compress(self.texts, labelled)), self.targets[task][labelled]
@@ -52,13 +56,13 @@ class Dataset:
 
     Attributes:
         splits: those that have rows; always train.
-        labels: the classes of each task, from the training rows.
+        labels: the label space of each task, from the training rows.
         digests: sha256 of each file's bytes, by file.
         warnings: what the researcher should know, with counts.
     """
 
     splits: dict[SplitName, DataSplit]
-    labels: dict[str, Classes]
+    labels: dict[str, LabelSpace]
     digests: dict[Path, str]
     warnings: list[str]
 
@@ -88,41 +92,44 @@ class SplitTables:
     warnings: list[str]
 
 
-def load_dataset(data: Mapping[str, Source], columns: Mapping[str, Mapping[str, LabelColumn]]) -> Dataset:
+def load_dataset(data: Mapping[str, Source], columns: Mapping[str, Mapping[str, LabelColumns]]) -> Dataset:
     """Read, check and divide the rows of all sources.
 
     Args:
         data: the sources by name.
-        columns: for each source, the label column of each task that reads it.
+        columns: for each source, the label columns of each task that reads it.
 
     Raises:
         DataError: files, rows, labels or splits are wrong.
     """
     found = {name: read_splits(source, columns[name]) for name, source in data.items()}
     parts: dict[SplitName, dict[str, DataSplit]] = {}
-    labels: dict[str, Classes] = {}
+    labels: dict[str, LabelSpace] = {}
     warnings: list[str] = []
     for source, of_source in found.items():
         train = of_source.tables["train"]
-        classes = {task: _classes(task, train.labels[task]) for task in columns[source]}
+        spaces = {
+            task: find_space(task, train.spaces.get(task, Classes), of_task, train.labels[task])
+            for task, of_task in columns[source].items()
+        }
         for split, table in of_source.tables.items():
-            parts.setdefault(split, {})[source] = encode_rows(table, source, columns[source], classes)
-        labels |= classes
+            parts.setdefault(split, {})[source] = encode_rows(table, source, columns[source], spaces)
+        labels |= spaces
         warnings += of_source.warnings
-        for task, column in columns[source].items():
-            warnings += describe_similar(task, _located_labels(train, task), column.normalization)
-    splits = {split: _join(parts[split], list(labels)) for split in SPLITS if split in parts}
+        for task, of_task in columns[source].items():
+            warnings += describe_similar(task, _located_names(train, task), of_task.format)
+    splits = {split: _join(parts[split], labels) for split in SPLITS if split in parts}
     digests = {path: digest for of_source in found.values() for path, digest in of_source.digests.items()}
     warnings += _overlaps({name: of_source.tables for name, of_source in found.items()})
     dataset = Dataset(splits, labels, digests, warnings)
     return replace(dataset, warnings=[*warnings, *_without_labels(dataset)])
 
 
-def read_splits(source: Source, columns: Mapping[str, LabelColumn]) -> SplitTables:
+def read_splits(source: Source, columns: Mapping[str, LabelColumns]) -> SplitTables:
     """Read a source's files and divide their rows.
 
     Args:
-        columns: the label column of each task.
+        columns: the label columns of each task.
 
     Raises:
         DataError: files, rows or splits are wrong.
@@ -139,13 +146,13 @@ def read_splits(source: Source, columns: Mapping[str, LabelColumn]) -> SplitTabl
 
 
 def read_all_rows(
-    path: Path, source: Source, name: str, columns: Mapping[str, LabelColumn], labels: Mapping[str, Classes]
+    path: Path, source: Source, name: str, columns: Mapping[str, LabelColumns], labels: Mapping[str, LabelSpace]
 ) -> DataSplit:
-    """Read all rows of one file for tasks whose classes are known, and warn of what the file is like.
+    """Read all rows of one file for tasks whose label spaces are known, and warn of what the file is like.
 
     Args:
         name: of the source.
-        columns: the label column of each task.
+        columns: the label columns of each task.
 
     Raises:
         DataError: rows or labels are wrong.
@@ -157,31 +164,36 @@ def read_all_rows(
 
 
 def encode_rows(
-    table: Table, source: str, columns: Mapping[str, LabelColumn], labels: Mapping[str, Classes]
+    table: Table, source: str, columns: Mapping[str, LabelColumns], labels: Mapping[str, LabelSpace]
 ) -> DataSplit:
-    """Turn the labels of a source's rows into class numbers.
+    """Turn the labels of a source's rows into targets.
 
     Raises:
-        DataError: names the rows whose label was not met in training.
+        DataError: names the rows whose label was not met in training, or is of another kind.
     """
     unseen: list[tuple[str, str, str]] = []
-    targets, labelled = {}, {}
     for task in columns:
-        numbers = {name: number for number, name in enumerate(labels[task].names)}
-        unseen += [(where, task, label) for label, where in _located_labels(table, task) if label not in numbers]
-        targets[task] = np.array([numbers.get(label, 0) if label else 0 for label in table.labels[task]], np.int64)
-        labelled[task] = np.array([label is not None for label in table.labels[task]], np.bool_)
+        if (read_as := table.spaces.get(task)) not in (None, type(labels[task])):
+            raise DataError(
+                f"{table.locations[0]}: the labels of task {task} are {describe_spaces((read_as,))} here, but "
+                f"{describe_spaces((type(labels[task]),))} in the training rows"
+            )
+        pairs = zip(table.labels[task], table.locations, strict=True)
+        unseen += [(where, task, name) for label, where in pairs for name in unknown_names(label, labels[task])]
     if unseen:
         problems = [_unseen(*one, columns, labels) for one in unseen[:SHOWN]]
         raise DataError("\n".join(summarize(problems, len(unseen))))
+    targets = {task: encode(table.labels[task], labels[task]) for task in columns}
+    labelled = {task: np.array([label is not None for label in table.labels[task]], np.bool_) for task in columns}
     return DataSplit(table.texts, targets, labelled, {source: len(table.texts)})
 
 
-def _join(parts: Mapping[str, DataSplit], tasks: Iterable[str]) -> DataSplit:
+def _join(parts: Mapping[str, DataSplit], labels: Mapping[str, LabelSpace]) -> DataSplit:
     """Put the rows of several sources after one another. Those of other sources have no label of a task."""
     sizes = {source: len(part.texts) for source, part in parts.items()}
-    targets = {task: np.zeros(sum(sizes.values()), np.int64) for task in tasks}
-    labelled = {task: np.zeros(sum(sizes.values()), np.bool_) for task in targets}
+    count = sum(sizes.values())
+    targets = {task: encode([None] * count, space) for task, space in labels.items()}
+    labelled = {task: np.zeros(count, np.bool_) for task in labels}
     start = 0
     for part in parts.values():
         rows = slice(start, start + len(part.texts))
@@ -191,40 +203,35 @@ def _join(parts: Mapping[str, DataSplit], tasks: Iterable[str]) -> DataSplit:
     return DataSplit([text for part in parts.values() for text in part.texts], targets, labelled, sizes)
 
 
-def _located_labels(table: Table, task: str) -> list[tuple[str, str]]:
-    """Return the labels of a task, with where each stands."""
-    pairs = zip(table.labels[task], table.locations, strict=True)
-    return [(label, location) for label, location in pairs if label is not None]
+def _located_names(table: Table, task: str) -> list[tuple[str, str]]:
+    """Return the names in the labels of a task, with where each stands."""
+    pairs = list(zip(table.labels[task], table.locations, strict=True))
+    if table.spaces.get(task) is Numbers:
+        return []
+    return [
+        (str(name), location)
+        for label, location in pairs
+        if label is not None
+        for name in ([label] if isinstance(label, str) else label)
+    ]
 
 
 def _unseen(
-    location: str, task: str, label: str, columns: Mapping[str, LabelColumn], labels: Mapping[str, Classes]
+    location: str, task: str, label: str, columns: Mapping[str, LabelColumns], labels: Mapping[str, LabelSpace]
 ) -> str:
     names = labels[task].names
     few = len(names) <= 6
     known = enumerate_names(names) if few else f"{len(names):,} other classes{did_you_mean(label, names)}"
     return (
-        f"{location}: {columns[task].name}: label {quote(label)} of task {task} does not occur in the training rows, "
-        f"which have {known}"
+        f"{location}: {', '.join(columns[task].names)}: label {quote(label)} of task {task} does not occur in the "
+        f"training rows, which have {known}"
     )
-
-
-def _classes(task: str, labels: Sequence[str | None]) -> Classes:
-    names = tuple(sorted({label for label in labels if label is not None}))
-    if not names:
-        raise DataError(f"task {task} has no label in its {len(labels)} training rows; look at the split or the limit")
-    if len(names) < 2:
-        raise DataError(
-            f"task {task} has one class only in its {len(labels)} training rows, {quote(names[0])}; "
-            "there is nothing to learn; look at the split or the limit"
-        )
-    return Classes(names)
 
 
 def _take(table: Table, rows: NDArray[np.int64]) -> Table:
     labels = {task: [values[row] for row in rows] for task, values in table.labels.items()}
     texts, locations = [table.texts[row] for row in rows], [table.locations[row] for row in rows]
-    return Table(texts, labels, locations=locations)
+    return Table(texts, labels, table.spaces, locations=locations)
 
 
 def _without_labels(dataset: Dataset) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from topwork.errors import quote
-from topwork.experiment.schema import LabelNormalization
+from topwork.experiment.label_format import LabelFormat
 
 #: A label is the name of a class: it stands in tables, figures and metrics.
 MAX_LENGTH = 1000
@@ -25,6 +25,9 @@ _MERGING: tuple[dict[str, Any], ...] = (
     {"strip": True, "casefold": True, "normalize": "NFKC"},
 )
 
+#: A number as text: Python reads more, such as ``1_000`` and ``infinity``.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
 #: How many spellings or classes one warning names.
 _SHOWN = 5
 
@@ -33,40 +36,60 @@ class MissingLabelError(ValueError):
     """There is no label."""
 
 
+def is_missing(value: object, *, strip: bool) -> bool:
+    """Whether a cell holds nothing: no value, an empty text, or, where blanks are stripped, blanks alone."""
+    if isinstance(value, str):
+        return not (value.strip() if strip else value)
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def read_label(value: object) -> str:
     """Return a label as text. A whole number may be stored as a float, as tables do where others are missing.
 
     Raises:
-        MissingLabelError: it is missing.
-        ValueError: it is neither a string nor a whole number.
+        ValueError: it is neither a text nor a finite number.
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise MissingLabelError("the label is missing")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool):
         return str(value).lower()
-    if not isinstance(value, str | int):
-        raise ValueError(f"a label must be a string or a whole number, got {quote(value)}")
+    if not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
+        raise ValueError(f"a label must be a text or a whole number, got {quote(value)}")
     return str(value)
 
 
-def normalize_label(label: str, normalization: LabelNormalization) -> str:
+def read_number(value: object) -> float:
+    """Return a real number, which may be written as text.
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"a number is wanted, got {quote(value)}")
+    try:
+        number = float(value) if not isinstance(value, str) or _NUMBER.fullmatch(value.strip()) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"a number is wanted, got {quote(value)}")
+    return number
+
+
+def normalize_label(label: str, format: LabelFormat) -> str:
     """Return the spelling that stands for a label and all that are equal to it.
 
     Raises:
-        MissingLabelError: nothing is left of it.
-        ValueError: it is too long, or it holds what the name of a class must not hold.
+        ValueError: nothing is left of it, it is too long, or it holds what the name of a class must not hold.
     """
-    if normalization.normalize:
-        label = unicodedata.normalize(normalization.normalize, label)
-    if normalization.casefold:
+    if format.normalize:
+        label = unicodedata.normalize(format.normalize, label)
+    if format.casefold:
         label = unicodedata.normalize("NFD", label).casefold()
-        label = unicodedata.normalize(normalization.normalize or "NFC", label)
-    if normalization.strip:
+        label = unicodedata.normalize(format.normalize or "NFC", label)
+    if format.strip:
         label = label.strip()
     if not label:
-        raise MissingLabelError("the label is empty")
+        raise ValueError("the label is empty")
     if len(label) > MAX_LENGTH:
         raise ValueError(f"a label has at most {MAX_LENGTH:,} characters, got {len(label):,}: {quote(label)}")
     for character in label:
@@ -95,7 +118,7 @@ def describe_changes(task: str, changes: Mapping[tuple[str, str], Sequence[str]]
         )
 
 
-def describe_similar(task: str, labels: Iterable[tuple[str, str]], normalization: LabelNormalization) -> Iterator[str]:
+def describe_similar(task: str, labels: Iterable[tuple[str, str]], format: LabelFormat) -> Iterator[str]:
     """Say which classes of a task look like one, and what would make them one.
 
     Args:
@@ -110,7 +133,7 @@ def describe_similar(task: str, labels: Iterable[tuple[str, str]], normalization
     similar = [group for group in groups.values() if len(group) > 1]
     for group in similar[:_SHOWN]:
         classes = " and ".join(f"{_show(label)} ({_first(locations[label])})" for label in group[:_SHOWN])
-        yield f"task {task} has classes that look alike: {classes}; {_how_to_merge(task, group, normalization)}"
+        yield f"task {task} has classes that look alike: {classes}; {_how_to_merge(task, group, format)}"
     if len(similar) > _SHOWN:
         yield f"task {task} has {len(similar) - _SHOWN:,} more groups of classes that look alike"
 
@@ -123,9 +146,9 @@ def _look(label: str) -> str:
     return re.sub(r"^(-?\d+)\.0+$", r"\1", look)
 
 
-def _how_to_merge(task: str, group: Sequence[str], normalization: LabelNormalization) -> str:
+def _how_to_merge(task: str, group: Sequence[str], format: LabelFormat) -> str:
     for change in _MERGING:
-        rules = normalization.model_copy(update=change)
+        rules = format.model_copy(update=change)
         try:
             merged = {normalize_label(label, rules) for label in group}
         except ValueError:

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from topwork.data.labels import MissingLabelError, describe_changes, normalize_label, read_label
+from topwork.data.label_reader import LabelReader, RowLabel
+from topwork.data.labels import MissingLabelError
 from topwork.data.readers import column_missing, read
 from topwork.data.rows import Row, RowError
 from topwork.errors import DataError, fit_screen, quote, reason_of
-from topwork.experiment.schema import AS_WRITTEN, LabelColumn, Source
+from topwork.experiment.label_format import AS_WRITTEN, LabelColumns
+from topwork.experiment.schema import Source
+from topwork.interfaces.labels import LabelSpace
 
 #: How many faulty rows a message names; it always gives the total.
 SHOWN = 20
@@ -24,6 +27,7 @@ class Table:
     Attributes:
         texts: the text of each.
         labels: the label of each, by task; None where it may lack one and does.
+        spaces: what the labels of a task were read as.
         strata: of each, the value of the column that a stratified split goes by; empty for other splits.
         locations: ``file:line`` of each.
         digest: sha256 of the file's bytes, in hexadecimal.
@@ -31,18 +35,19 @@ class Table:
     """
 
     texts: list[str] = field(default_factory=list)
-    labels: dict[str, list[str | None]] = field(default_factory=dict)
+    labels: dict[str, list[RowLabel | None]] = field(default_factory=dict)
+    spaces: dict[str, type[LabelSpace]] = field(default_factory=dict)
     strata: list[str] = field(default_factory=list)
     locations: list[str] = field(default_factory=list)
     digest: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
-def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumn], *, by: str | None = None) -> Table:
+def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], *, by: str | None = None) -> Table:
     """Read the text and the labels of every row of a file.
 
     Args:
-        columns: the label column of each task.
+        columns: the label columns of each task.
         by: the column of the strata of a stratified split.
 
     Raises:
@@ -53,7 +58,8 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumn], *
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason_of(error)}") from None
-    wanted = list(dict.fromkeys([source.text, *(column.name for column in columns.values()), *([by] if by else [])]))
+    of_labels = [name for one in columns.values() for name in one.names]
+    wanted = list(dict.fromkeys([source.text, *of_labels, *([by] if by else [])]))
     found = read(path, content, pattern=source.pattern, encoding=source.encoding, wanted=wanted)
     table = Table(labels={task: [] for task in columns}, digest=hashlib.sha256(content).hexdigest())
     builder = _TableBuilder(table, source.text, columns, by)
@@ -66,6 +72,7 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumn], *
     if not table.texts:
         none = "none of its rows has a label" if builder.unlabelled else "the file holds no rows"
         raise DataError(f"{path}: {none}")
+    table.spaces = {task: space for task, reader in builder.readers.items() if (space := reader.space)}
     table.warnings += [
         *found.notes,
         *faults.describe(path),
@@ -122,53 +129,52 @@ def _add_rows(
 class _TableBuilder:
     """Checks rows and adds the good ones to a table."""
 
-    def __init__(self, table: Table, text: str, columns: Mapping[str, LabelColumn], by: str | None) -> None:
+    def __init__(self, table: Table, text: str, columns: Mapping[str, LabelColumns], by: str | None) -> None:
         self.table = table
         self.text = text
         self.columns = columns
-        self.by = by
-        self.types: dict[str, type] = {}  # of the labels of each column
+        self.readers = {task: LabelReader(task, of_task) for task, of_task in columns.items()}
+        self.stratum = LabelReader("", LabelColumns((by,), AS_WRITTEN)) if by else None
         self.lacking: set[str] = set()  # tasks of which a row lacks a label that must have one
         self.unlabelled: list[str] = []  # where the rows are that have no label at all
-        self.changes: dict[str, dict[tuple[str, str], list[str]]] = {task: {} for task in columns}
 
     def add(self, row: Row, location: str) -> list[str]:
         """Add a row, or return all that is wrong with it."""
         errors = _check_text(row, self.text)
-        written: dict[str, str] = {}
-        labels: dict[str, str | None] = {}
-        strata = {"": LabelColumn(self.by, AS_WRITTEN)} if self.by else {}  # under a name that no task has
-        for task, column in {**self.columns, **strata}.items():
+        labels: dict[str, RowLabel | None] = {}
+        for task, reader in self.readers.items():
             try:
-                if column.name not in written:
-                    written[column.name] = self._read(row, column.name)
-                labels[task] = normalize_label(written[column.name], column.normalization)
+                labels[task] = reader.read(row)
             except MissingLabelError as error:
                 labels[task] = None
-                if column.missing == "error":
-                    errors.append(f"{column.name}: {error}")
-                    self.lacking |= {task} - strata.keys()
+                if self.columns[task].missing == "error":
+                    errors.append(str(error))
+                    self.lacking.add(task)
             except ValueError as error:
-                errors.append(f"{column.name}: {error}")
+                errors += str(error).splitlines()
+        stratum: RowLabel | None = None
+        try:
+            stratum = self.stratum.read(row) if self.stratum else None
+        except ValueError as error:
+            errors += str(error).splitlines()
         if errors:
             return list(dict.fromkeys(errors))
-        stratum = labels.pop("", None)
         if labels and all(label is None for label in labels.values()):
             self.unlabelled.append(location)
             return []
         self.table.texts.append(row[self.text])
         self.table.locations.append(location)
-        self.table.strata += [] if stratum is None else [stratum]
+        self.table.strata += [stratum] if isinstance(stratum, str) else []
         for task, label in labels.items():
             self.table.labels[task].append(label)
-            if label is not None and label != (before := written[self.columns[task].name]):
-                self.changes[task].setdefault((before, label), []).append(location)
+            if label is not None:
+                self.readers[task].keep(location)
         return []
 
     def describe_changes(self) -> Iterator[str]:
         """Say which labels are not as they were written."""
-        for task, changes in self.changes.items():
-            yield from describe_changes(task, changes, len(self.table.texts))
+        for reader in self.readers.values():
+            yield from reader.describe_changes(len(self.table.texts))
 
     def describe_unlabelled(self, path: Path) -> Iterator[str]:
         """Say which rows were left out because no task has a label for them."""
@@ -178,24 +184,6 @@ class _TableBuilder:
                 f"{path}: {count:,} of {rows:,} rows have no label of any task and were left out; "
                 f"the first is {self.unlabelled[0]}"
             )
-
-    def _read(self, row: Row, column: str) -> str:
-        """Return the label in a column as text.
-
-        Raises:
-            MissingLabelError: it is missing.
-            ValueError: there is none, or it is of another type than those above.
-        """
-        if column not in row:
-            raise ValueError(column_missing(column, row))
-        label, value = read_label(row[column]), row[column]
-        kind = int if isinstance(value, float) else type(value)
-        expected = self.types.setdefault(column, kind)
-        if kind is not expected:
-            raise ValueError(
-                f"labels above are of type {expected.__name__}, but {quote(value)} is of type {kind.__name__}"
-            )
-        return label
 
 
 def summarize(problems: Sequence[str], count: int | None = None) -> list[str]:

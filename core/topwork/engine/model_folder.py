@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from topwork.engine.label_record import LabelRecord, record_of
 from topwork.engine.model.building import build_head
 from topwork.engine.model.encoder_checks import sample
 from topwork.engine.model.head_checks import differing_results, results_of
@@ -39,11 +40,10 @@ from topwork.errors import (
 from topwork.experiment.loading import describe_error
 from topwork.experiment.schema import CATALOGS
 from topwork.files import new_folder, sha256_of
-from topwork.interfaces.head import Classes
 from topwork.registry import Registry, discover
 
-#: The layout of the folder; a newer one is refused.
-FORMAT = 1
+#: The layout of the folder; a newer one is refused. The first knew classes alone, by their names.
+FORMAT = 2
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -62,12 +62,6 @@ def _check_inside(name: str) -> str:
     if PurePosixPath(name).parts[:1] != ("backbone",) or ".." in PurePosixPath(name).parts or "\0" in name:
         raise ValueError(f"{name!r} is not a file in backbone/")
     return name
-
-
-def _check_classes(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names or len(set(names)) < len(names):
-        raise ValueError("there must be classes, each once")
-    return names
 
 
 def _check_experiment(experiment: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +90,7 @@ class ModelManifest(BaseModel):
     Attributes:
         weights_sha256: of weights.safetensors.
         files_sha256: of the files in ``backbone/``, by path in the folder; earlier versions wrote none.
-        classes: of each task, in the order of its outputs.
+        labels: the label space of each task.
         plugins: without which the model cannot be loaded.
         digests: the sha256 of each file of data, by path.
         experiment: that trained the model, as JSON values.
@@ -107,7 +101,7 @@ class ModelManifest(BaseModel):
 
     weights_sha256: Sha256
     files_sha256: dict[Annotated[str, AfterValidator(_check_inside)], Sha256] = {}
-    classes: Annotated[dict[str, Annotated[tuple[str, ...], AfterValidator(_check_classes)]], Field(min_length=1)]
+    labels: Annotated[dict[str, LabelRecord], Field(min_length=1)]
     plugins: tuple[NeededPlugin, ...]
     digests: dict[str, str]
     experiment: Annotated[dict[str, Any], AfterValidator(_check_experiment)]
@@ -115,9 +109,9 @@ class ModelManifest(BaseModel):
 
     @model_validator(mode="after")
     def _check_tasks(self) -> "ModelManifest":
-        if self.experiment["tasks"].keys() != self.classes.keys():
+        if self.experiment["tasks"].keys() != self.labels.keys():
             tasks = ", ".join(self.experiment["tasks"])
-            raise ValueError(f"the tasks are {tasks}, but there are classes of {', '.join(self.classes)}")
+            raise ValueError(f"the tasks are {tasks}, but there are labels of {', '.join(self.labels)}")
         return self
 
 
@@ -141,7 +135,7 @@ def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
             "topwork": version("topwork"),
             "weights_sha256": sha256_of(weights),
             "files_sha256": {path.relative_to(temporary).as_posix(): sha256_of(path) for path in files},
-            "classes": {task: list(classes.names) for task, classes in trained.labels.items()},
+            "labels": {task: record_of(space) for task, space in trained.labels.items()},
             "plugins": [asdict(needed) for needed in needed_plugins(trained.experiment, registry)],
             "digests": trained.digests,
             "experiment": trained.experiment,
@@ -165,7 +159,7 @@ def load_model(folder: str | Path) -> TrainedModel:
                 f"{folder / name} is damaged: its sha256 is not the one in model.json; copy the folder again"
             )
     experiment, registry = manifest.experiment, discover()
-    labels = {task: Classes(names) for task, names in manifest.classes.items()}
+    labels = {task: record.restore() for task, record in manifest.labels.items()}
     config = partial(_parse_settings, folder, manifest.plugins, registry)
     encoder = config("backbone", experiment["backbone"])
     try:
@@ -306,13 +300,13 @@ def read_model_manifest(folder: Path) -> ModelManifest:
         raise StorageError(f"{folder} is not a trained model: it holds no model.json") from None
     except (OSError, ValueError, RecursionError) as error:
         raise StorageError(f"{path} cannot be read: {first_line(error)}") from None
-    if type(written.get("format")) is not int or written["format"] != FORMAT:
+    if type(written.get("format")) is not int or not 1 <= written["format"] <= FORMAT:
         raise StorageError(
-            f"{path} has format {written.get('format')!r:.40}, this topwork ({version('topwork')}) reads format "
+            f"{path} has format {written.get('format')!r:.40}, this topwork ({version('topwork')}) reads formats 1 to "
             f"{FORMAT}; use topwork {written.get('topwork', '?')!s:.40}, which wrote it"
         )
     try:
-        manifest = ModelManifest.model_validate_json(content)
+        manifest = ModelManifest.model_validate_json(json.dumps(_in_newest_format(written)))
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {describe_error(fault)}" for fault in error.errors()]
         more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
@@ -320,6 +314,14 @@ def read_model_manifest(folder: Path) -> ModelManifest:
     if manifest.sha256 is not None and manifest.sha256 != _sha256_of_values(written):
         raise StorageError(f"{path} is damaged: its sha256 is not the one that it names; copy the folder again")
     return manifest
+
+
+def _in_newest_format(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a manifest says as the newest format says it."""
+    if written["format"] != 1 or not isinstance(classes := written.get("classes"), dict):
+        return dict(written)
+    labels = {task: {"kind": "classes", "names": names} for task, names in classes.items()}
+    return {**written, "labels": labels}
 
 
 def _sha256_of_values(manifest: Mapping[str, Any]) -> str:

@@ -123,14 +123,7 @@ class CachedBackbone:
 def _rows_key(experiment: Experiment) -> str:
     """What decides the dataset."""
     sources = {name: source.model_dump(mode="json") for name, source in experiment.data.items()}
-    columns = {
-        source: {
-            task: dataclasses.asdict(column) | {"normalization": column.normalization.model_dump()}
-            for task, column in of_source.items()
-        }
-        for source, of_source in experiment.label_columns.items()
-    }
-    return json.dumps([sources, columns])
+    return json.dumps([sources, repr(experiment.label_columns)])
 
 
 def _activations_key(prepared: Preparation, phase: Phase, device: torch.device, backbone: int) -> str:

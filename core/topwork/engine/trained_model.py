@@ -18,9 +18,11 @@ from topwork.engine.encoding.examples import Examples, make_examples
 from topwork.engine.evaluation.estimates import Estimate, estimates, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.errors import ConfigurationError, DataError, StorageError, enumerate_names, first_line, quote
-from topwork.experiment.schema import AS_WRITTEN, EVALUATED, LabelColumn, LabelNormalization, Source
+from topwork.experiment.label_format import AS_WRITTEN, LabelColumns, LabelFormat
+from topwork.experiment.schema import EVALUATED, Source
 from topwork.files import sha256_of
-from topwork.interfaces.head import Classes
+from topwork.interfaces.head import Label
+from topwork.interfaces.labels import LabelSpace
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +32,12 @@ class Prediction:
     """What one head predicts for one text.
 
     Attributes:
-        label: the predicted label.
-        probabilities: of each class, by name; they sum to 1.
+        label: the predicted label: the name of a class, the names of some labels, a number, or numbers by name.
+        probabilities: of each class or label, by name; those of classes sum to 1. None for numbers.
     """
 
-    label: str
-    probabilities: dict[str, float]
+    label: Label
+    probabilities: dict[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class TrainedModel:
     """A model that predicts, encodes and can be evaluated, on the device that its weights are on.
 
     Attributes:
-        labels: the classes of each task.
+        labels: the label space of each task.
         experiment: the experiment that trained it, as JSON values.
         digests: sha256 of each file of the training, by path.
     """
 
     model: MultiTaskModel
-    labels: dict[str, Classes]
+    labels: dict[str, LabelSpace]
     experiment: dict[str, Any]
     digests: dict[str, str]
 
@@ -69,9 +71,10 @@ class TrainedModel:
         predictions: list[dict[str, Prediction]] = [{} for _ in texts]
         for task, outputs in outputs_of(self.model, examples, device=self.device).items():
             decoded = self.model.tasks[task].decode(outputs)
-            names = self.labels[task].names
-            for prediction, label, row in zip(predictions, decoded.labels, decoded.probabilities.tolist(), strict=True):
-                prediction[task] = Prediction(label, dict(zip(names, row, strict=True)))
+            names, probabilities = self.labels[task].names, decoded.probabilities
+            rows = [None] * len(texts) if probabilities is None else probabilities.tolist()
+            for prediction, label, row in zip(predictions, decoded.labels, rows, strict=True):
+                prediction[task] = Prediction(label, None if row is None else dict(zip(names, row, strict=True)))
         return predictions
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -113,7 +116,7 @@ class TrainedModel:
         try:
             source = Source.model_validate(self.experiment["data"][name])
             columns = {
-                task: _label_column(settings)
+                task: _label_columns(settings, self.labels[task])
                 for task, settings in self.experiment["tasks"].items()
                 if (settings.get("source") or name) == name
             }
@@ -174,7 +177,13 @@ def _is_blank(text: str) -> bool:
     return not text.strip()
 
 
-def _label_column(task: Mapping[str, Any]) -> LabelColumn:
-    """Return where the labels of a task stand; models of version 0.1 say nothing of their spellings."""
-    normalization = LabelNormalization.model_validate(task["labels"]) if "labels" in task else AS_WRITTEN
-    return LabelColumn(task["label"], normalization, "skip" if task.get("missing") == "skip" else "error")
+def _label_columns(task: Mapping[str, Any], space: LabelSpace) -> LabelColumns:
+    """Return where the labels of a task stand; models of version 0.1 say nothing of how they are written."""
+    names = task["label"]
+    return LabelColumns(
+        names=(names,) if isinstance(names, str) else tuple(names),
+        format=LabelFormat.model_validate(task["labels"]) if "labels" in task else AS_WRITTEN,
+        missing="skip" if task.get("missing") == "skip" else "error",
+        spaces=(type(space),),
+        head=task["head"]["kind"],
+    )

@@ -1,7 +1,6 @@
 """The schema of an experiment. The defaults are the reference recipe's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +16,7 @@ from pydantic import (
 
 from topwork.errors import enumerate_names
 from topwork.experiment.encoding import find_codec
+from topwork.experiment.label_format import LabelColumns, LabelFormat, OnMissing
 from topwork.experiment.objective import parse_objective
 from topwork.experiment.origin import Origin
 from topwork.experiment.section import Section
@@ -160,44 +160,13 @@ class Source(Section):
         return {name: path for name in SPLITS if (path := getattr(self, name))}
 
 
-class LabelNormalization(Section):
-    """Which spellings of a label are one label.
-
-    Attributes:
-        strip: leave out the blanks around a label.
-        casefold: make no difference between upper and lower case; classes are named in lower case then.
-        normalize: a Unicode normalization form. ``NFC`` makes characters equal that are composed in different ways,
-            ``NFKC`` also full-width and other variants of one character; null leaves labels as they are.
-    """
-
-    strip: bool = Field(default=True, strict=True)
-    casefold: bool = Field(default=False, strict=True)
-    normalize: Literal["NFC", "NFKC"] | None = "NFC"
-
-
-#: Every spelling is a label of its own, as it was for models of version 0.1, and is for the strata of a split.
-AS_WRITTEN = LabelNormalization(strip=False, normalize=None)
-
-
-#: What is to be done about a row without a label of a task.
-OnMissing = Literal["error", "skip"]
-
-
-@dataclass(frozen=True)
-class LabelColumn:
-    """Where the labels of a task stand, which spellings are one label, and whether rows may lack one."""
-
-    name: str
-    normalization: LabelNormalization
-    missing: OnMissing = "error"
-
-
 class Task(Section):
     """One label column of one source, learnt by one head.
 
     Attributes:
-        label: the label column.
-        labels: which spellings of a label are one label.
+        label: the label column, or several: of numbers, one for each number; of shares, one for each class; of sets of
+            labels, one for each label, with 0 or 1.
+        labels: how labels are written, and which spellings of a label are one label.
         missing: what to do about rows without a label, which is an empty cell or a null: ``error`` names them and ends;
             ``skip`` leaves them to the other tasks. A row that no task has a label for is left out.
         source: a name under ``data``; may be left out where there is only one.
@@ -205,8 +174,8 @@ class Task(Section):
         loss_weight: factor of this task's loss in the total.
     """
 
-    label: str
-    labels: LabelNormalization = LabelNormalization()
+    label: str | Annotated[tuple[str, ...], Field(min_length=2)]
+    labels: LabelFormat = LabelFormat()
     missing: OnMissing = "error"
     source: str | None = None
     head: SerializeAsAny[HeadConfig]
@@ -332,11 +301,13 @@ class Experiment(Section):
         return named or next(iter(self.data))
 
     @property
-    def label_columns(self) -> dict[str, dict[str, LabelColumn]]:
-        """For each source, the label column of each task that reads it."""
-        columns: dict[str, dict[str, LabelColumn]] = {source: {} for source in self.data}
+    def label_columns(self) -> dict[str, dict[str, LabelColumns]]:
+        """For each source, the label columns of each task that reads it."""
+        columns: dict[str, dict[str, LabelColumns]] = {source: {} for source in self.data}
         for name, task in self.tasks.items():
-            columns[self._source_of(name)][name] = LabelColumn(task.label, task.labels, task.missing)
+            names = (task.label,) if isinstance(task.label, str) else task.label
+            spaces, head = task.head.label_spaces, task.head.kind
+            columns[self._source_of(name)][name] = LabelColumns(names, task.labels, task.missing, spaces, head)
         return columns
 
     @property

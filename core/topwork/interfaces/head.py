@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from topwork.interfaces.labels import Classes, LabelSpace
 from topwork.interfaces.plugin import PluginConfig
 
 if TYPE_CHECKING:  # matplotlib is imported where something is drawn
@@ -19,18 +20,8 @@ MAX_INTERVAL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Classes:
-    """The label space of a task: the class names met in the training rows, sorted.
-
-    A target is the index of a class name, so targets are (B,) int64.
-    """
-
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Metric:
-    """A figure of merit over N texts.
+    """A figure of merit over N texts. The targets of each label space are described there.
 
     It is computed once an epoch on the validation rows, and for the final interval on up to 1,000 resamples of the
     rows: N rows, of which some are missing and others there several times. One that takes long gets fewer: after
@@ -39,15 +30,19 @@ class Metric:
 
     Attributes:
         name: how it is logged: ``accuracy`` becomes ``validation/<task>/accuracy``.
-        compute: maps outputs (N, C) and targets (N,) either to one number, shape (), or to a score per text,
+        compute: maps outputs (N, C) and targets (N, ...) either to one number, shape (), or to a score per text,
             shape (N,), whose mean is the metric; a tensor of floating-point numbers. Scores per text allow sharper
             intervals.
         greater_is_better: the direction in which early stopping and studies look.
     """
 
     name: str
-    compute: Callable[[Float[Tensor, "N C"], Shaped[Tensor, " N"]], Float[Tensor, "..."]]
+    compute: Callable[[Float[Tensor, "N C"], Shaped[Tensor, "N ..."]], Float[Tensor, "..."]]
     greater_is_better: bool = True
+
+
+#: What a head says of a text: the name of a class; the names of some labels; or a number, or several by their names.
+Label = str | tuple[str, ...] | float | dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -55,12 +50,14 @@ class Decoded:
     """What a head says of N texts.
 
     Attributes:
-        labels: the label of each text.
-        probabilities: (N, number of classes), from 0 to 1, rows sum to 1, columns in the order of ``Classes.names``.
+        labels: the label of each text: for classes and shares of classes the name of a class, for sets of labels the
+            names of some, for numbers a number, or, where there are several, numbers by name.
+        probabilities: (N, C), from 0 to 1, columns in the order of the label space's names; the rows of classes and of
+            shares of classes sum to 1. None for numbers.
     """
 
-    labels: list[str]
-    probabilities: Float[Tensor, "N classes"]
+    labels: Sequence[Label]
+    probabilities: Float[Tensor, "N C"] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,13 +66,13 @@ class HeadFigure:
 
     Attributes:
         name: letters, digits, ``_`` and ``-``; ``confusion`` is logged as ``figures/confusion_<task>.png``.
-        draw: maps outputs (N, C), targets (N,) and the label space to a matplotlib figure.
+        draw: maps outputs (N, C), targets (N, ...) and the label space to a matplotlib figure.
         table: maps the same to what the figure has no room for, as CSV, which is logged beside it.
     """
 
     name: str
-    draw: Callable[[Float[Tensor, "N C"], Shaped[Tensor, " N"], Classes], "Figure"]
-    table: Callable[[Float[Tensor, "N C"], Shaped[Tensor, " N"], Classes], str] | None = None
+    draw: Callable[[Float[Tensor, "N C"], Shaped[Tensor, "N ..."], Any], "Figure"]
+    table: Callable[[Float[Tensor, "N C"], Shaped[Tensor, "N ..."], Any], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,30 +87,44 @@ class Head:
     Attributes:
         module: pooled vectors (B, W) to outputs (B, C). All of its parameters train; they and its buffers are all that
             is saved.
-        loss: outputs (B, C) and targets (B,) to the mean loss over the batch, shape (). It has no parameters that are
-            not the module's. In evaluation the batch is all rows of a split.
+        loss: outputs (B, C) and targets (B, ...) to the mean loss over the batch, shape (). It has no parameters that
+            are not the module's. In evaluation the batch is all rows of a split that have a label.
         decode: outputs (N, C) to labels and probabilities.
         metrics: what is measured after each epoch and at the end; the loss always is.
         figures: what is drawn of a run's final outputs; may be empty.
-        denominator: what the loss divides by: targets (B,) to one number from 0, shape (), such as the sum of the class
-            weights of a weighted cross-entropy; None where that is B. The loss of a batch is the mean of its pieces'
-            losses, weighted by their denominators; so a batch that is computed in pieces gives the same step.
+        denominator: what the loss divides by: targets (B, ...) to one number from 0, shape (), such as the sum of the
+            class weights of a weighted cross-entropy; None where that is B. The loss of a batch is the mean of its
+            pieces' losses, weighted by their denominators; so a batch that is computed in pieces gives the same step.
+        tune: sets buffers of the module, such as thresholds, from outputs (N, C) and targets (N, ...) of the validation
+            rows, on the CPU; called once, after training, with the weights of the best epoch, and only where validation
+            rows have labels.
     """
 
     module: nn.Module
-    loss: Callable[[Float[Tensor, "B C"], Shaped[Tensor, " B"]], Float[Tensor, ""]]
+    loss: Callable[[Float[Tensor, "B C"], Shaped[Tensor, "B ..."]], Float[Tensor, ""]]
     decode: Callable[[Float[Tensor, "N C"]], Decoded]
     metrics: Sequence[Metric]
     figures: Sequence[HeadFigure] = ()
-    denominator: Callable[[Shaped[Tensor, " B"]], Float[Tensor, ""]] | None = None
+    denominator: Callable[[Shaped[Tensor, "B ..."]], Float[Tensor, ""]] | None = None
+    tune: Callable[[Float[Tensor, "N C"], Shaped[Tensor, "N ..."]], None] | None = None
 
 
 class HeadConfig(PluginConfig, ABC):
-    """The settings of a head; ``tasks.<task>.head:`` in an experiment file."""
+    """The settings of a head; ``tasks.<task>.head:`` in an experiment file.
+
+    Attributes:
+        label_spaces: those that the head takes. The first is how a single column is read, unless its values are objects
+            of JSON, which are shares of classes.
+    """
+
+    label_spaces: ClassVar[tuple[type[LabelSpace], ...]] = (Classes,)
 
     @abstractmethod
-    def build(self, width: int, labels: Classes) -> Head:
-        """Build the head for pooled vectors of ``width`` columns (W) and the classes of the training rows.
+    def build(self, width: int, labels: Any) -> Head:
+        """Build the head for pooled vectors of ``width`` columns (W) and the labels of the training rows.
+
+        Args:
+            labels: one of ``label_spaces``.
 
         Draw initial weights from torch's global generator only: the core seeds it for each task by name.
 

@@ -1,6 +1,9 @@
 """What a head must keep to."""
 
 import io
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -8,8 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from topwork.engine.model.building import build_head
-from topwork.engine.model.head_checks import check_gradients, check_parts, check_restored, pieces_error
-from topwork.interfaces.head import Classes, Head, HeadConfig
+from topwork.engine.model.checked_head import check_decoded
+from topwork.engine.model.head_checks import check_gradients, check_parts, check_restored, pieces_error, targets_for
+from topwork.interfaces.head import Head, HeadConfig, Label
+from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers
 from topwork.testing.plugin import (
     WIDTH,
     PluginContract,
@@ -25,11 +30,11 @@ class HeadContract(PluginContract):
 
     Attributes:
         config: the head under test.
-        labels: classes that suit it.
+        labels: a label space that suits it.
     """
 
     config: ClassVar[HeadConfig]
-    labels: ClassVar[Classes] = Classes(("no", "yes"))
+    labels: ClassVar[LabelSpace] = Classes(("no", "yes"))
 
     def test_outputs_loss_decoding_and_names_are_as_the_interface_says(self) -> None:
         check_parts(self._checked(), self.config, WIDTH, self.labels, where="")
@@ -44,8 +49,8 @@ class HeadContract(PluginContract):
     def test_the_loss_of_a_sure_mistake_is_finite(self) -> None:
         head = self._build()
         outputs = head.module(1000 * torch.randn(32, WIDTH))
-        for number in range(len(self.labels.names)):
-            assert head.loss(outputs, torch.full((32,), number)).isfinite()
+        for target in self._targets(len(self.labels.names) + 4):
+            assert head.loss(outputs, self._repeated(target, 32)).isfinite()
 
     def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_texts(self) -> None:
         head, outputs = self._try(7)
@@ -58,7 +63,7 @@ class HeadContract(PluginContract):
     def test_the_loss_of_every_text_depends_on_its_target(self) -> None:
         head, outputs = self._try(64)
         for row in outputs.split(1):
-            losses = {head.loss(row, torch.tensor([number])).item() for number in range(len(self.labels.names))}
+            losses = {head.loss(row, target[None]).item() for target in self._targets(len(self.labels.names) + 4)}
             assert len(losses) > 1, f"outputs {row.tolist()} have the same loss with any target"
 
     def test_gradients_reach_all_parameters(self) -> None:
@@ -74,24 +79,22 @@ class HeadContract(PluginContract):
         head, vectors, targets, losses = self._learn()
         assert losses[-1] < losses[0]
         # half the loss of wrong answers, not of the beginning: the loss of a label that is smoothed never nears 0
-        wrong = head.loss(head.module.eval()(vectors).detach(), (targets + 1) % len(self.labels.names))
+        wrong = head.loss(head.module.eval()(vectors).detach(), targets.roll(1, dims=0))
         assert losses[-1] < wrong / 2
 
     def test_what_it_has_learnt_is_what_it_decodes(self) -> None:
         head, vectors, targets, _ = self._learn()
         decoded = head.decode(head.module.eval()(vectors).detach())
-        assert decoded.labels == [self.labels.names[number] for number in targets]
+        check_learnt(self.labels, decoded.labels, targets)
 
     def test_decoding_gives_known_labels_and_probabilities(self) -> None:
         head, outputs = self._try(9)
-        decoded = head.decode(outputs)
-        assert len(decoded.labels) == 9
-        assert set(decoded.labels) <= set(self.labels.names)
-        assert decoded.probabilities.shape == (9, len(self.labels.names))
-        assert (decoded.probabilities >= 0).all()
-        torch.testing.assert_close(decoded.probabilities.sum(dim=1), torch.ones(9))
-        likeliest = [self.labels.names[number] for number in decoded.probabilities.argmax(dim=1)]
-        assert decoded.labels == likeliest
+        decoded = check_decoded(head.decode(outputs), 9, self.labels)
+        ordered = isinstance(self.labels, Classes) and self.labels.ordered  # the median may be named then
+        if isinstance(self.labels, Classes | Distribution) and not ordered:
+            assert decoded.probabilities is not None
+            likeliest = [self.labels.names[number] for number in decoded.probabilities.argmax(dim=1)]
+            assert list(decoded.labels) == likeliest
 
     def test_a_text_has_the_same_outputs_alone_and_among_others(self) -> None:
         module, vectors = self._build().module.eval(), torch.randn(9, WIDTH)
@@ -101,8 +104,10 @@ class HeadContract(PluginContract):
         head, outputs = self._try(9)
         alone = [head.decode(row.clone()) for row in outputs.split(1)]
         decoded = head.decode(outputs)
-        assert [one.labels for one in alone] == [[label] for label in decoded.labels]
-        torch.testing.assert_close(torch.cat([one.probabilities for one in alone]), decoded.probabilities)
+        for number, one in enumerate(alone):
+            assert isinstance(self.labels, Numbers) or list(one.labels) == [decoded.labels[number]]
+            if decoded.probabilities is not None and one.probabilities is not None:
+                torch.testing.assert_close(one.probabilities[0], decoded.probabilities[number])
 
     def test_metrics_give_one_number_or_one_for_each_text(self) -> None:
         head, outputs = self._try(9)
@@ -113,9 +118,9 @@ class HeadContract(PluginContract):
 
     def test_metrics_raise_on_no_resample_of_the_texts(self) -> None:
         head, outputs = self._try(9)
-        for number in range(len(self.labels.names)):
+        for target in self._targets(len(self.labels.names)):
             for metric in head.metrics:
-                metric.compute(outputs, torch.full((9,), number))  # where one is not defined, it gives NaN
+                metric.compute(outputs, self._repeated(target, 9))  # where one is not defined, it gives NaN
 
     def test_metrics_do_not_depend_on_the_order_of_the_texts(self) -> None:
         head, outputs = self._try(9)
@@ -139,13 +144,13 @@ class HeadContract(PluginContract):
         head, vectors, targets, _ = self._learn()
         outputs = head.module.eval()(vectors).detach()
         for metric in head.metrics:
-            wrong = metric.compute(outputs, (targets + 1) % len(self.labels.names)).mean()
+            wrong = metric.compute(outputs, targets.roll(1, dims=0)).mean()
             gain = metric.compute(outputs, targets).mean() - wrong
             assert gain >= 0 if metric.greater_is_better else gain <= 0, f"is {metric.name} greater_is_better?"
 
     def test_figures_are_drawn_whatever_classes_are_called(self) -> None:
         head, outputs = self._try(9)
-        labels = Classes(tuple(f"{name} $\\frac$ & <b>" for name in self.labels.names))
+        labels = replace(self.labels, names=tuple(f"{name} $\\frac$ & <b>" for name in self.labels.names))
         for figure in head.figures:
             drawn = figure.draw(outputs, self._targets(9), labels)
             assert isinstance(drawn, Figure), figure.name
@@ -190,13 +195,14 @@ class HeadContract(PluginContract):
         return head, head.module.eval()(torch.randn(rows, WIDTH)).detach()
 
     def _learn(self) -> tuple[Head, Tensor, Tensor, list[float]]:
-        """A head trained on one vector for each class, those vectors (64, W) and targets (64,), and the losses."""
+        """A head trained on one vector for each target, those vectors (64, W) and targets (64, ...), and the losses."""
         head = self._build()
         targets = self._targets(64)
-        vectors = torch.randn(len(self.labels.names), WIDTH)[targets]
+        kinds, kind_of = targets.unique(dim=0, return_inverse=True)
+        vectors = torch.randn(len(kinds), WIDTH)[kind_of]
         optimizer = torch.optim.AdamW(head.module.parameters(), lr=1e-2)
         losses = []
-        for _ in range(60):
+        for _ in range(200):
             loss = head.loss(head.module(vectors), targets)
             optimizer.zero_grad()
             loss.backward()
@@ -205,4 +211,21 @@ class HeadContract(PluginContract):
         return head, vectors, targets, losses
 
     def _targets(self, rows: int) -> Tensor:
-        return torch.arange(rows) % len(self.labels.names)
+        return targets_for(self.labels, rows)
+
+    def _repeated(self, target: Tensor, rows: int) -> Tensor:
+        """The target of one text for so many."""
+        return target.expand(rows, *target.shape).clone()
+
+
+def check_learnt(labels: LabelSpace, found: Sequence[Label], targets: Tensor) -> None:
+    """Check that labels are those, or numbers near those, that a head was trained on, targets (N, ...)."""
+    if isinstance(labels, Numbers):
+        rows = [list(label.values()) if isinstance(label, dict) else [label] for label in found]
+        error, spread = torch.tensor(rows) - targets, targets - targets.mean(dim=0)
+        assert (error.abs().mean(dim=0) < spread.abs().mean(dim=0) / 2).all(), "numbers are no nearer than their mean"
+    elif isinstance(labels, LabelSet):
+        assert list(found) == [tuple(itertools.compress(labels.names, row)) for row in targets.tolist()]
+    else:
+        numbers = targets.argmax(dim=1) if isinstance(labels, Distribution) else targets
+        assert list(found) == [labels.names[number] for number in numbers]

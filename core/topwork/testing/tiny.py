@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from topwork.building_blocks import class_metrics, decode_logits, mlp
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.interfaces.backbone import Backbone, BackboneConfig, Stage
-from topwork.interfaces.head import Classes, Head
+from topwork.interfaces.head import Head
+from topwork.interfaces.labels import Classes
 from topwork.interfaces.pooling import Pooling
 
 WIDTH = 16

@@ -28,7 +28,7 @@ def test_evaluate_measures_the_test_rows_of_the_experiment_again(command: Comman
     code, out, _ = command("evaluate", trained, REVIEWS)
     assert code == 0
     assert "test rows of the experiment" in out
-    assert out.count("180") == 4
+    assert out.count("180") == 6
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ import pytest
 
 from topwork.data.dataset import Dataset, load_dataset, read_all_rows, read_splits
 from topwork.errors import DataError
-from topwork.experiment.schema import Experiment, LabelColumn, LabelNormalization, Source
-from topwork.interfaces.head import Classes
+from topwork.experiment.label_format import LabelColumns, LabelFormat
+from topwork.experiment.schema import Experiment, Source
+from topwork.interfaces.labels import Classes
 from topwork.registry import Registry, discover
 
 Write = Callable[..., Path]
@@ -45,8 +46,8 @@ def load(registry: Registry) -> Callable[..., Dataset]:
 Load = Callable[..., Dataset]
 
 
-def column(name: str) -> LabelColumn:
-    return LabelColumn(name, LabelNormalization())
+def column(name: str) -> LabelColumns:
+    return LabelColumns((name,), LabelFormat())
 
 
 def error(call: Callable[[], object]) -> str:

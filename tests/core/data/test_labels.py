@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topwork.data.labels import describe_changes, describe_similar, normalize_label, read_label
-from topwork.experiment.schema import AS_WRITTEN, LabelNormalization
+from topwork.data.labels import describe_changes, describe_similar, is_missing, normalize_label, read_label, read_number
+from topwork.errors import quote
+from topwork.experiment.label_format import AS_WRITTEN, LabelFormat
 
-DEFAULT = LabelNormalization()
+DEFAULT = LabelFormat()
 RULES = st.builds(
-    LabelNormalization, strip=st.booleans(), casefold=st.booleans(), normalize=st.sampled_from([None, "NFC", "NFKC"])
+    LabelFormat, strip=st.booleans(), casefold=st.booleans(), normalize=st.sampled_from([None, "NFC", "NFKC"])
 )
 
 
@@ -22,7 +23,7 @@ def error(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def similar(*labels: str, rules: LabelNormalization = DEFAULT) -> list[str]:
+def similar(*labels: str, rules: LabelFormat = DEFAULT) -> list[str]:
     return list(describe_similar("t", [(label, f"a.csv:{row}") for row, label in enumerate(labels, 2)], rules))
 
 
@@ -33,14 +34,29 @@ def test_a_label_is_text(value: object, label: str) -> None:
     assert read_label(value) == label
 
 
-@pytest.mark.parametrize("value", [None, float("nan")])
-def test_a_label_that_is_missing_is_called_so(value: object) -> None:
-    assert error(lambda: read_label(value)) == "the label is missing"
+@pytest.mark.parametrize(
+    ("value", "missing"), [(None, True), (float("nan"), True), ("", True), (" \t", True), ("0", False), (0, False)]
+)
+def test_a_cell_that_holds_nothing_has_no_label(value: object, missing: bool) -> None:
+    assert is_missing(value, strip=True) == missing
+    assert is_missing(value, strip=False) == (missing and value != " \t")
 
 
-@pytest.mark.parametrize("value", [1.5, float("inf"), [], b"a"])
+@pytest.mark.parametrize("value", [float("inf"), [], b"a", None])
 def test_what_is_no_label_is_quoted(value: object) -> None:
-    assert error(lambda: read_label(value)) == f"a label must be a string or a whole number, got {value!r}"
+    assert error(lambda: read_label(value)) == f"a label must be a text or a whole number, got {value!r}"
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [("3.80", 3.8), (" -1e-3 ", -0.001), (".5", 0.5), ("5.", 5.0), (4, 4.0), (0.25, 0.25)]
+)
+def test_a_number_may_be_written_as_text(value: object, number: float) -> None:
+    assert read_number(value) == number
+
+
+@pytest.mark.parametrize("value", ["", "1,5", "1_000", "nan", "inf", "1e999", "\u0661", float("inf"), True, None, [1]])
+def test_what_is_no_number_is_quoted(value: object) -> None:
+    assert error(lambda: read_number(value)) == f"a number is wanted, got {quote(value)}"
 
 
 @pytest.mark.parametrize(
@@ -62,11 +78,11 @@ def test_what_is_no_label_is_quoted(value: object) -> None:
     ],
 )
 def test_a_label_is_spelt_as_the_rules_say(label: str, rules: dict[str, object], wanted: str) -> None:
-    assert normalize_label(label, LabelNormalization.model_validate(rules)) == wanted
+    assert normalize_label(label, LabelFormat.model_validate(rules)) == wanted
 
 
 @given(st.text(max_size=8), RULES)
-def test_a_spelling_stands_for_itself(label: str, rules: LabelNormalization) -> None:
+def test_a_spelling_stands_for_itself(label: str, rules: LabelFormat) -> None:
     try:
         once = normalize_label(label, rules)
     except ValueError:
@@ -138,7 +154,7 @@ def test_of_many_changes_the_first_are_told_and_all_are_counted() -> None:
 def test_classes_that_look_alike_are_told_with_what_makes_them_one(
     labels: list[str], rules: dict[str, object], shown: list[str], setting: str
 ) -> None:
-    (warning,) = similar(*labels, rules=LabelNormalization.model_validate(rules))
+    (warning,) = similar(*labels, rules=LabelFormat.model_validate(rules))
     assert [warning.count(label) for label in shown] == [1, 1]
     assert warning.endswith(f"; to make them one, set tasks.t.labels: {setting}")
 

@@ -12,7 +12,9 @@ import pytest
 
 from topwork.data.table import Table, read_table
 from topwork.errors import MAX_CHARACTERS, DataError
-from topwork.experiment.schema import LabelColumn, LabelNormalization, OnMissing, Source
+from topwork.experiment.label_format import LabelColumns, LabelFormat, OnMissing
+from topwork.experiment.schema import Source
+from topwork.interfaces.labels import Classes
 
 Write = Callable[..., Path]
 
@@ -30,8 +32,8 @@ def rows(
     **options: Any,
 ) -> Table:
     """Read a file with a task for each label column, which has the column's name."""
-    normalization = LabelNormalization(**labels or {})
-    tasks = {name: LabelColumn(name, normalization, missing) for name in columns}
+    format = LabelFormat(**labels or {})
+    tasks = {name: LabelColumns((name,), format, missing, head="binary") for name in columns}
     return read_table(path, Source(path=path, **options), tasks, by=by)
 
 
@@ -54,6 +56,7 @@ def test_rows_are_read_column_by_column_with_their_places(write: Write) -> None:
     assert rows(path, "mood") == Table(
         texts=["fine", "two\nlines"],
         labels={"mood": ["good", "bad"]},
+        spaces={"mood": Classes},
         locations=[f"{path}:2", f"{path}:3"],
         digest=hashlib.sha256(content.encode()).hexdigest(),
     )
@@ -80,10 +83,11 @@ def test_labels_become_text(write: Write, label: object, wanted: str) -> None:
     assert rows(write("a.jsonl", lines_of_json({"text": "a", "mood": label})), "mood").labels["mood"] == [wanted]
 
 
-@pytest.mark.parametrize("label", [1.5, ["a"], {"a": 1}], ids=repr)
-def test_a_label_is_a_string_or_a_whole_number(write: Write, label: object) -> None:
-    path = write("a.jsonl", lines_of_json({"text": "a", "mood": label}))
-    assert errors(path, "mood") == [f"a.jsonl:1: mood: a label must be a string or a whole number, got {label!r}"]
+def test_the_name_of_a_class_is_a_text_or_a_number(write: Write) -> None:
+    path = write("a.jsonl", lines_of_json({"text": "a", "mood": ["a"]}))
+    assert errors(path, "mood") == ["a.jsonl:1: mood: a label must be a text or a whole number, got ['a']"]
+    path = write("a.jsonl", lines_of_json({"text": "a", "mood": {"a": 1}}))
+    assert errors(path, "mood") == ["a.jsonl:1: mood: head binary takes one of several classes, got {'a': 1}"]
 
 
 def test_an_empty_label_is_an_error(write: Write) -> None:
@@ -126,7 +130,7 @@ def test_rows_may_lack_labels_where_the_task_says_so(write: Write, name: str, tm
 
 def test_one_task_may_lack_a_label_of_a_column_and_another_not(write: Write) -> None:
     path = write("a.csv", "text,mood\na,x\nb,\n")
-    tasks = {name: LabelColumn("mood", LabelNormalization(), missing) for name, missing in MAY_AND_MUST.items()}
+    tasks = {name: LabelColumns(("mood",), LabelFormat(), missing) for name, missing in MAY_AND_MUST.items()}
     with pytest.raises(DataError, match=r"a.csv:3: mood: the label is empty") as caught:
         read_table(path, Source(path=path), tasks)
     assert str(caught.value).splitlines()[-1] == "where rows may lack a label, set tasks.must.missing: skip"
@@ -371,8 +375,8 @@ def test_labels_can_be_taken_as_they_are_written(write: Write) -> None:
 def test_tasks_of_one_column_may_read_its_labels_otherwise(write: Write) -> None:
     path = write("a.csv", "text,mood\na,Good\nb,good\n")
     columns = {
-        "one": LabelColumn("mood", LabelNormalization()),
-        "other": LabelColumn("mood", LabelNormalization(casefold=True)),
+        "one": LabelColumns(("mood",), LabelFormat()),
+        "other": LabelColumns(("mood",), LabelFormat(casefold=True)),
     }
     found = read_table(path, Source(path=path), columns)
     assert found.labels == {"one": ["Good", "good"], "other": ["good", "good"]}

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 import topwork
-from topwork.experiment.schema import Experiment, LabelColumn, LabelNormalization, Source, Split
+from topwork.experiment.label_format import LabelColumns, LabelFormat
+from topwork.experiment.schema import Experiment, Source, Split
 from topwork.registry import Registry, discover
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig
@@ -300,8 +301,12 @@ def test_an_encoding_that_text_files_do_not_have_is_refused(registry: Registry) 
 
 def test_labels_are_stripped_and_composed_by_default(registry: Registry) -> None:
     experiment = make(registry)
-    assert experiment.tasks["mood"].labels.model_dump() == {"strip": True, "casefold": False, "normalize": "NFC"}
-    assert experiment.label_columns == {"reviews": {"mood": LabelColumn("mood", LabelNormalization())}}
+    rules = experiment.tasks["mood"].labels
+    assert (rules.strip, rules.casefold, rules.normalize) == (True, False, "NFC")
+    assert (rules.separator, rules.rename, rules.order) == (None, {}, None)
+    assert experiment.label_columns == {
+        "reviews": {"mood": LabelColumns(("mood",), LabelFormat(), head="classification")}
+    }
 
 
 def test_each_source_has_the_label_columns_of_the_tasks_that_read_it(registry: Registry) -> None:
@@ -310,8 +315,8 @@ def test_each_source_has_the_label_columns_of_the_tasks_that_read_it(registry: R
         "topic": {"label": "t", "source": "reviews"},
     }
     assert make(registry, data=TWO_SOURCES, tasks=tasks).label_columns == {
-        "reviews": {"topic": LabelColumn("t", LabelNormalization())},
-        "tweets": {"mood": LabelColumn("m", LabelNormalization(), "skip")},
+        "reviews": {"topic": LabelColumns(("t",), LabelFormat(), head="classification")},
+        "tweets": {"mood": LabelColumns(("m",), LabelFormat(), "skip", head="classification")},
     }
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from topwork.building_blocks import class_metrics, decode_logits
-from topwork.interfaces.head import Classes, Head, HeadConfig, Metric
+from topwork.interfaces.head import Head, HeadConfig, Metric
+from topwork.interfaces.labels import Classes
 
 LABELS = Classes(("no", "yes"))
 

@@ -25,7 +25,8 @@ from topwork.engine.model_folder import load_model
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.errors import StorageError, TrainingError
 from topwork.experiment.schema import Experiment, Task
-from topwork.interfaces.head import Classes, Head, HeadConfig, Metric
+from topwork.interfaces.head import Head, HeadConfig, Metric
+from topwork.interfaces.labels import Classes
 from topwork.lab import runs as runs_module
 from topwork.lab.result import UnsavedError
 from topwork.lab.runs import Observers, train

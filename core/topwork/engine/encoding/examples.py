@@ -43,13 +43,13 @@ class Examples:
 
     Attributes:
         activations: what the cut keeps of each text.
-        targets: for each task, (N,); anything where a row has no label of it.
+        targets: for each task, (N, ...) as its label space says; anything where a row has no label of it.
         labelled: for each task, (N,) bool, which rows have a label of it.
         source_sizes: how many rows each source has, in their order; N in all.
     """
 
     activations: Activations
-    targets: dict[str, Shaped[Tensor, " N"]]
+    targets: dict[str, Shaped[Tensor, "N ..."]]
     labelled: dict[str, Bool[Tensor, " N"]]
     source_sizes: tuple[int, ...]
 
@@ -72,7 +72,7 @@ class Examples:
         """The tasks of which every row has a label."""
         return frozenset(task for task, labelled in self.labelled.items() if labelled.all())
 
-    def labelled_targets(self) -> dict[str, Shaped[Tensor, " _L"]]:
+    def labelled_targets(self) -> dict[str, Shaped[Tensor, "_L ..."]]:
         """Return the targets of the rows that have a label of a task, for each task of which some have."""
         return {task: self.targets[task][labelled] for task, labelled in self.labelled.items() if labelled.any()}
 

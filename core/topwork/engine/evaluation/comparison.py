@@ -16,9 +16,11 @@ from torch import Tensor
 from topwork.data.dataset import DataSplit
 from topwork.engine.evaluation.bootstrap import draw_rows, interval, resample
 from topwork.engine.evaluation.estimates import is_zero_or_one
+from topwork.engine.label_record import LabelRecord, record_of
 from topwork.engine.model.building import build_head
 from topwork.errors import PluginError, StorageError, first_line
-from topwork.interfaces.head import Classes, HeadConfig, Metric
+from topwork.interfaces.head import HeadConfig, Metric
+from topwork.interfaces.labels import Classes, LabelSpace
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +33,16 @@ class SplitOutputs:
         split: which rows: ``test``, ``validation`` or ``training``.
         texts_sha256: for each task, of its texts, in their order.
         width: of the pooled vectors (W).
-        labels: the classes of each task.
+        labels: the label space of each task.
         outputs: for each task, (N, C) float32; of several seeds, side by side (N, seeds * C).
-        targets: for each task, (N,) int64.
+        targets: for each task, (N, ...) as its label space says.
         seeds: how many models, trained with as many seeds, the outputs are of.
     """
 
     split: str
     texts_sha256: dict[str, str]
     width: int
-    labels: dict[str, Classes]
+    labels: dict[str, LabelSpace]
     outputs: dict[str, Tensor]
     targets: dict[str, Tensor]
     seeds: int = 1
@@ -53,12 +55,11 @@ class SplitOutputs:
         """Return this as a safetensors file."""
         tensors = {f"outputs/{task}": outputs.contiguous() for task, outputs in self.outputs.items()}
         tensors |= {f"targets/{task}": targets.contiguous() for task, targets in self.targets.items()}
-        classes = json.dumps({task: list(classes.names) for task, classes in self.labels.items()})
         described = {
             "split": self.split,
             "texts": json.dumps(self.texts_sha256),
             "width": str(self.width),
-            "classes": classes,
+            "labels": json.dumps({task: record_of(space) for task, space in self.labels.items()}),
         }
         described["seeds"] = str(self.seeds)
         return safetensors.torch.save(tensors, described)
@@ -73,14 +74,14 @@ class SplitOutputs:
         try:
             tensors = safetensors.torch.load(content)
             described = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-            classes = {task: Classes(tuple(names)) for task, names in json.loads(described["classes"]).items()}
+            labels = _labels_of(described)
             return cls(
                 split=described["split"],
-                texts_sha256=_digests_by_task(described["texts"], classes),
+                texts_sha256=_digests_by_task(described["texts"], labels),
                 width=int(described["width"]),
-                labels=classes,
-                outputs={task: tensors[f"outputs/{task}"] for task in classes},
-                targets={task: tensors[f"targets/{task}"] for task in classes},
+                labels=labels,
+                outputs={task: tensors[f"outputs/{task}"] for task in labels},
+                targets={task: tensors[f"targets/{task}"] for task in labels},
                 seeds=int(described["seeds"]),
             )
         except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
@@ -111,7 +112,7 @@ class Difference:
 def difference(
     first: tuple[Metric, Sequence[Float[Tensor, "N _C"]]],
     second: tuple[Metric, Sequence[Float[Tensor, "N _D"]]],
-    targets: Shaped[Tensor, " N"],
+    targets: Shaped[Tensor, "N ..."],
     *,
     seed: int = 0,
 ) -> Difference:
@@ -167,6 +168,14 @@ def stack_seeds(outputs: Sequence[SplitOutputs]) -> SplitOutputs:
 def digests_of_texts(rows: DataSplit) -> dict[str, str]:
     """For each task, the sha256 of the texts that have a label of it, in their order."""
     return {task: digest_of_texts(rows.of_task(task)[0]) for task in rows.targets}
+
+
+def _labels_of(described: Mapping[str, str]) -> dict[str, LabelSpace]:
+    """Read the label space of each task. Earlier versions knew classes alone, and wrote their names."""
+    if "classes" in described:
+        return {task: Classes(tuple(names)) for task, names in json.loads(described["classes"]).items()}
+    records = json.loads(described["labels"])
+    return {task: LabelRecord.model_validate_json(json.dumps(record)).restore() for task, record in records.items()}
 
 
 def _digests_by_task(written: str, tasks: Iterable[str]) -> dict[str, str]:

@@ -65,7 +65,7 @@ def outputs_of(model: MultiTaskModel, examples: Examples, *, device: torch.devic
 def measure(
     tasks: Mapping[str, Head],
     outputs: Mapping[str, Float[Tensor, "_N _C"]],
-    targets: Mapping[str, Shaped[Tensor, " _N"]],
+    targets: Mapping[str, Shaped[Tensor, "_N ..."]],
     *,
     device: torch.device,
 ) -> tuple[dict[str, float], dict[str, str]]:
@@ -93,7 +93,7 @@ def measure(
 
 
 def estimate(
-    metric: Metric, outputs: Sequence[Float[Tensor, "N C"]], targets: Shaped[Tensor, " N"], *, seed: int = 0
+    metric: Metric, outputs: Sequence[Float[Tensor, "N C"]], targets: Shaped[Tensor, "N ..."], *, seed: int = 0
 ) -> Estimate:
     """Measure ``metric`` and give its 95 % interval. A failure costs the value or the interval, and is logged.
 
@@ -109,7 +109,7 @@ def estimate(
 
 
 def _estimate(
-    metric: Metric, outputs: Sequence[Float[Tensor, "N C"]], targets: Shaped[Tensor, " N"], *, seed: int
+    metric: Metric, outputs: Sequence[Float[Tensor, "N C"]], targets: Shaped[Tensor, "N ..."], *, seed: int
 ) -> Estimate:
     rows, seeds = len(targets), len(outputs)
     try:
@@ -134,7 +134,7 @@ def _estimate(
 def estimates(
     tasks: Mapping[str, Head],
     outputs: Mapping[str, Float[Tensor, "_N _C"]],
-    targets: Mapping[str, Shaped[Tensor, " _N"]],
+    targets: Mapping[str, Shaped[Tensor, "_N ..."]],
 ) -> dict[str, Estimate]:
     """Return ``<task>/<metric>`` with intervals for every task with outputs, of one model."""
     return {

@@ -15,7 +15,8 @@ from topwork.errors import PluginError
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Training
 from topwork.interfaces.backbone import Backbone, BackboneConfig
-from topwork.interfaces.head import Classes, Head, HeadConfig
+from topwork.interfaces.head import Head, HeadConfig
+from topwork.interfaces.labels import LabelSpace
 from topwork.interfaces.pooling import Pooling, PoolingConfig
 
 
@@ -34,7 +35,7 @@ def build_backbone(config: BackboneConfig, *, seed: int, origin: Origin) -> Back
     return backbone
 
 
-def build_head(config: HeadConfig, width: int, labels: Classes, *, where: str) -> Head:
+def build_head(config: HeadConfig, width: int, labels: LabelSpace, *, where: str) -> Head:
     """Build a head, and hold it to its interface from here on.
 
     Args:
@@ -56,7 +57,7 @@ def build_model(
     backbone: Backbone,
     pooling: PoolingConfig,
     heads: Mapping[str, HeadConfig],
-    labels: Mapping[str, Classes],
+    labels: Mapping[str, LabelSpace],
     *,
     seed: int,
     origin: Origin,
@@ -115,7 +116,7 @@ def check_gradients(
 def check_training(
     heads: Mapping[str, HeadConfig],
     width: int,
-    labels: Mapping[str, Classes],
+    labels: Mapping[str, LabelSpace],
     settings: Training,
     *,
     rows: DataSplit,
@@ -144,7 +145,7 @@ def check_training(
 
 
 def check_all_figures(
-    heads: Mapping[str, HeadConfig], width: int, labels: Mapping[str, Classes], *, seed: int, origin: Origin
+    heads: Mapping[str, HeadConfig], width: int, labels: Mapping[str, LabelSpace], *, seed: int, origin: Origin
 ) -> None:
     """Draw the figures of each head for texts of every class.
 

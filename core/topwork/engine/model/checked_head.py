@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from topwork.engine.model.plugin_checks import named, plugin_of
 from topwork.errors import PluginError, TopworkError, describe, quote
-from topwork.interfaces.head import Classes, Decoded, Head, HeadConfig, HeadFigure, Metric
+from topwork.interfaces.head import Decoded, Head, HeadConfig, HeadFigure, Metric
+from topwork.interfaces.labels import LabelSet, LabelSpace, Numbers
 
 if TYPE_CHECKING:  # matplotlib is imported where something is drawn
     from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # matplotlib is imported where something is drawn
 TOLERANCE = 1e-3
 
 
-def checked_head(head: Head, config: HeadConfig, labels: Classes, *, where: str) -> Head:
+def checked_head(head: Head, config: HeadConfig, labels: LabelSpace, *, where: str) -> Head:
     """Return ``head`` with parts that check what they give, and whose errors say whose they are.
 
     Decoding, metrics and figures get copies, so that what one writes into no other reads; so does the loss where
@@ -44,6 +45,11 @@ def checked_head(head: Head, config: HeadConfig, labels: Classes, *, where: str)
         with part_errors(config, where, "the denominator"):
             return check_denominator(head.denominator(targets.clone()))
 
+    def tune(outputs: Tensor, targets: Tensor) -> None:
+        assert head.tune is not None
+        with part_errors(config, where, "tune"):
+            head.tune(outputs.clone(), targets.clone())
+
     return dataclasses.replace(
         head,
         loss=loss,
@@ -51,6 +57,7 @@ def checked_head(head: Head, config: HeadConfig, labels: Classes, *, where: str)
         metrics=[_checked_metric(metric, config, where) for metric in head.metrics],
         figures=[_checked_figure(figure, config, where) for figure in head.figures],
         denominator=None if head.denominator is None else denominator,
+        tune=None if head.tune is None else tune,
     )
 
 
@@ -105,22 +112,60 @@ def check_loss(value: object) -> Tensor:
     return value
 
 
-def check_decoded(decoded: object, rows: int, labels: Classes) -> Decoded:
+def check_decoded(decoded: object, rows: int, labels: LabelSpace) -> Decoded:
     """Return what a head decoded for some rows.
 
     Raises:
-        PluginError: there is not a label for each row, or the probabilities are none.
+        PluginError: there is not a label for each row, or labels or probabilities are none of the label space.
     """
     if not isinstance(decoded, Decoded):
         raise PluginError(f"decode must give a Decoded, got {_shown(decoded)}")
     found: object = decoded.labels
-    likely: object = decoded.probabilities
     if not isinstance(found, list | tuple) or len(found) != rows:
         raise PluginError(f"decode must give {rows} labels for {texts(rows)}, got {_shown(found)}")
-    if strange := [label for label in found if not isinstance(label, str)]:
+    for label in found:
+        _check_label(label, labels)
+    if isinstance(labels, Numbers):
+        if decoded.probabilities is not None:
+            raise PluginError("decode must give no probabilities of numbers")
+    else:
+        check_probabilities(decoded.probabilities, rows, labels)
+    return decoded
+
+
+def _check_label(label: object, labels: LabelSpace) -> None:
+    """Check that a label is one of a label space.
+
+    Raises:
+        PluginError: it is not.
+    """
+    if isinstance(labels, Numbers):
+        several = len(labels.names) > 1
+        numbers = list(label.values()) if several and isinstance(label, dict) else [label]
+        if (several and (not isinstance(label, dict) or tuple(label) != labels.names)) or not all(
+            isinstance(number, float) for number in numbers
+        ):
+            wanted = f"dictionaries of numbers by name ({', '.join(labels.names)})" if several else "numbers (float)"
+            raise PluginError(f"decode must give labels that are {wanted}, got {_shown(label)}")
+        return
+    if isinstance(labels, LabelSet):
+        if not isinstance(label, tuple):
+            raise PluginError(f"decode must give labels that are tuples of names, got {_shown(label)}")
+        names: tuple[object, ...] = label
+    else:
+        names = (label,)
+    if strange := [name for name in names if not isinstance(name, str)]:
         raise PluginError(f"decode must give labels that are texts, got {_shown(strange[0])}")
-    if unknown := sorted(set(found) - set(labels.names)):
+    if unknown := [name for name in names if name not in labels.names]:
         raise PluginError(f"decode must give labels that are classes, got {quote(unknown[0])}")
+
+
+def check_probabilities(likely: object, rows: int, labels: LabelSpace) -> None:
+    """Check probabilities: of each class, to sum to 1, or of each label of a set.
+
+    Raises:
+        PluginError: they are none.
+    """
     expected = (rows, len(labels.names))
     if not isinstance(likely, Tensor) or likely.shape != expected:
         shape = tuple(likely.shape) if isinstance(likely, Tensor) else _shown(likely)
@@ -129,10 +174,9 @@ def check_decoded(decoded: object, rows: int, labels: Classes) -> Decoded:
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
         raise PluginError(f"probabilities must be from 0 to 1, but decode gives numbers from {low:.3g} to {high:.3g}")
     sums = likely.sum(dim=1)
-    if not ((sums - 1).abs() <= TOLERANCE).all():
+    if not isinstance(labels, LabelSet) and not ((sums - 1).abs() <= TOLERANCE).all():
         farthest = float(sums[(sums - 1).abs().argmax()])
         raise PluginError(f"the probabilities of a text must sum to 1, but decode gives a sum of {farthest:.3g}")
-    return decoded
 
 
 def check_scores(name: str, scores: object, rows: int) -> Tensor:
@@ -178,11 +222,11 @@ def _checked_metric(metric: Metric, config: HeadConfig, where: str) -> Metric:
 
 
 def _checked_figure(figure: HeadFigure, config: HeadConfig, where: str) -> HeadFigure:
-    def draw(outputs: Tensor, targets: Tensor, labels: Classes) -> "Figure":
+    def draw(outputs: Tensor, targets: Tensor, labels: LabelSpace) -> "Figure":
         with part_errors(config, where, f"figure {figure.name!r}"):
             return _check_drawn(figure.name, figure.draw(outputs.clone(), targets.clone(), labels))
 
-    def table(outputs: Tensor, targets: Tensor, labels: Classes) -> str:
+    def table(outputs: Tensor, targets: Tensor, labels: LabelSpace) -> str:
         assert figure.table is not None
         with part_errors(config, where, f"the table of figure {figure.name!r}"):
             written: object = figure.table(outputs.clone(), targets.clone(), labels)

@@ -2,16 +2,17 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from topwork.engine.model.checked_head import denominator_of, part_errors, texts
 from topwork.engine.model.plugin_checks import METRIC_NAME, plugin_of
 from topwork.errors import PluginError, describe, text_of
-from topwork.interfaces.head import Classes, Head, HeadConfig
+from topwork.interfaces.head import Head, HeadConfig, Label
+from topwork.interfaces.labels import Distribution, LabelSet, LabelSpace, Numbers
 
 #: So many texts a head is tried on, and on one of each class where there are more classes.
 TRIED_ROWS = (2, 1, 7)
@@ -27,7 +28,7 @@ BuildHead = Callable[[], Head]
 
 
 def check_head(
-    untouched: Head, build: BuildHead, config: HeadConfig, width: int, labels: Classes, *, where: str
+    untouched: Head, build: BuildHead, config: HeadConfig, width: int, labels: LabelSpace, *, where: str
 ) -> None:
     """Try a head, before anything is encoded.
 
@@ -70,7 +71,7 @@ def check_built_anew(one: Head, other: Head, config: HeadConfig, *, where: str) 
                 raise PluginError(f"two heads share the memory of {name}; each build must make weights of its own")
 
 
-def check_parts(head: Head, config: HeadConfig, width: int, labels: Classes, *, where: str) -> None:
+def check_parts(head: Head, config: HeadConfig, width: int, labels: LabelSpace, *, where: str) -> None:
     """Try module, loss and decoding on 1, 2 and 7 texts and, like the metrics, on texts of every class.
 
     Raises:
@@ -89,7 +90,7 @@ def check_parts(head: Head, config: HeadConfig, width: int, labels: Classes, *, 
         metric.compute(outputs, targets)
 
 
-def check_figures(build: BuildHead, width: int, labels: Classes) -> None:
+def check_figures(build: BuildHead, width: int, labels: LabelSpace) -> None:
     """Draw the figures of a head for texts of every class, and write their tables.
 
     Raises:
@@ -109,7 +110,7 @@ def check_pieces(
     build: BuildHead,
     config: HeadConfig,
     width: int,
-    labels: Classes,
+    labels: LabelSpace,
     *,
     rows: int,
     labelled: int,
@@ -161,7 +162,7 @@ def check_pieces(
 
 
 @torch.no_grad()
-def pieces_error(head: Head, outputs: Float[Tensor, "N C"], targets: Int[Tensor, " N"]) -> str:
+def pieces_error(head: Head, outputs: Float[Tensor, "N C"], targets: Shaped[Tensor, "N ..."]) -> str:
     """Say how the loss of N texts differs from what the losses of each make up; nothing where it does not."""
     found = float(head.loss(outputs, targets))
     if found != float(head.loss(outputs, targets)):  # it draws random numbers
@@ -185,7 +186,7 @@ def smallest_piece(rows: int, batch_size: int, accumulation: int) -> int:
     return min(max(1, batch // accumulation) for batch in batches)
 
 
-def check_gradients(head: Head, config: HeadConfig, width: int, labels: Classes, *, where: str) -> list[str]:
+def check_gradients(head: Head, config: HeadConfig, width: int, labels: LabelSpace, *, where: str) -> list[str]:
     """Check that the loss can train the module, and return the names of the parameters that it does not reach.
 
     Raises:
@@ -217,7 +218,7 @@ def check_gradients(head: Head, config: HeadConfig, width: int, labels: Classes,
     return unreached
 
 
-def check_restored(head: Head, again: Head, config: HeadConfig, width: int, labels: Classes, *, where: str) -> None:
+def check_restored(head: Head, again: Head, config: HeadConfig, width: int, labels: LabelSpace, *, where: str) -> None:
     """Train a head for three steps, load its weights into another one, and check that both give the same.
 
     Raises:
@@ -257,7 +258,7 @@ def check_restored(head: Head, again: Head, config: HeadConfig, width: int, labe
 
 
 #: What a head gives for some texts, by what it is.
-Results = dict[str, Tensor | list[str]]
+Results = dict[str, Tensor | Sequence[Label] | None]
 
 
 @torch.no_grad()
@@ -273,7 +274,7 @@ def differing_results(some: Results, others: Results) -> list[str]:
     return [name for name in some if not _equal(some[name], others.get(name))]
 
 
-def _equal(one: Tensor | list[str], other: Tensor | list[str] | None) -> bool:
+def _equal(one: object, other: object) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
     return one == other
@@ -344,11 +345,26 @@ def _why_not_one_text(module: nn.Module, width: int) -> str:
     return ""
 
 
-def _texts(rows: int, width: int, labels: Classes) -> tuple[Tensor, Tensor]:
-    """Random vectors (N, W) and targets (N,) of one class after the other."""
-    return torch.randn(rows, width), torch.arange(rows) % len(labels.names)
+def _texts(rows: int, width: int, labels: LabelSpace) -> tuple[Tensor, Tensor]:
+    """Random vectors (N, W) and targets (N, ...): one class after the other, or what else the label space has."""
+    return torch.randn(rows, width), targets_for(labels, rows)
 
 
-def _enough_rows(labels: Classes) -> int:
+def targets_for(labels: LabelSpace, rows: int) -> Shaped[Tensor, "N ..."]:
+    """Return targets of a label space for N texts, in which every name occurs once there are as many texts."""
+    names = len(labels.names)
+    number = torch.arange(rows) % names
+    if isinstance(labels, Numbers):
+        mean, scale = torch.tensor(labels.mean), torch.tensor(labels.scale)
+        return (mean + scale * (torch.arange(rows) % 7 - 3.0)[:, None]).float()
+    one_hot = torch.nn.functional.one_hot(number, names).float()
+    if isinstance(labels, LabelSet):
+        return (one_hot + one_hot.roll(1, dims=0)).clamp(max=1.0) * (torch.arange(rows) % 4 < 3)[:, None]
+    if isinstance(labels, Distribution):
+        return 0.75 * one_hot + 0.25 / names
+    return number
+
+
+def _enough_rows(labels: LabelSpace) -> int:
     """How many texts it takes to have one of every class, within bounds."""
     return max(TRIED_ROWS[-1], min(len(labels.names), MAX_TRIED_ROWS))

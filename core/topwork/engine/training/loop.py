@@ -104,7 +104,19 @@ def fit(
         data = load_examples(best)
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # undo autocast: what follows is plain float32
     model.eval()
+    tune_heads(model, data, device=accelerator.device)
     return Fit(epochs, best_epoch, data)
+
+
+@torch.no_grad()
+def tune_heads(model: MultiTaskModel, data: Mapping[SplitName, Examples], *, device: torch.device) -> None:
+    """Let each head that wants to set what it reads off the validation rows, such as thresholds."""
+    tuned = {name: tune for name, head in model.tasks.items() if (tune := head.tune)}
+    if not tuned or "validation" not in data:
+        return
+    outputs, targets = outputs_of(model, data["validation"], device=device), data["validation"].labelled_targets()
+    for name in tuned.keys() & outputs.keys():
+        tuned[name](outputs[name], targets[name])
 
 
 def train_epoch(

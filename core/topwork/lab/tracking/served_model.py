@@ -4,16 +4,9 @@ MLflow runs this file to load the model, so that nothing has to be pickled.
 """
 
 import mlflow
+import pandas
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from pydantic import BaseModel
-
-
-class TaskPrediction(BaseModel):
-    """What one head says of one text; the probabilities sum to 1."""
-
-    label: str
-    probabilities: dict[str, float]
 
 
 class ServedModel(PythonModel):
@@ -24,20 +17,26 @@ class ServedModel(PythonModel):
 
         self.trained = topwork.load_model(context.artifacts["model"])
 
-    # mlflow accepts this shorter signature and reads the types of inputs and outputs off it.
-    def predict(  # type: ignore[override]
-        self, model_input: list[str]
-    ) -> list[dict[str, TaskPrediction]]:
+    # mlflow accepts this shorter signature and reads the type of the input off it.
+    def predict(self, model_input: list[str]) -> pandas.DataFrame:  # type: ignore[override]
+        """Return, for each text, a row with two columns for each task.
+
+        ``<task>`` is its label: a text, a list of texts, a number, or numbers by name. ``<task>.probabilities`` has the
+        probability of each class by name, where the label is no number.
+        """
         import topwork
 
         try:
             predictions = self.trained.predict(model_input)
         except topwork.DataError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        return [
-            {task: TaskPrediction(label=one.label, probabilities=one.probabilities) for task, one in by_task.items()}
-            for by_task in predictions
-        ]
+        columns: dict[str, list[object]] = {}
+        for task in self.trained.labels:
+            of_task = [by_task[task] for by_task in predictions]
+            columns[task] = [list(one.label) if isinstance(one.label, tuple) else one.label for one in of_task]
+            if of_task[0].probabilities is not None:
+                columns[f"{task}.probabilities"] = [one.probabilities for one in of_task]
+        return pandas.DataFrame(columns)
 
 
 mlflow.models.set_model(ServedModel())

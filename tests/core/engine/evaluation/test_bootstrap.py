@@ -9,7 +9,7 @@ from topwork.engine.evaluation.bootstrap import RESAMPLES, draw_rows, interval, 
 from topwork.engine.evaluation.comparison import difference
 from topwork.engine.evaluation.estimates import estimate
 
-ACCURACY, MACRO_F1 = class_metrics(2)
+ACCURACY, MACRO_F1, _ = class_metrics(2)
 
 
 def test_rows_are_drawn_with_replacement_and_the_same_for_the_same_seed() -> None:

@@ -18,9 +18,10 @@ from topwork.engine.evaluation.comparison import (
     why_not_comparable,
 )
 from topwork.errors import PluginError, StorageError
-from topwork.interfaces.head import Classes, Metric
+from topwork.interfaces.head import Metric
+from topwork.interfaces.labels import Classes
 
-ACCURACY, MACRO_F1 = class_metrics(2)
+ACCURACY, MACRO_F1, _ = class_metrics(2)
 
 
 def outputs_with(right: list[bool], targets: torch.Tensor) -> torch.Tensor:

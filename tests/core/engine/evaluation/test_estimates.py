@@ -16,12 +16,13 @@ from topwork.engine.evaluation.bootstrap import draw_rows
 from topwork.engine.evaluation.estimates import EVALUATION_BATCH, estimate, estimates, measure, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.errors import PluginError
-from topwork.interfaces.head import Classes, Head, Metric
+from topwork.interfaces.head import Head, Metric
+from topwork.interfaces.labels import Classes
 from topwork_plugins.heads.binary import BinaryConfig
 from topwork_plugins.heads.classification import ClassificationConfig
 
 CPU = torch.device("cpu")
-ACCURACY, MACRO_F1 = class_metrics(2)
+ACCURACY, MACRO_F1, _ = class_metrics(2)
 
 
 def outputs_with(right: int, count: int) -> tuple[list[Tensor], Tensor]:

@@ -14,7 +14,7 @@ from topwork.errors import ConfigurationError
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.backbone import Backbone
-from topwork.interfaces.head import Classes
+from topwork.interfaces.labels import Classes
 from topwork.interfaces.pooling import Pooling, PoolingConfig
 from topwork.testing import TinyBackboneConfig
 from topwork_plugins.heads.classification import ClassificationConfig

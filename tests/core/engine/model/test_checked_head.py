@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from topwork.building_blocks import class_metrics, decode_logits
 from topwork.engine.evaluation.estimates import measure
 from topwork.engine.model.checked_head import checked_head
-from topwork.interfaces.head import Classes, Head, Metric
+from topwork.interfaces.head import Head, Metric
+from topwork.interfaces.labels import Classes
 from topwork_plugins.heads.classification import ClassificationConfig
 
 LABELS = Classes(("no", "yes"))

@@ -15,7 +15,7 @@ from transformers import DistilBertConfig, DistilBertModel
 import topwork
 from topwork.engine.model.cost import cost_per_text
 from topwork.engine.model.multitask import MultiTaskModel
-from topwork.interfaces.head import Classes
+from topwork.interfaces.labels import Classes
 from topwork.interfaces.pooling import Pooling
 from topwork.testing.tiny import letter_tokenizer
 from topwork_plugins.backbones.distilbert import DistilBertBackbone

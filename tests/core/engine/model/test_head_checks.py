@@ -18,7 +18,8 @@ from topwork.engine.model.seeding import seeded
 from topwork.engine.preparation import prepare
 from topwork.errors import PluginError
 from topwork.experiment.schema import Experiment, Task
-from topwork.interfaces.head import Classes, Decoded, Head, HeadConfig, HeadFigure, Metric
+from topwork.interfaces.head import Decoded, Head, HeadConfig, HeadFigure, Metric
+from topwork.interfaces.labels import Classes
 from topwork_plugins.freeze_strategies.all import AllConfig
 from topwork_plugins.heads.classification import ClassificationConfig
 

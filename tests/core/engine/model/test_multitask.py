@@ -11,7 +11,7 @@ from model_helpers import model_of
 from topwork.engine.model.multitask import Cut, MultiTaskModel
 from topwork.errors import PluginError
 from topwork.experiment.schema import Experiment, Task
-from topwork.interfaces.head import Classes
+from topwork.interfaces.labels import Classes
 from topwork.interfaces.pooling import Pooling
 from topwork.testing import tiny_model
 from topwork.testing.tiny import FirstToken

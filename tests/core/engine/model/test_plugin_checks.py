@@ -16,7 +16,8 @@ from topwork.errors import PluginError, TopworkError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.backbone import Backbone, Stage
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
-from topwork.interfaces.head import Classes, Decoded, Head, HeadConfig, Metric
+from topwork.interfaces.head import Decoded, Head, HeadConfig, Metric
+from topwork.interfaces.labels import Classes
 from topwork.interfaces.pooling import Pooling, PoolingConfig
 from topwork.testing import TinyBackboneConfig
 from topwork.testing.tiny import TinyBackbone

@@ -15,7 +15,8 @@ from topwork.engine.preparation import prepare
 from topwork.errors import TrainingError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
-from topwork.interfaces.head import Classes, Head, Metric
+from topwork.interfaces.head import Head, Metric
+from topwork.interfaces.labels import Classes
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.gradual import GradualConfig
 from topwork_plugins.heads.classification import ClassificationConfig

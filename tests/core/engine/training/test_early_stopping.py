@@ -13,7 +13,8 @@ from topwork.engine.observer import Epoch, Observer
 from topwork.engine.preparation import prepare
 from topwork.errors import ConfigurationError, TrainingError
 from topwork.experiment.schema import Experiment, Source, Split, Task
-from topwork.interfaces.head import Classes, Head, HeadConfig, Metric
+from topwork.interfaces.head import Head, HeadConfig, Metric
+from topwork.interfaces.labels import Classes
 
 Make = Callable[..., Experiment]
 Train = Callable[..., Any]

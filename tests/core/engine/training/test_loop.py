@@ -18,7 +18,8 @@ from topwork.engine.training.accelerator import make_accelerator
 from topwork.engine.training.loop import NotFiniteError, backward, check_finite, divergence_error, row_order
 from topwork.errors import TrainingError
 from topwork.experiment.schema import Experiment, Task, Training
-from topwork.interfaces.head import Classes, Head
+from topwork.interfaces.head import Head
+from topwork.interfaces.labels import Classes
 from topwork.testing.tiny import tiny_model
 from topwork_plugins.freeze_strategies.all import AllConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig

@@ -13,7 +13,7 @@ from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.engine.model_folder import load_model
 from topwork.engine.observer import Epoch, Observer
 from topwork.engine.preparation import prepare
-from topwork.interfaces.head import Classes
+from topwork.interfaces.labels import Classes
 from topwork.lab.runs import train
 from topwork.lab.tracking.finished_run import OUTPUTS_FILE
 from topwork.lab.tracking.open_run import MAX_PARAMETER_LENGTH, as_yaml, short

@@ -9,19 +9,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import mlflow
+import pandas
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from run_helpers import small
 from topwork.engine.model_folder import load_model
+from topwork.engine.trained_model import Prediction
 from topwork.lab.result import Result
 from topwork.lab.runs import train
 from waiting import PATIENCE, wait_for
@@ -84,10 +86,22 @@ def test_a_run_has_the_name_of_the_variable_and_its_folder_one_of_its_own(stored
 
 def test_the_stored_model_predicts_what_the_folder_predicts(stored: Stored) -> None:
     texts = ["The scale is not reliable at all.", "I found the display a pleasure."]
-    said = mlflow.pyfunc.load_model(str(stored.folder)).predict(texts)
-    plain = [{task: prediction.model_dump() for task, prediction in by_task.items()} for by_task in said]
-    expected = load_model(stored.result.folder).predict(texts)
-    assert plain == [{task: asdict(prediction) for task, prediction in by_task.items()} for by_task in expected]
+    table = mlflow.pyfunc.load_model(str(stored.folder)).predict(texts)
+    assert table.to_dict("records") == [plain(by_task) for by_task in load_model(stored.result.folder).predict(texts)]
+
+
+@pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # mlflow's way to call pandas
+def test_mlflow_evaluates_what_the_stored_model_predicts(stored: Stored) -> None:
+    texts = pandas.DataFrame({"text": ["The scale is not reliable at all.", "I found the display a pleasure."]})
+    predicted = mlflow.pyfunc.load_model(str(stored.folder)).predict(texts)
+    measured = mlflow.models.evaluate(
+        data=texts.assign(truth=predicted["category"]).join(predicted),
+        targets="truth",
+        predictions="category",
+        model_type="classifier",
+        evaluator_config={"log_explainer": False},
+    )
+    assert measured.metrics["accuracy_score"] == 1.0
 
 
 def test_the_stored_model_names_the_packages_it_needs(stored: Stored) -> None:
@@ -98,6 +112,12 @@ def test_the_stored_model_names_the_packages_it_needs(stored: Stored) -> None:
 def test_nothing_that_is_stored_is_pickled(stored: Stored) -> None:
     suffixes = {path.suffix for path in stored.folder.rglob("*") if path.is_file()}
     assert not suffixes & {".pkl", ".pickle", ".pt", ".bin"}
+
+
+def plain(predictions: dict[str, Prediction]) -> dict[str, object]:
+    """What the stored model says of a text, by column."""
+    labels = {task: one.label for task, one in predictions.items()}
+    return labels | {f"{task}.probabilities": one.probabilities for task, one in predictions.items()}
 
 
 def ask(port: int, texts: list[str]) -> tuple[int, str]:
@@ -140,7 +160,7 @@ def test_the_stored_model_is_served(stored: Stored, installed: Path, tmp_path: P
         server.wait()
     (expected,) = load_model(stored.result.folder).predict(texts)
     assert answer[0] == 200
-    assert json.loads(answer[1]) == {"predictions": [{task: asdict(said) for task, said in expected.items()}]}
+    assert json.loads(answer[1]) == {"predictions": [plain(expected)]}
     assert [code for code, _ in refused] == [400] * 3
     answers_in_words = [json.loads(body) for _, body in refused]
     assert {body["error_code"] for body in answers_in_words} == {"INVALID_PARAMETER_VALUE"}

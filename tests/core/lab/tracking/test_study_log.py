@@ -13,7 +13,7 @@ from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.engine.evaluation.estimates import Estimate
 from topwork.errors import ConfigurationError, StorageError
 from topwork.experiment.loading import load_experiment
-from topwork.interfaces.head import Classes
+from topwork.interfaces.labels import Classes
 from topwork.lab.processes import this_process
 from topwork.lab.tracking import study_log as study_log_module
 from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, TrackingStore

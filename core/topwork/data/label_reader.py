@@ -1,0 +1,188 @@
+"""Read the labels of a task, row by row."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from topwork.data.labels import (
+    MissingLabelError,
+    describe_changes,
+    is_missing,
+    normalize_label,
+    read_label,
+    read_number,
+)
+from topwork.data.readers import column_missing
+from topwork.data.rows import Row
+from topwork.errors import enumerate_names, quote
+from topwork.experiment.label_format import LabelColumns
+from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers
+
+#: A row's label as it was read: the name of a class; the names of some labels; numbers, one for each column; or shares
+#: of classes by their names.
+RowLabel = str | tuple[str, ...] | tuple[float, ...] | dict[str, float]
+
+_YES_OR_NO = {"0": False, "1": True, "false": False, "true": True}
+
+
+class LabelReader:
+    """Reads the labels of one task, and notes which of them are not as they were written.
+
+    Attributes:
+        space: how labels are read, which the first of them decides.
+    """
+
+    def __init__(self, task: str, columns: LabelColumns) -> None:
+        self.task = task
+        self.columns = columns
+        self.space: type[LabelSpace] | None = None
+        self._types: dict[str, type] = {}  # of the values of each column
+        self._changes: dict[tuple[str, str], list[str]] = {}
+        self._changed: list[tuple[str, str]] = []  # in the row that was read last
+
+    def read(self, row: Row) -> RowLabel:
+        """Return the label of a row.
+
+        Raises:
+            MissingLabelError: it has none.
+            ValueError: it is not as its label space wants it; says in which columns.
+        """
+        self._changed = []
+        if absent := [name for name in self.columns.names if name not in row]:
+            raise ValueError("\n".join(f"{name}: {column_missing(name, row)}" for name in absent))
+        cells = {name: row[name] for name in self.columns.names}
+        empty = [name for name, cell in cells.items() if is_missing(cell, strip=self.columns.format.strip)]
+        if len(empty) == len(cells):
+            what = "missing" if all(not isinstance(cell, str) for cell in cells.values()) else "empty"
+            raise MissingLabelError(f"{', '.join(empty)}: the label is {what}")
+        if empty:
+            raise ValueError(f"{', '.join(empty)}: empty, but {next(n for n in cells if n not in empty)} is not")
+        if self.space is None:
+            self.space = self._choose_space(cells)
+        return self._read_as(self.space, cells)
+
+    def keep(self, location: str) -> None:
+        """Note that the label read last is used, and where it stands."""
+        for change in self._changed:
+            self._changes.setdefault(change, []).append(location)
+
+    def describe_changes(self, total: int) -> Iterator[str]:
+        """Say which labels of ``total`` rows are not as they were written."""
+        return describe_changes(self.task, self._changes, total)
+
+    def _choose_space(self, cells: Mapping[str, Any]) -> type[LabelSpace]:
+        """Return the label space that the first label fits, of those that the head takes.
+
+        Raises:
+            ValueError: there is none.
+        """
+        spaces = self.columns.spaces
+        if len(cells) > 1:
+            fitting = [space for space in spaces if space is not Classes]
+        elif any(isinstance(cell, Mapping) for cell in cells.values()):
+            fitting = [space for space in spaces if space is Distribution]
+        else:
+            fitting = [space for space in spaces if space is not Distribution]
+        if not fitting:
+            what = f"{len(cells)} columns" if len(cells) > 1 else quote(next(iter(cells.values())))
+            raise ValueError(
+                f"{', '.join(cells)}: head {self.columns.head} takes {describe_spaces(spaces)}, got {what}"
+            )
+        return fitting[0]
+
+    def _read_as(self, space: type[LabelSpace], cells: Mapping[str, Any]) -> RowLabel:
+        if space is Numbers:
+            return tuple(_in_column(name, read_number, cell) for name, cell in cells.items())
+        if space is Distribution:
+            return _read_shares(cells, self._read_name)
+        if space is LabelSet and len(cells) > 1:
+            return tuple(self._read_name(name, name) for name, cell in cells.items() if _in_column(name, _is_set, cell))
+        ((column, cell),) = cells.items()
+        if space is LabelSet:
+            return tuple(dict.fromkeys(self._read_name(column, item) for item in self._items_of(cell)))
+        return self._read_name(column, cell)
+
+    def _items_of(self, cell: Any) -> list[Any]:
+        if isinstance(cell, list | tuple):
+            return list(cell)
+        separator = self.columns.format.separator
+        return cell.split(separator) if separator and isinstance(cell, str) else [cell]
+
+    def _read_name(self, column: str, value: object) -> str:
+        """Return the name of a class or label.
+
+        Raises:
+            ValueError: it is none, or of another type than those above.
+        """
+        format = self.columns.format
+        written: str = _in_column(column, read_label, value)
+        kind = int if isinstance(value, float) else type(value)
+        expected = self._types.setdefault(column, kind)
+        if kind is not expected:
+            raise ValueError(
+                f"{column}: labels above are of type {expected.__name__}, but {quote(value)} is of type {kind.__name__}"
+            )
+        name: str = _in_column(column, lambda label: normalize_label(label, format), written)
+        if name != written:
+            self._changed.append((written, name))
+        name = format.rename.get(name, name)
+        if format.order is not None and name not in format.order:
+            raise ValueError(
+                f"{column}: label {quote(name)} is not in labels.order, which has {enumerate_names(format.order)}"
+            )
+        return name
+
+
+def describe_spaces(spaces: tuple[type[LabelSpace], ...]) -> str:
+    """Say in words which labels a head takes."""
+    words = {
+        Classes: "one of several classes",
+        LabelSet: "sets of labels",
+        Numbers: "numbers",
+        Distribution: "shares of classes",
+    }
+    return " or ".join(words[space] for space in spaces)
+
+
+def _in_column(column: str, read: Any, value: object) -> Any:
+    """Read a value, and say in which column it is where it cannot be read."""
+    try:
+        return read(value)
+    except ValueError as error:
+        raise ValueError(f"{column}: {error}") from None
+
+
+def _is_set(cell: object) -> bool:
+    """Whether a label's own column says that a row has it.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    written = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip().lower()
+    if written not in _YES_OR_NO:
+        raise ValueError(f"a label's own column must be 0 or 1, got {quote(cell)}")
+    return _YES_OR_NO[written]
+
+
+def _read_shares(cells: Mapping[str, Any], read_name: Any) -> dict[str, float]:
+    """Return shares of classes that sum to 1, from an object of JSON or from a column for each class.
+
+    Raises:
+        ValueError: one is no number from 0, or all are 0.
+    """
+    first = next(iter(cells))
+    written = cells if len(cells) > 1 else cells[first]
+    if not isinstance(written, Mapping):
+        raise ValueError(f'{first}: shares must be an object such as {{"yes": 2, "no": 1}}, got {quote(written)}')
+    shares: dict[str, float] = {}
+    for name, value in written.items():
+        column = name if len(cells) > 1 else first
+        share = _in_column(column, read_number, value)
+        if share < 0:
+            raise ValueError(f"{column}: a share must be a number from 0, got {quote(value)}")
+        label = read_name(column, name)
+        shares[label] = shares.get(label, 0.0) + share
+    total = math.fsum(shares.values())
+    if not total > 0:
+        raise ValueError(f"{', '.join(cells)}: the shares of a row must not all be 0")
+    return {name: share / total for name, share in shares.items()}
