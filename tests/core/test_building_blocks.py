@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, matthews_corrcoef
 from torch import nn
 
 import topwork
+from topwork.building_blocks import matthews
 
 FIVE_CLASSES = 5
 MIN_ROWS = 64
@@ -61,25 +62,35 @@ def test_macro_f1_equals_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> N
     assert score.item() == pytest.approx(wanted, abs=1e-6)
 
 
+@given(st.lists(st.tuples(st.integers(0, FIVE_CLASSES - 1), st.integers(0, FIVE_CLASSES - 1)), min_size=1, max_size=40))
+def test_the_matthews_correlation_equals_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    predicted, targets = torch.tensor(pairs).unbind(dim=1)
+    score = matthews(predicted, targets, FIVE_CLASSES)
+    assert score.shape == ()
+    several = len({*predicted.tolist(), *targets.tolist()}) > 1  # of one, scikit-learn warns
+    wanted = matthews_corrcoef(targets.numpy(), predicted.numpy()) if several else 0.0
+    assert score.item() == pytest.approx(wanted, abs=1e-6)
+
+
 def test_macro_f1_weights_rare_classes_like_frequent_ones() -> None:
     targets = torch.tensor([0] * 99 + [1])
     always_the_first = torch.zeros(100, dtype=torch.int64)
     assert topwork.macro_f1(always_the_first, targets, 2).item() == pytest.approx(0.5 * (2 * 99 / 199))
 
 
-def test_class_metrics_are_accuracy_by_text_and_macro_f1() -> None:
+def test_class_metrics_are_accuracy_by_text_macro_f1_and_matthews_correlation() -> None:
     outputs = torch.tensor([[3.0, 1.0, 0.0], [0.0, 1.0, 0.5], [0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
     targets = torch.tensor([0, 1, 2, 1])
-    accuracy, macro_f1 = topwork.class_metrics(3)
-    assert (accuracy.name, macro_f1.name) == ("accuracy", "macro_f1")
-    assert accuracy.greater_is_better
-    assert macro_f1.greater_is_better
+    accuracy, macro_f1, correlation = metrics = topwork.class_metrics(3)
+    assert [metric.name for metric in metrics] == ["accuracy", "macro_f1", "matthews"]
+    assert all(metric.greater_is_better for metric in metrics)
+    assert correlation.compute(outputs, targets).item() == pytest.approx(matthews_corrcoef([0, 1, 2, 1], [0, 1, 2, 2]))
     assert accuracy.compute(outputs, targets).tolist() == [1.0, 1.0, 1.0, 0.0]
     assert macro_f1.compute(outputs, targets).item() == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
 
 
 def test_class_metrics_follow_the_prediction_they_are_given() -> None:
-    accuracy, _ = topwork.class_metrics(2, predict=lambda outputs: (outputs[:, 0] > 0).long())
+    accuracy, *_ = topwork.class_metrics(2, predict=lambda outputs: (outputs[:, 0] > 0).long())
     assert accuracy.compute(torch.tensor([[-1.0], [2.0]]), torch.tensor([1, 1])).tolist() == [0.0, 1.0]
 
 

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from topwork.data.label_reader import describe_spaces
 from topwork.engine.label_record import LabelRecord, record_of
 from topwork.engine.model.building import build_head
 from topwork.engine.model.encoder_checks import sample
@@ -64,6 +65,10 @@ def _check_inside(name: str) -> str:
     return name
 
 
+def _is_text_or_texts(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
 def _check_experiment(experiment: dict[str, Any]) -> dict[str, Any]:
     """Check what of an experiment a model is made from; the rest was for its training."""
     data, tasks = experiment.get("data"), experiment.get("tasks")
@@ -71,7 +76,7 @@ def _check_experiment(experiment: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("data must be a mapping of sources")
     if not (isinstance(tasks, dict) and tasks and all(isinstance(task, dict) for task in tasks.values())):
         raise ValueError("tasks must be a mapping of tasks")
-    labels = [f"tasks.{name}.label" for name, task in tasks.items() if not isinstance(task.get("label"), str)]
+    labels = [f"tasks.{name}.label" for name, task in tasks.items() if not _is_text_or_texts(task.get("label"))]
     settings = {name: experiment.get(name) for name in ("backbone", "pooling")}
     settings |= {f"tasks.{name}.head": task.get("head") for name, task in tasks.items()}
     kinds = [
@@ -172,10 +177,15 @@ def load_model(folder: str | Path) -> TrainedModel:
     with plugin_errors(read, str(folder)):
         pooling = read.build(backbone.width)
     heads = {}
-    for task, classes in labels.items():
+    for task, space in labels.items():
         read = config("head", experiment["tasks"][task]["head"])
+        if type(space) not in read.label_spaces:
+            raise StorageError(
+                f"{folder / 'model.json'}: task {task}: head {read.kind} takes {describe_spaces(read.label_spaces)}, "
+                f"got {describe_spaces((type(space),))}"
+            )
         try:
-            heads[task] = build_head(read, pooling.width, classes, where=f"{folder / 'model.json'}: task {task}")
+            heads[task] = build_head(read, pooling.width, space, where=f"{folder / 'model.json'}: task {task}")
         except ConfigurationError as error:  # classes that it cannot have been saved with
             raise StorageError(text_of(error)) from None
     model = MultiTaskModel(backbone, pooling, heads)

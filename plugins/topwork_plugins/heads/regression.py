@@ -1,5 +1,7 @@
 """One or several real numbers: a perceptron that predicts them in units of the training rows' spread."""
 
+import csv
+import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -133,13 +135,15 @@ def _draw(outputs: Tensor, targets: Tensor, labels: topwork.Numbers) -> "Figure"
 
 
 def _table(outputs: Tensor, targets: Tensor, labels: topwork.Numbers) -> str:
-    """Write what is measured of each column."""
-    rows = zip(labels.names, pearson(outputs, targets), _r2(outputs, targets), (outputs - targets).T, strict=True)
-    lines = [
-        f'"{name}",{error.square().mean().sqrt():.6g},{error.abs().mean():.6g},{correlation:.6g},{explained:.6g}'
-        for name, correlation, explained, error in rows
-    ]
-    return "\n".join(["column,rmse,mae,pearson,r2", *lines]) + "\n"
+    """Write what is measured of each column as CSV."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["column", "rmse", "mae", "pearson", "r2"])
+    columns = zip(labels.names, (outputs - targets).T, pearson(outputs, targets), _r2(outputs, targets), strict=True)
+    for name, error, correlation, explained in columns:
+        measured = (error.square().mean().sqrt(), error.abs().mean(), correlation, explained)
+        writer.writerow([name, *(f"{float(value):.6g}" for value in measured)])
+    return buffer.getvalue()
 
 
 @topwork.hookimpl

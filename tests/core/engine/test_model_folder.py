@@ -39,6 +39,12 @@ def copy(finished: Any, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished.folder, tmp_path / "model", copy_function=os.link))
 
 
+def of_sentiment(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The record of a task's label space."""
+    record: dict[str, Any] = manifest["labels"]["sentiment"]
+    return record
+
+
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Replace model.json by a changed one, without its sha256, as earlier versions wrote it."""
     manifest = json.loads((folder / "model.json").read_text())
@@ -77,8 +83,12 @@ def test_the_folder_holds_nothing_else_and_nothing_pickled(finished: Any) -> Non
 
 def test_the_folder_says_what_it_is_and_needs(finished: Any) -> None:
     manifest = json.loads((finished.folder / "model.json").read_text())
-    assert manifest["format"] == 1
-    assert manifest["classes"] == {"sentiment": ["neg", "pos"], "category": ["books", "music", "tools"]}
+    assert manifest["format"] == 2
+    assert {task: (space["kind"], space["names"]) for task, space in manifest["labels"].items()} == {
+        "sentiment": ("classes", ["neg", "pos"]),
+        "category": ("classes", ["books", "music", "tools"]),
+    }
+    assert sum(manifest["labels"]["category"]["counts"]) == 36
     assert manifest["experiment"] == finished.trained.experiment
     assert [(needed["interface"], needed["kind"], needed["package"]) for needed in manifest["plugins"]] == [
         ("backbone", "minilm", "topwork"),
@@ -125,14 +135,17 @@ def test_a_manifest_that_is_nested_without_end_is_refused(tmp_path: Path) -> Non
             "weights_sha256: string should match pattern '^[0-9a-f]{64}$', got 'x'",
         ),
         (lambda m: m.update(weights_sha256=1), "weights_sha256: input should be a valid string, got 1"),
-        (lambda m: m.update(classes=[]), "classes: input should be an object, got []"),
-        (lambda m: m.update(classes={}), "classes: dictionary should have at least 1 item"),
-        (lambda m: m["classes"].update(sentiment=[]), "classes.sentiment: there must be classes, each once"),
-        (lambda m: m["classes"].update(sentiment=["a", "a"]), "classes.sentiment: there must be classes, each once"),
-        (lambda m: m["classes"].update(sentiment=[1, 2]), "classes.sentiment.0: input should be a valid string, got 1"),
+        (lambda m: m.update(labels=[]), "labels: input should be an object, got []"),
+        (lambda m: m.update(labels={}), "labels: dictionary should have at least 1 item"),
+        (lambda m: of_sentiment(m).update(names=[]), "labels.sentiment: there must be names, each once"),
+        (lambda m: of_sentiment(m).update(names=["a", "a"]), "labels.sentiment: there must be names, each once"),
         (
-            lambda m: m["classes"].pop("sentiment"),
-            ": the tasks are sentiment, category, but there are classes of category",
+            lambda m: of_sentiment(m).update(names=[1, 2]),
+            "labels.sentiment.names.0: input should be a valid string, got 1",
+        ),
+        (
+            lambda m: m["labels"].pop("sentiment"),
+            ": the tasks are sentiment, category, but there are labels of category",
         ),
         (lambda m: m.update(plugins=[{}]), "plugins.0.interface: this key is required"),
         (lambda m: m.update(digests=[]), "digests: input should be an object, got []"),
@@ -170,7 +183,7 @@ def test_many_faults_of_a_manifest_make_no_long_message(copy: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda manifest: manifest["classes"]["sentiment"].reverse(),
+        lambda manifest: of_sentiment(manifest)["names"].reverse(),
         lambda manifest: manifest["experiment"]["backbone"].update(max_length=3),
         lambda manifest: manifest.update(digests={}),
     ],
@@ -207,8 +220,26 @@ def test_a_model_of_an_earlier_version_without_these_digests_is_read(copy: Path,
     assert load_model(copy).predict(TEXTS) == finished.trained.predict(TEXTS)
 
 
+def test_a_model_of_the_first_format_names_its_classes_alone(copy: Path, finished: Any) -> None:
+    def as_before(manifest: dict[str, Any]) -> None:
+        manifest["classes"] = {task: space["names"] for task, space in manifest.pop("labels").items()}
+        manifest["format"] = 1
+
+    edit(copy, as_before)
+    assert load_model(copy).predict(TEXTS) == finished.trained.predict(TEXTS)
+
+
+def test_a_label_space_that_a_head_does_not_take_is_refused(copy: Path) -> None:
+    numbers = {"kind": "numbers", "names": ["x"], "mean": [0.0], "scale": [1.0]}
+    edit(copy, lambda manifest: manifest["labels"].update(sentiment=numbers))
+    with pytest.raises(
+        StorageError, match=r"model\.json: task sentiment: head binary takes one of several classes, got numbers$"
+    ):
+        load_model(copy)
+
+
 def test_classes_that_a_head_does_not_take_are_refused(copy: Path) -> None:
-    edit(copy, lambda manifest: manifest["classes"].update(sentiment=["a", "b", "c"]))
+    edit(copy, lambda manifest: of_sentiment(manifest).update(names=["a", "b", "c"], counts=[]))
     with pytest.raises(StorageError, match=r"model\.json: task sentiment: a binary head needs 2 classes, but "):
         load_model(copy)
 
@@ -256,8 +287,10 @@ def test_weights_that_share_memory_are_saved_and_loaded() -> None:
 
 
 def test_a_newer_format_is_refused(copy: Path) -> None:
-    edit(copy, lambda manifest: manifest.update(format=2, topwork="9.0"))
-    with pytest.raises(StorageError, match=r"model\.json has format 2, this topwork \(.*\) reads format 1") as caught:
+    edit(copy, lambda manifest: manifest.update(format=3, topwork="9.0"))
+    with pytest.raises(
+        StorageError, match=r"model\.json has format 3, this topwork \(.*\) reads formats 1 to 2"
+    ) as caught:
         load_model(copy)
     assert str(caught.value).endswith("use topwork 9.0, which wrote it")
 
@@ -318,7 +351,7 @@ def test_a_missing_part_of_the_backbone_is_refused(copy: Path, name: str) -> Non
 
 
 def test_weights_of_another_model_are_refused(copy: Path) -> None:
-    edit(copy, lambda manifest: manifest["classes"].update(category=["books", "music"]))
+    edit(copy, lambda manifest: manifest["labels"]["category"].update(names=["books", "music"], counts=[]))
     with pytest.raises(StorageError, match=r"does not fit the model that model\.json describes"):
         load_model(copy)
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 import topwork
 from topwork.experiment.label_format import LabelColumns, LabelFormat
 from topwork.experiment.schema import Experiment, Source, Split
+from topwork.interfaces.labels import Classes, Distribution
 from topwork.registry import Registry, discover
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig
@@ -33,6 +34,10 @@ def make(registry: Registry, **sections: Any) -> Experiment:
     return Experiment.model_validate(raw, context={"registry": registry})
 
 
+#: What the head for classes takes.
+BOTH = (Classes, Distribution)
+
+
 def errors(registry: Registry, **sections: Any) -> dict[str, str]:
     """What is wrong with an experiment, by dotted path."""
     with pytest.raises(ValidationError) as caught:
@@ -43,6 +48,7 @@ def errors(registry: Registry, **sections: Any) -> dict[str, str]:
 def test_the_defaults_are_the_reference_recipe(registry: Registry) -> None:
     dumped = make(registry).dump()
     heads = {"kind": "classification", "hidden": [100, 50], "activation": "relu", "dropout": 0.0}
+    heads |= {"class_weights": None, "label_smoothing": 0.0}
     assert dumped["backbone"]["kind"] == "distilbert"
     assert dumped["backbone"]["model"] == "distilbert-base-uncased"
     assert dumped["backbone"]["max_length"] == 512
@@ -305,7 +311,7 @@ def test_labels_are_stripped_and_composed_by_default(registry: Registry) -> None
     assert (rules.strip, rules.casefold, rules.normalize) == (True, False, "NFC")
     assert (rules.separator, rules.rename, rules.order) == (None, {}, None)
     assert experiment.label_columns == {
-        "reviews": {"mood": LabelColumns(("mood",), LabelFormat(), head="classification")}
+        "reviews": {"mood": LabelColumns(("mood",), LabelFormat(), spaces=BOTH, head="classification")}
     }
 
 
@@ -315,8 +321,8 @@ def test_each_source_has_the_label_columns_of_the_tasks_that_read_it(registry: R
         "topic": {"label": "t", "source": "reviews"},
     }
     assert make(registry, data=TWO_SOURCES, tasks=tasks).label_columns == {
-        "reviews": {"topic": LabelColumns(("t",), LabelFormat(), head="classification")},
-        "tweets": {"mood": LabelColumns(("m",), LabelFormat(), "skip", head="classification")},
+        "reviews": {"topic": LabelColumns(("t",), LabelFormat(), spaces=BOTH, head="classification")},
+        "tweets": {"mood": LabelColumns(("m",), LabelFormat(), "skip", spaces=BOTH, head="classification")},
     }
 
 

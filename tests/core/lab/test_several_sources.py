@@ -160,8 +160,8 @@ def test_the_model_that_mlflow_has_answers_for_all_tasks(trained: Trained) -> No
         loaded = mlflow.pyfunc.load_model(f"runs:/{trained.results[0].run_id}/model")
     finally:
         mlflow.set_tracking_uri(None)
-    answer = loaded.predict(["a fine film"])[0]
-    assert list(answer) == ["mood", "genre", "tone"]
+    tasks = [name for name in loaded.predict(["a fine film"]).columns if "." not in name]
+    assert tasks == ["mood", "genre", "tone"]
 
 
 def test_a_study_evaluates_trials_on_all_sources(trained: Trained) -> None:

@@ -31,7 +31,7 @@ class ServedModel(PythonModel):
         except topwork.DataError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         columns: dict[str, list[object]] = {}
-        for task in self.trained.labels:
+        for task in predictions[0]:
             of_task = [by_task[task] for by_task in predictions]
             columns[task] = [list(one.label) if isinstance(one.label, tuple) else one.label for one in of_task]
             if of_task[0].probabilities is not None:

@@ -23,6 +23,7 @@ from topwork_plugins.heads.classification import ClassificationConfig
 
 CPU = torch.device("cpu")
 ACCURACY, MACRO_F1, _ = class_metrics(2)
+METRICS = ("loss", "accuracy", "macro_f1", "matthews")
 
 
 def outputs_with(right: int, count: int) -> tuple[list[Tensor], Tensor]:
@@ -112,7 +113,7 @@ def test_the_loss_is_torchs(task: str, loss: Tensor) -> None:
 
 def test_every_metric_of_every_task_is_measured() -> None:
     figures = measure(heads(), OUTPUTS, TARGETS, device=CPU)[0]
-    assert list(figures) == [f"{t}/{m}" for t in ("sentiment", "category") for m in ("loss", "accuracy", "macro_f1")]
+    assert list(figures) == [f"{t}/{m}" for t in ("sentiment", "category") for m in METRICS]
     assert figures["sentiment/accuracy"] == pytest.approx(2 / 3)
 
 
@@ -128,7 +129,7 @@ def test_a_metric_that_is_not_a_number_is_shown_as_such() -> None:
     undefined = Metric("undefined", lambda outputs, targets: torch.tensor(math.nan))
     tasks = {"category": Head(head.module, head.loss, head.decode, [undefined, *head.metrics])}
     found = estimates(tasks, OUTPUTS, TARGETS)
-    assert list(found) == ["category/undefined", "category/accuracy", "category/macro_f1"]
+    assert list(found) == ["category/undefined", "category/accuracy", "category/macro_f1", "category/matthews"]
     assert math.isnan(found["category/undefined"].value)
 
 

@@ -101,7 +101,7 @@ class ForgetfulConfig(FreezeStrategyConfig):
         ("one label", "decode must give 2 labels for 2 texts, got 1"),
         ("no classes", r"decode must give probabilities \(2, 2\), got \(2, 1\)"),
         ("called loss", "metric names must differ, must not be `loss`, and .* got loss"),
-        ("named twice", "metric names must differ, .* got accuracy, macro_f1, accuracy, macro_f1"),
+        ("named twice", "metric names must differ, .* got accuracy, macro_f1, matthews, accuracy, macro_f1"),
         ("not for mlflow", r"metric names must .* got hits@1 \(all\)"),
     ],
 )

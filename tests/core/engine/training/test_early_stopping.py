@@ -109,7 +109,7 @@ def test_every_metric_of_a_monitor_must_exist(make: Make) -> None:
         ("validation/los", "; did you mean validation/loss?"),
         ("validation/sentiment/acuracy", "; did you mean validation/sentiment/accuracy?"),
         ("test/sentiment/accuracy", "; did you mean validation/sentiment/accuracy?"),
-        ("f1", ", validation/category/macro_f1"),
+        ("f1", ", validation/category/matthews"),
     ],
 )
 def test_a_monitor_that_does_not_exist_is_refused_before_anything_is_encoded(

@@ -82,8 +82,8 @@ def test_a_trial_that_is_evaluated_by_its_last_epoch_has_no_patience(epoch: Any,
         (
             {"objective": "mean(sentiment/accuracy, sentiment/f1)"},
             "study.objective: there is no metric 'sentiment/f1', only loss, sentiment/loss, category/loss, "
-            "sentiment/accuracy, sentiment/macro_f1, category/accuracy, category/macro_f1; did you mean "
-            "sentiment/macro_f1?",
+            "sentiment/accuracy, sentiment/macro_f1, sentiment/matthews, category/accuracy, category/macro_f1, "
+            "category/matthews; did you mean sentiment/macro_f1?",
         ),
         (
             {"objective": "mean(sentiment/accuracy, category/loss)"},
