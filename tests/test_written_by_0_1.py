@@ -54,7 +54,7 @@ def test_a_model_predicts_what_it_predicted_then() -> None:
 def test_a_model_is_measured_on_a_file_as_it_was_then() -> None:
     figures, _ = topwork.load_model(WRITTEN / "model").evaluate(WRITTEN / "rows.csv")
     values = {name: round(figure.value, 3) for name, figure in figures.items()}
-    assert values == {
+    assert {name: value for name, value in values.items() if "matthews" not in name} == {
         "sentiment/accuracy": 0.542,
         "sentiment/macro_f1": 0.484,
         "category/accuracy": 0.667,

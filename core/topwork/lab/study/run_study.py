@@ -178,10 +178,10 @@ def _poll(run: StudyRun, observer: StudyObserver) -> bool:
     observer.trials(rank(summarize(trials), run.plan.maximize), len(running), queue.n_trials)
     late = run.deadline is not None and time.time() > run.deadline and bool(trials or running)
     ending = late or len(trials) >= queue.n_trials or queue.consecutive_failures(trials) >= MAX_FAILURES
+    if ending and not running:
+        return True  # what a worker does after its trial is complete nobody needs
     pool.respawn(job, wanted=not ending)
     if not pool.processes:
-        if ending and not running:
-            return True
         with locked(queue.storage):
             queue.reap_stale()  # trials of other machines whose heartbeat stopped
         if len(trials) + len(queue.running()) < queue.n_trials and not ending:

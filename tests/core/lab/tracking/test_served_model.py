@@ -94,14 +94,15 @@ def test_the_stored_model_predicts_what_the_folder_predicts(stored: Stored) -> N
 def test_mlflow_evaluates_what_the_stored_model_predicts(stored: Stored) -> None:
     texts = pandas.DataFrame({"text": ["The scale is not reliable at all.", "I found the display a pleasure."]})
     predicted = mlflow.pyfunc.load_model(str(stored.folder)).predict(texts)
+    truth = [predicted["category"][0], "another"]
     measured = mlflow.models.evaluate(
-        data=texts.assign(truth=predicted["category"]).join(predicted),
+        data=texts.assign(truth=truth).join(predicted),
         targets="truth",
         predictions="category",
         model_type="classifier",
         evaluator_config={"log_explainer": False},
     )
-    assert measured.metrics["accuracy_score"] == 1.0
+    assert measured.metrics["accuracy_score"] == 0.5
 
 
 def test_the_stored_model_names_the_packages_it_needs(stored: Stored) -> None:
