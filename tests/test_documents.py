@@ -151,7 +151,7 @@ def test_the_baseline_measures_the_same_rows(checkout: Path) -> None:
     baseline = str(checkout / "experiments" / "tfidf_baseline.py")
     printed = run(sys.executable, baseline, "experiments/quickstart.yaml", folder=checkout)
     assert "TF-IDF and logistic regression, test rows" in printed
-    assert printed.count(" 180\n") == 4
+    assert printed.count(" 180\n") == 6
 
 
 def settings_of(section: type[BaseModel], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from topwork.interfaces.head import HeadFigure as HeadFigure
     from topwork.interfaces.head import Label as Label
     from topwork.interfaces.head import Metric as Metric
+    from topwork.interfaces.head import Reading as Reading
     from topwork.interfaces.hookspecs import Register as Register
     from topwork.interfaces.hookspecs import hookimpl as hookimpl
     from topwork.interfaces.labels import Classes as Classes
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from topwork.per_class import per_label_figure as per_label_figure
     from topwork.registry import Registry as Registry
     from topwork.registry import discover as discover
+    from topwork.scatter import number_metrics as number_metrics
+    from topwork.scatter import scatter_figure as scatter_figure
 
 _MODULES = {
     "building_blocks": (
@@ -88,7 +91,7 @@ _MODULES = {
     "experiment.schema": ("Experiment",),
     "interfaces.backbone": ("Backbone", "BackboneConfig", "Stage"),
     "interfaces.freeze_strategy": ("FreezeStrategyConfig",),
-    "interfaces.head": ("Decoded", "Head", "HeadConfig", "HeadFigure", "Label", "Metric"),
+    "interfaces.head": ("Decoded", "Head", "HeadConfig", "HeadFigure", "Label", "Metric", "Reading"),
     "interfaces.hookspecs": ("Register", "hookimpl"),
     "interfaces.labels": ("Classes", "Distribution", "LabelSet", "LabelSpace", "Numbers"),
     "interfaces.model": ("Model",),
@@ -98,6 +101,7 @@ _MODULES = {
     "lab.comparison": ("compare",),
     "lab.runs": ("train",),
     "lab.study.run_study": ("study",),
+    "scatter": ("number_metrics", "scatter_figure"),
     "per_class": ("per_class_figure", "per_label_figure"),
     "registry": ("Registry", "discover"),
 }

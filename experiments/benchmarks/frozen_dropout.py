@@ -36,18 +36,17 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class WithDropout(Activations):
-    """What the cut keeps of N rows, computed for each batch with dropout in the prefix, one text after the other."""
+    """What the cut keeps of texts, computed for each batch with dropout in the prefix, one text after the other."""
 
     model: MultiTaskModel
     corpus: Corpus
-    text_ids: Tensor
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         prefix = self.model.backbone.stages()[: self.model.cut.stage]
         modules = [module for stage in prefix for module in stage.modules]
         for module in modules:
             module.train()
-        kept = [self._encode(*self.corpus.token_ids.batch(text[None])) for text in self.text_ids[rows]]
+        kept = [self._encode(*self.corpus.token_ids.batch(text[None])) for text in rows]
         for module in modules:
             module.eval()
         mask = [torch.ones(len(activation), dtype=torch.bool) for activation in kept]
@@ -70,13 +69,14 @@ def accuracies(experiment: Experiment, *, dropout: bool) -> dict[str, float]:
     def load_examples(phase: Phase) -> Mapping[SplitName, Examples]:
         examples, _ = prepared.load_examples(phase, accelerator.device, Observer())
         if dropout:
-            noisy = WithDropout(prepared.model, prepared.corpus, prepared.corpus.text_ids["train"])
+            noisy = WithDropout(prepared.model, prepared.corpus)
             examples["train"] = replace(examples["train"], activations=noisy)
         return examples
 
     fitted = prepared.fit(load_examples, accelerator=accelerator, observer=Observer())
     test = fitted.data["test"]
-    figures = measure(prepared.model.tasks, outputs_of(prepared.model, test, device=accelerator.device), test.targets)
+    outputs = outputs_of(prepared.model, test, device=accelerator.device)
+    figures, _ = measure(prepared.model.tasks, outputs, test.labelled_targets(), device=accelerator.device)
     return {task: figures[f"{task}/accuracy"] for task in prepared.model.tasks}
 
 

@@ -119,7 +119,7 @@ def bare_encoding(model: MultiTaskModel, corpus: Corpus, *, whole: bool) -> floa
 def bare_training(model: MultiTaskModel, rows: Examples, epochs: int) -> float:
     """Time a hand-written loop over the trainable layers and heads on in-memory tensors, without padding."""
     block = model.backbone.transformer.layer[5]
-    texts = [rows.activations.batch(torch.tensor([row]))[0][0] for row in range(rows.count)]
+    texts = [rows.batch(torch.tensor([row])).hidden[0] for row in range(rows.count)]
     targets = {name: rows.targets[name] for name in model.tasks}
     groups = [
         {"params": [*block.ffn.parameters(), *block.output_layer_norm.parameters()], "lr": 5e-5},

@@ -84,6 +84,7 @@ SHIPPED = [
     ("head", "multilabel"),
     ("head", "ordinal"),
     ("head", "regression"),
+    ("head", "similarity"),
     ("freeze strategy", "all"),
     ("freeze strategy", "all_except"),
     ("freeze strategy", "gradual"),

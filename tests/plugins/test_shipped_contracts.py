@@ -21,6 +21,7 @@ from topwork_plugins.heads.classification import ClassificationConfig
 from topwork_plugins.heads.multilabel import MultilabelConfig
 from topwork_plugins.heads.ordinal import OrdinalConfig
 from topwork_plugins.heads.regression import RegressionConfig
+from topwork_plugins.heads.similarity import SimilarityConfig
 from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
 from topwork_plugins.optimizer_groupings.uniform import UniformConfig
 from topwork_plugins.poolings.cls import ClsConfig
@@ -71,6 +72,11 @@ class TestRegression(HeadContract):
 class TestRegressionOfSeveral(HeadContract):
     config = RegressionConfig(hidden=(8,))
     labels: ClassVar[topwork.Numbers] = topwork.Numbers(("x", "y"), mean=(2.5, -300.0), scale=(1.5, 40.0))
+
+
+class TestSimilarity(HeadContract):
+    config = SimilarityConfig(projection=8)
+    labels: ClassVar[topwork.Numbers] = topwork.Numbers(("score",), mean=(2.5,), scale=(1.5,))
 
 
 class TestOrdinal(HeadContract):

@@ -44,16 +44,20 @@ def show_predictions(model: Path, texts: Sequence[str], file: Path | None, forma
             return
         for one in described:
             print(json.dumps(one, ensure_ascii=needs_ascii()))
-    elif format is PredictionFormat.CSV:
+        return
+    tasks = list(dict.fromkeys(task for prediction in predictions for task in prediction))
+    rows = [
+        (text, [cell for task in tasks for cell in _cells(prediction.get(task))])
+        for text, prediction in zip(texts, predictions, strict=True)
+    ]
+    if format is PredictionFormat.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["text", *(f"{task}{suffix}" for task in predictions[0] for suffix in ("", "_probability"))])
-        for text, prediction in zip(texts, predictions, strict=True):
-            writer.writerow([text, *(cell for one in prediction.values() for cell in _cells(one))])
+        writer.writerow(["text", *(f"{task}{suffix}" for task in tasks for suffix in ("", "_probability"))])
+        writer.writerows([text, *cells] for text, cells in rows)
     else:
-        shown = table("text", *(column for task in predictions[0] for column in (task, "#p")))
-        for text, prediction in zip(texts, predictions, strict=True):
-            short = text if len(text) <= 60 else f"{text[:57]}..."
-            shown.add_row(short, *(cell for one in prediction.values() for cell in _cells(one)))
+        shown = table("text", *(column for task in tasks for column in (task, "#p")))
+        for text, cells in rows:
+            shown.add_row(text if len(text) <= 60 else f"{text[:57]}...", *cells)
         console.print(shown)
 
 
@@ -105,8 +109,10 @@ def _described(prediction: Prediction) -> dict[str, object]:
     return {name: value for name, value in asdict(prediction).items() if value is not None}
 
 
-def _cells(prediction: Prediction) -> tuple[str, str]:
-    """Return a label and its probability as text; the latter only of a class."""
+def _cells(prediction: Prediction | None) -> tuple[str, str]:
+    """Return a label and its probability as text: the latter only of a class, neither of what a task does not read."""
+    if prediction is None:
+        return "", ""
     label, probabilities = prediction.label, prediction.probabilities
     if isinstance(label, str):
         return label, f"{probabilities[label]:.3f}" if probabilities else ""

@@ -15,6 +15,7 @@ from topwork.data.label_spaces import encode, find_space, unknown_names
 from topwork.data.labels import describe_similar
 from topwork.data.splits import divide
 from topwork.data.table import SHOWN, Table, read_table, summarize
+from topwork.data.texts import Text
 from topwork.errors import DataError, did_you_mean, enumerate_names, quote
 from topwork.experiment.label_format import LabelColumns
 from topwork.experiment.schema import SPLITS, Source, Split, SplitName
@@ -28,18 +29,18 @@ class DataSplit:
     """The rows of one split, those of one source after those of another.
 
     Attributes:
-        texts: N texts.
+        texts: N texts, or pairs of them.
         targets: for each task, (N, ...) as its label space says; 0 where a row has no label of it.
         labelled: for each task, (N,) bool, whether a row has a label of it.
         source_sizes: how many rows each source has, by its name, in their order.
     """
 
-    texts: list[str]
+    texts: list[Text]
     targets: dict[str, NDArray[Any]]
     labelled: dict[str, NDArray[np.bool_]]
     source_sizes: dict[str, int]
 
-    def of_task(self, task: str) -> tuple[list[str], NDArray[Any]]:
+    def of_task(self, task: str) -> tuple[list[Text], NDArray[Any]]:
         """Return the texts that have a label of a task, and its targets."""
         labelled = self.labelled[task]
         return list(itertools.compress(self.texts, labelled)), self.targets[task][labelled]
@@ -248,7 +249,7 @@ def _without_labels(dataset: Dataset) -> list[str]:
 def _overlaps(sources: Mapping[str, Mapping[SplitName, Table]]) -> list[str]:
     """Say how many texts of a later split also occur in an earlier one, be it of another source."""
     warnings = []
-    seen: dict[str, tuple[SplitName, str, str]] = {}
+    seen: dict[Text, tuple[SplitName, str, str]] = {}
     of = {source: f" of {source}" if len(sources) > 1 else "" for source in sources}
     for split, source in itertools.product(SPLITS, sources):
         if split not in sources[source]:

@@ -1,7 +1,6 @@
 """Read a source and check every row."""
 
 import hashlib
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -9,9 +8,10 @@ from pathlib import Path
 
 from topwork.data.label_reader import LabelReader, RowLabel
 from topwork.data.labels import MissingLabelError
-from topwork.data.readers import column_missing, read
+from topwork.data.readers import read
 from topwork.data.rows import Row, RowError
-from topwork.errors import DataError, fit_screen, quote, reason_of
+from topwork.data.texts import Text, read_text
+from topwork.errors import DataError, fit_screen, reason_of
 from topwork.experiment.label_format import AS_WRITTEN, LabelColumns
 from topwork.experiment.schema import Source
 from topwork.interfaces.labels import LabelSpace
@@ -34,7 +34,7 @@ class Table:
         warnings: what the researcher should know about how the file was read, with counts.
     """
 
-    texts: list[str] = field(default_factory=list)
+    texts: list[Text] = field(default_factory=list)
     labels: dict[str, list[RowLabel | None]] = field(default_factory=dict)
     spaces: dict[str, type[LabelSpace]] = field(default_factory=dict)
     strata: list[str] = field(default_factory=list)
@@ -59,10 +59,10 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], 
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason_of(error)}") from None
     of_labels = [name for one in columns.values() for name in one.names]
-    wanted = list(dict.fromkeys([source.text, *of_labels, *([by] if by else [])]))
+    wanted = list(dict.fromkeys([*source.text_columns, *of_labels, *([by] if by else [])]))
     found = read(path, content, pattern=source.pattern, encoding=source.encoding, wanted=wanted)
     table = Table(labels={task: [] for task in columns}, digest=hashlib.sha256(content).hexdigest())
-    builder = _TableBuilder(table, source.text, columns, by)
+    builder = _TableBuilder(table, source.text_columns, columns, by)
     faults = _add_rows(builder, path, islice(found.rows, source.limit), wanted)
     skippable = bool(table.texts) and not faults.whole_file
     if faults.problems and not (skippable and source.on_faulty_rows == "skip"):
@@ -129,7 +129,7 @@ def _add_rows(
 class _TableBuilder:
     """Checks rows and adds the good ones to a table."""
 
-    def __init__(self, table: Table, text: str, columns: Mapping[str, LabelColumns], by: str | None) -> None:
+    def __init__(self, table: Table, text: Sequence[str], columns: Mapping[str, LabelColumns], by: str | None) -> None:
         self.table = table
         self.text = text
         self.columns = columns
@@ -140,7 +140,12 @@ class _TableBuilder:
 
     def add(self, row: Row, location: str) -> list[str]:
         """Add a row, or return all that is wrong with it."""
-        errors = _check_text(row, self.text)
+        errors: list[str] = []
+        text: Text = ""
+        try:
+            text = read_text(row, self.text)
+        except ValueError as error:
+            errors += str(error).splitlines()
         labels: dict[str, RowLabel | None] = {}
         for task, reader in self.readers.items():
             try:
@@ -162,7 +167,7 @@ class _TableBuilder:
         if labels and all(label is None for label in labels.values()):
             self.unlabelled.append(location)
             return []
-        self.table.texts.append(row[self.text])
+        self.table.texts.append(text)
         self.table.locations.append(location)
         self.table.strata += [stratum] if isinstance(stratum, str) else []
         for task, label in labels.items():
@@ -192,27 +197,3 @@ def summarize(problems: Sequence[str], count: int | None = None) -> list[str]:
     if count <= SHOWN:
         return list(problems)
     return [*problems[:SHOWN], f"... and {count - SHOWN:,} more; {count:,} problems in all"]
-
-
-def has_lone_surrogate(text: str) -> bool:
-    """Whether ``text`` holds half a character, which no tokenizer reads."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _check_text(row: Row, column: str) -> list[str]:
-    if column not in row:
-        return [f"{column}: {column_missing(column, row)}"]
-    text = row[column]
-    if text is None or (isinstance(text, float) and math.isnan(text)):
-        return [f"{column}: the text is missing"]
-    if not isinstance(text, str):
-        return [f"{column}: a text must be a string, got {quote(text)}"]
-    if not text.strip():
-        return [f"{column}: the text is empty"]
-    if has_lone_surrogate(text):
-        return [f"{column}: the text holds half a character (a lone surrogate)"]
-    return []

@@ -176,9 +176,10 @@ def load_model(folder: str | Path) -> TrainedModel:
     read = config("pooling", experiment["pooling"])
     with plugin_errors(read, str(folder)):
         pooling = read.build(backbone.width)
-    heads = {}
+    heads, reads = {}, {}
     for task, space in labels.items():
         read = config("head", experiment["tasks"][task]["head"])
+        reads[task] = read.reads
         if type(space) not in read.label_spaces:
             raise StorageError(
                 f"{folder / 'model.json'}: task {task}: head {read.kind} takes {describe_spaces(read.label_spaces)}, "
@@ -188,7 +189,7 @@ def load_model(folder: str | Path) -> TrainedModel:
             heads[task] = build_head(read, pooling.width, space, where=f"{folder / 'model.json'}: task {task}")
         except ConfigurationError as error:  # classes that it cannot have been saved with
             raise StorageError(text_of(error)) from None
-    model = MultiTaskModel(backbone, pooling, heads)
+    model = MultiTaskModel(backbone, pooling, heads, reads)
     weights = folder / "weights.safetensors"
     try:
         _load_tensors(model, safetensors.torch.load_file(weights))
@@ -216,7 +217,10 @@ def check_saved_model(folder: Path, trained: TrainedModel, texts: Sequence[str])
         kinds = " or ".join(f"{part} {trained.experiment[part]['kind']!r}" for part in ("backbone", "pooling"))
         raise PluginError(f"{folder} does not give the vectors that the trained model gives; {kinds}: {why}")
     for task in trained.labels:
-        results = [results_of(one.model.tasks[task], vectors[0]) for one in (trained, loaded)]
+        read = vectors[0]
+        if trained.model.reads[task] == "two pooled":
+            read = torch.stack([read, read.roll(1, dims=0)], dim=1)
+        results = [results_of(one.model.tasks[task], read) for one in (trained, loaded)]
         if differing := differing_results(*results):
             kind = trained.experiment["tasks"][task]["head"]["kind"]
             raise PluginError(

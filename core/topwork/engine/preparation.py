@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from topwork.data.dataset import Dataset, load_dataset
 from topwork.engine.encoding.activations import compute_activations
-from topwork.engine.encoding.corpus import Corpus, make_corpus
+from topwork.engine.encoding.corpus import Corpus, make_corpus, texts_to_read
 from topwork.engine.encoding.examples import Examples, make_examples
 from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, decide_store
 from topwork.engine.evaluation.comparison import SplitOutputs, digests_of_texts
@@ -84,7 +84,7 @@ class Preparation:
         decision = self.decide_store(phase, device)
         activations, report = compute_activations(self.encoding_job(phase, device), decision, observer)
         examples = {
-            name: make_examples(activations, self.corpus.text_ids[name], split)
+            name: make_examples(activations, self.corpus.text_ids[name], split, self.model.reads)
             for name, split in self.dataset.splits.items()
         }
         return examples, report
@@ -152,15 +152,18 @@ def prepare(experiment: Experiment) -> Preparation:
     backbone = build_backbone(experiment.backbone, seed=seed, origin=origin)
     with plugin_errors(experiment.backbone, origin.locate("backbone")), seeded(seed, "trying"):
         check_restorable(backbone, experiment.backbone)
-    prepared = assemble(experiment, dataset, tokenize_splits(dataset, backbone), backbone)
+    prepared = assemble(experiment, dataset, tokenize_splits(experiment, dataset, backbone), backbone)
     heads = {name: task.head for name, task in experiment.tasks.items()}
     check_all_figures(heads, prepared.model.pooling.width, dataset.labels, seed=seed, origin=origin)
     return prepared
 
 
-def tokenize_splits(dataset: Dataset, backbone: Backbone) -> Corpus:
-    """Turn the texts of all splits into token ids."""
-    return make_corpus(backbone.tokenizer, {name: split.texts for name, split in dataset.splits.items()})
+def tokenize_splits(experiment: Experiment, dataset: Dataset, backbone: Backbone) -> Corpus:
+    """Turn the texts of all splits, as heads read them, into token ids."""
+    reads = {name: task.head.reads for name, task in experiment.tasks.items()}
+    return make_corpus(
+        backbone.tokenizer, {name: texts_to_read(split, reads) for name, split in dataset.splits.items()}
+    )
 
 
 def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone: Backbone) -> Preparation:

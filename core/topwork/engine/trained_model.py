@@ -1,8 +1,10 @@
 """Comes in: a trained model. Goes out: what it predicts, encodes and is worth on texts."""
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from topwork.data.dataset import DataSplit, encode_rows, read_all_rows, read_splits
-from topwork.data.table import has_lone_surrogate
-from topwork.engine.encoding.corpus import make_corpus
+from topwork.data.texts import Text, has_lone_surrogate, parts_of
+from topwork.engine.encoding.corpus import make_corpus, texts_to_read
 from topwork.engine.encoding.encoder import encode
 from topwork.engine.encoding.examples import Examples, make_examples
 from topwork.engine.evaluation.estimates import Estimate, estimates, outputs_of
@@ -65,22 +67,30 @@ class TrainedModel:
         """Where it computes."""
         return next(self.model.parameters()).device
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, Prediction]]:
-        """Return, for each of N texts, a prediction by task."""
-        examples = self._examples(self._rows_without_labels(texts))
+    def predict(self, texts: Sequence[Text]) -> list[dict[str, Prediction]]:
+        """Return, for each of N texts, a prediction by task: of tasks that read single texts, or of those for pairs.
+
+        Args:
+            texts: a pair is a tuple of two, or one text with a tab between both.
+        """
+        check_texts(texts)
+        rows = self._rows_without_labels([self._as_read(text) for text in texts])
+        outputs = outputs_of(self.model, self._examples(rows), device=self.device)
         predictions: list[dict[str, Prediction]] = [{} for _ in texts]
-        for task, outputs in outputs_of(self.model, examples, device=self.device).items():
-            decoded = self.model.tasks[task].decode(outputs)
+        for task in (task for task in self.model.tasks if task in outputs):
+            decoded = self.model.tasks[task].decode(outputs[task])
             names, probabilities = self.labels[task].names, decoded.probabilities
-            rows = [None] * len(texts) if probabilities is None else probabilities.tolist()
-            for prediction, label, row in zip(predictions, decoded.labels, rows, strict=True):
+            shares = [None] * len(outputs[task]) if probabilities is None else probabilities.tolist()
+            of_task = itertools.compress(predictions, rows.labelled[task])
+            for prediction, label, row in zip(of_task, decoded.labels, shares, strict=True):
                 prediction[task] = Prediction(label, None if row is None else dict(zip(names, row, strict=True)))
         return predictions
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the pooled vectors of N texts, (N, W) float32."""
-        examples = self._examples(self._rows_without_labels(texts))
-        vectors, _ = examples.activations.batch(torch.arange(len(texts)))
+        check_texts(texts)
+        examples = self._examples(DataSplit(list(texts), targets={}, labelled={}, source_sizes={"texts": len(texts)}))
+        vectors = examples.batch(torch.arange(len(texts))).hidden
         encoded: NDArray[np.float32] = vectors[:, 0].numpy()
         return encoded
 
@@ -141,23 +151,48 @@ class TrainedModel:
         which = next(split for split in EVALUATED if split in found.tables)
         return encode_rows(found.tables[which], name, columns, self.labels), f"{which} rows of the experiment"
 
-    def _rows_without_labels(self, texts: Sequence[str]) -> DataSplit:
-        """Return texts as rows that every head has to say something of."""
+    @cached_property
+    def _reads_pairs(self) -> dict[str, bool]:
+        """Of each task, whether its source has pairs of texts."""
+        sources = {name: source.get("text", "text") for name, source in self.experiment["data"].items()}
+        first = next(iter(sources))
+        tasks = self.experiment["tasks"]
+        return {task: not isinstance(sources[tasks[task].get("source") or first], str) for task in self.model.tasks}
+
+    def _as_read(self, text: Text) -> Text:
+        """Divide a text at its tab, where some task reads pairs."""
+        if not isinstance(text, str) or text.count("\t") != 1 or not any(self._reads_pairs.values()):
+            return text
+        first, second = text.split("\t")
+        return first, second
+
+    def _rows_without_labels(self, texts: Sequence[Text]) -> DataSplit:
+        """Return texts as rows that every head has to say something of that reads such.
+
+        Raises:
+            DataError: some cannot be read, or no task reads such.
+        """
         check_texts(texts)
-        every = dict.fromkeys(self.model.tasks, np.ones(len(texts), np.bool_))
-        return DataSplit(list(texts), targets={}, labelled=every, source_sizes={"texts": len(texts)})
+        pairs = np.array([not isinstance(text, str) for text in texts])
+        labelled = {task: pairs == reads_pairs for task, reads_pairs in self._reads_pairs.items()}
+        unread = np.flatnonzero(~np.logical_or.reduce(list(labelled.values())))
+        if len(unread):
+            number = int(unread[0])
+            wanted = "one text" if pairs[number] else "two texts, as a tuple or with a tab between them"
+            raise DataError(f"text number {number + 1}: every task of this model reads {wanted}")
+        return DataSplit(list(texts), targets={}, labelled=labelled, source_sizes={"texts": len(texts)})
 
     def _examples(self, rows: DataSplit) -> Examples:
-        corpus = make_corpus(self.model.backbone.tokenizer, {"test": rows.texts})
+        corpus = make_corpus(self.model.backbone.tokenizer, {"test": texts_to_read(rows, self.model.reads)})
         if corpus.truncated:
             logger.warning(
                 "%d of %d texts are longer than the model reads and were truncated", corpus.truncated, len(rows.texts)
             )
         activations = encode(self.model, corpus.token_ids, device=self.device)
-        return make_examples(activations, corpus.text_ids["test"], rows)
+        return make_examples(activations, corpus.text_ids["test"], rows, self.model.reads)
 
 
-def check_texts(texts: Sequence[str]) -> None:
+def check_texts(texts: Sequence[Text]) -> None:
     """Check that texts can be read.
 
     Raises:
@@ -168,7 +203,7 @@ def check_texts(texts: Sequence[str]) -> None:
     if not texts:
         raise DataError("no texts given")
     for error, wrong in (("empty", _is_blank), ("not valid Unicode", has_lone_surrogate)):
-        numbers = [str(number) for number, text in enumerate(texts, 1) if wrong(text)]
+        numbers = [str(number) for number, text in enumerate(texts, 1) if any(map(wrong, parts_of(text)))]
         if numbers:
             raise DataError(f"{len(numbers)} of {len(texts)} texts are {error}: number {', '.join(numbers[:20])}")
 

@@ -117,7 +117,8 @@ class Source(Section):
         train, validation, test: one file for each split instead.
         pattern: a regular expression with named groups that reads each line of a file of any suffix;
             without it the suffix decides: .csv, .tsv, .jsonl, .parquet.
-        text: the column with the text.
+        text: the column with the text, or the two columns of a pair, which the encoder reads as one sequence, or apart
+            where a head says so.
         encoding: of text files.
         limit: read at most this many rows of each file.
         on_faulty_rows: what to do about rows without a text or label, with too few fields, and so on: ``error`` names
@@ -130,7 +131,7 @@ class Source(Section):
     validation: Path | None = None
     test: Path | None = None
     pattern: str | None = None
-    text: str = "text"
+    text: str | tuple[str, str] = "text"
     encoding: str = "utf-8"
     limit: Count | None = None
     on_faulty_rows: Literal["error", "skip"] = "error"
@@ -152,6 +153,11 @@ class Source(Section):
         if one_each and self.split:
             raise ValueError("split divides the rows of path; with one file for each split there is nothing to divide")
         return self
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The column of the text, or the two of a pair."""
+        return (self.text,) if isinstance(self.text, str) else self.text
 
     def files(self) -> dict[SplitName | Literal["all"], Path]:
         """The files by split; ``all`` for the one file that ``split`` divides."""
@@ -279,6 +285,17 @@ class Experiment(Section):
     @classmethod
     def _defaults(cls, raw: object) -> object:
         return _with_default_kinds(raw, "backbone", "pooling", "freeze", "optimizer")
+
+    @model_validator(mode="after")
+    def _pairs_fit(self) -> Self:
+        for name, task in self.tasks.items():
+            source = self._source_of(name)
+            if task.head.reads == "two pooled" and source in self.data and len(self.data[source].text_columns) < 2:
+                raise ValueError(
+                    f"head {task.head.kind} of task {name} reads two texts, but source {source} has one; "
+                    f"name two columns: data.{source}.text: [first, second]"
+                )
+        return self
 
     @model_validator(mode="after")
     def _sources_fit(self) -> Self:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from topwork.interfaces.plugin import PluginConfig
 if TYPE_CHECKING:  # matplotlib is imported where something is drawn
     from matplotlib.figure import Figure
 
+
+#: What a head reads of a row: the pooled vector of its text, or the two of a pair that are encoded apart.
+Reading = Literal["pooled", "two pooled"]
 
 #: Seconds that a metric's interval may take: after these, no further resample is measured.
 MAX_INTERVAL_SECONDS = 10.0
@@ -85,8 +88,8 @@ class Head:
     no other part sees.
 
     Attributes:
-        module: pooled vectors (B, W) to outputs (B, C). All of its parameters train; they and its buffers are all that
-            is saved.
+        module: pooled vectors, (B, W) or (B, 2, W), to outputs (B, C). All of its parameters train; they and its
+            buffers are all that is saved.
         loss: outputs (B, C) and targets (B, ...) to the mean loss over the batch, shape (). It has no parameters that
             are not the module's. In evaluation the batch is all rows of a split that have a label.
         decode: outputs (N, C) to labels and probabilities.
@@ -115,9 +118,12 @@ class HeadConfig(PluginConfig, ABC):
     Attributes:
         label_spaces: those that the head takes. The first is how a single column is read, unless its values are objects
             of JSON, which are shares of classes.
+        reads: ``pooled`` vectors (B, W), of pairs too, which are one sequence; or ``two pooled`` vectors (B, 2, W), of
+            the two texts of a pair that are encoded apart.
     """
 
     label_spaces: ClassVar[tuple[type[LabelSpace], ...]] = (Classes,)
+    reads: ClassVar[Reading] = "pooled"
 
     @abstractmethod
     def build(self, width: int, labels: Any) -> Head:

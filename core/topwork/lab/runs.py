@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from topwork.data.texts import parts_of
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import estimates
 from topwork.engine.model.plan import Phase
@@ -104,7 +105,8 @@ def _run(
         log.log_head_figures(model.tasks, evaluated)
         log.log_outputs(evaluated)
         if place and prepared.experiment.tracking.log_model:
-            example = [text[:100] for text in prepared.dataset.splits["train"].texts[:2]]
+            texts = prepared.dataset.splits["train"].texts[:2]
+            example = ["\t".join(part[:100] for part in parts_of(text)) for text in texts]
             log.log_model(place, example, registry, prepared.experiment)
     if unsaved:
         raise UnsavedError(f"{unsaved}; {f'the model is in {place}' if place else 'the model is lost'}", result)
@@ -129,7 +131,7 @@ def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path
 
 def _how_saved_model_differs(prepared: Preparation, folder: Path) -> str:
     """Load the model that was saved, and say and log what it gives otherwise than the trained one; mostly nothing."""
-    sample = [text[:200] for text in prepared.dataset.splits["train"].texts[:4]]
+    sample = [parts_of(text)[0][:200] for text in prepared.dataset.splits["train"].texts[:4]]
     try:
         check_saved_model(folder, _trained_model(prepared), sample)
     except Exception as error:  # memory, or what only fails where a model is loaded

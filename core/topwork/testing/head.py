@@ -12,7 +12,14 @@ from torch import Tensor
 
 from topwork.engine.model.building import build_head
 from topwork.engine.model.checked_head import check_decoded
-from topwork.engine.model.head_checks import check_gradients, check_parts, check_restored, pieces_error, targets_for
+from topwork.engine.model.head_checks import (
+    check_gradients,
+    check_parts,
+    check_restored,
+    pieces_error,
+    targets_for,
+    vectors_for,
+)
 from topwork.interfaces.head import Head, HeadConfig, Label
 from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers
 from topwork.testing.plugin import (
@@ -42,13 +49,13 @@ class HeadContract(PluginContract):
     def test_the_loss_is_one_finite_number_for_any_batch_size(self) -> None:
         head = self._build()
         for rows in (1, 2, 7):
-            loss = head.loss(head.module(torch.randn(rows, WIDTH)), self._targets(rows))
+            loss = head.loss(head.module(self._vectors(rows)), self._targets(rows))
             assert loss.shape == ()
             assert loss.isfinite()
 
     def test_the_loss_of_a_sure_mistake_is_finite(self) -> None:
         head = self._build()
-        outputs = head.module(1000 * torch.randn(32, WIDTH))
+        outputs = head.module(1000 * self._vectors(32))
         for target in self._targets(len(self.labels.names) + 4):
             assert head.loss(outputs, self._repeated(target, 32)).isfinite()
 
@@ -68,11 +75,11 @@ class HeadContract(PluginContract):
 
     def test_gradients_reach_all_parameters(self) -> None:
         head = self._build()
-        check_gradients_reach(head.module, head.loss(head.module(torch.randn(32, WIDTH)), self._targets(32)))
+        check_gradients_reach(head.module, head.loss(head.module(self._vectors(32)), self._targets(32)))
 
     def test_gradients_reach_the_pooled_vectors(self) -> None:
         head = self._build()
-        vectors = torch.randn(32, WIDTH, requires_grad=True)
+        vectors = self._vectors(32).requires_grad_()
         assert gradient_of(head.loss(head.module(vectors), self._targets(32)), vectors).any()
 
     def test_a_few_steps_lower_the_loss(self) -> None:
@@ -97,7 +104,7 @@ class HeadContract(PluginContract):
             assert list(decoded.labels) == likeliest
 
     def test_a_text_has_the_same_outputs_alone_and_among_others(self) -> None:
-        module, vectors = self._build().module.eval(), torch.randn(9, WIDTH)
+        module, vectors = self._build().module.eval(), self._vectors(9)
         torch.testing.assert_close(torch.cat([module(vector) for vector in vectors.split(1)]), module(vectors))
 
     def test_a_text_is_decoded_alike_alone_and_among_others(self) -> None:
@@ -173,7 +180,7 @@ class HeadContract(PluginContract):
         check_initial_weights(lambda: self._build().module)
 
     def test_it_is_restored_from_its_parameters_and_buffers(self) -> None:
-        vectors = torch.randn(9, WIDTH)
+        vectors = self._vectors(9)
         check_restored_module(lambda: self._build().module, lambda module: module(vectors))
 
     def test_what_training_changes_is_saved(self) -> None:
@@ -192,14 +199,14 @@ class HeadContract(PluginContract):
     def _try(self, rows: int) -> tuple[Head, Tensor]:
         """A new head, and its outputs for texts as it gives them after training."""
         head = self._build()
-        return head, head.module.eval()(torch.randn(rows, WIDTH)).detach()
+        return head, head.module.eval()(self._vectors(rows)).detach()
 
     def _learn(self) -> tuple[Head, Tensor, Tensor, list[float]]:
         """A head trained on one vector for each target, those vectors (64, W) and targets (64, ...), and the losses."""
         head = self._build()
         targets = self._targets(64)
         kinds, kind_of = targets.unique(dim=0, return_inverse=True)
-        vectors = torch.randn(len(kinds), WIDTH)[kind_of]
+        vectors = self._vectors(len(kinds))[kind_of]
         optimizer = torch.optim.AdamW(head.module.parameters(), lr=1e-2)
         losses = []
         for _ in range(200):
@@ -209,6 +216,9 @@ class HeadContract(PluginContract):
             optimizer.step()
             losses.append(loss.item())
         return head, vectors, targets, losses
+
+    def _vectors(self, rows: int) -> Tensor:
+        return vectors_for(self.config.reads, rows, WIDTH)
 
     def _targets(self, rows: int) -> Tensor:
         return targets_for(self.labels, rows)

@@ -43,7 +43,7 @@ def test_the_command_prints_the_comparison(
     assert float(row["difference"]) == pytest.approx(value)
     compared = json.loads(command("compare", *runs, "--format", "json")[1])
     assert compared["settings"]["optimizer.heads_lr"] == {first.name: "0.001", second.name: "0.02"}
-    assert len(compared["metrics"]) == len(rows) == 8
+    assert len(compared["metrics"]) == len(rows) == 12
 
 
 def test_an_estimate_is_written_with_its_interval_where_it_has_one() -> None:

@@ -237,5 +237,5 @@ def test_a_finished_study_is_printed_for_programs_too(
     assert len({trial["heads_lr"] for trial in found["trials"]}) == 5
     assert {trial["state"] for trial in found["trials"]} == {"complete"}
     (best,) = found["best"]
-    assert {row["metric"] for row in found["test"][str(best)]} == {"accuracy", "macro_f1"}
+    assert {row["metric"] for row in found["test"][str(best)]} == {"accuracy", "macro_f1", "matthews"}
     assert Path(found["files"][str(best)]).exists()

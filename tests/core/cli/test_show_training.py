@@ -130,6 +130,6 @@ def test_a_program_reads_the_result_alone(command: Command, format: str) -> None
         assert (result["split"], result["best_epoch"]) == ("test", 1)
         rows = result["metrics"]
     assert [f"{row['task']}/{row['metric']}" for row in rows] == [
-        f"{task}/{metric}" for task in ("sentiment", "category") for metric in ("accuracy", "macro_f1")
+        f"{task}/{metric}" for task in ("sentiment", "category") for metric in ("accuracy", "macro_f1", "matthews")
     ]
     assert {int(row["rows"]) for row in rows} == {25}

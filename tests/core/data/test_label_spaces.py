@@ -50,7 +50,7 @@ def test_an_order_names_all_classes_also_such_as_do_not_occur() -> None:
 def test_measurements_are_no_names_of_classes() -> None:
     assert error(Classes, ["3.80", "0", "0.0", "0.000", "4.25"]) == (
         "task task: column y holds 3 different numbers, such as 3.80, 0.0, 0.000, but head some takes one of several "
-        "classes; for numbers use head regression; if they are names of classes, list them all in "
+        "classes; for numbers use head regression, similarity; if they are names of classes, list them all in "
         "tasks.task.labels.order"
     )
 

@@ -34,7 +34,7 @@ def test_the_examples_of_every_split_have_its_rows_in_order(make: Make) -> None:
     assert report.texts == prepared.plan.corpus_size.distinct_texts
     for name, split in prepared.dataset.splits.items():
         assert examples[name].targets["category"].tolist() == split.targets["category"].tolist()
-        alone, _ = examples[name].activations.batch(torch.tensor([3]))
+        alone = examples[name].batch(torch.tensor([3])).hidden
         ids = torch.tensor([prepared.model.backbone.tokenizer.encode(split.texts[3]).ids])
         assert torch.equal(
             alone, prepared.model.run_prefix(ids.expand(64, -1), torch.ones(64, ids.shape[1]).bool())[:1]

@@ -347,3 +347,19 @@ def test_a_list_of_many_sources_is_told_in_short(registry: Registry) -> None:
     many = {f"source_{number}": {"path": "reviews.csv"} for number in range(2000)}
     (message,) = errors(registry, data=many, tasks={"mood": {"label": "mood", "source": "x"}}).values()
     assert message.endswith("... and 1,980 more")
+
+
+def test_a_source_has_one_text_column_or_two(registry: Registry) -> None:
+    assert make(registry).data["reviews"].text_columns == ("text",)
+    pair = {"reviews": {"path": "reviews.csv", "text": ["first", "second"]}}
+    assert make(registry, data=pair).data["reviews"].text_columns == ("first", "second")
+    three = {"reviews": {"path": "reviews.csv", "text": ["a", "b", "c"]}}
+    assert any(place.startswith("data.reviews.text") for place in errors(registry, data=three))
+
+
+def test_a_head_for_two_texts_wants_a_source_with_two(registry: Registry) -> None:
+    tasks = {"alike": {"label": "score", "head": {"kind": "similarity"}}}
+    assert list(errors(registry, tasks=tasks).values()) == [
+        "head similarity of task alike reads two texts, but source reviews has one; "
+        "name two columns: data.reviews.text: [first, second]"
+    ]

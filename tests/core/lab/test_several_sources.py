@@ -1,5 +1,6 @@
 """Several sources, and rows that lack labels, through a run, its comparison, a study, and the model that is served."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,15 @@ def rows_of_letters() -> str:
     return "\n".join(["body,tone", *rows]) + "\n"
 
 
+def rows_of_pairs() -> str:
+    """Pairs of texts with how much they have in common."""
+    rows = [
+        f"a cat sat {number},{'a cat sat' if number % 2 else 'stocks fell'} {number},{number % 2 + number / 100}"
+        for number in range(24)
+    ]
+    return "\n".join(["first,second,score", *rows]) + "\n"
+
+
 def experiment(folder: Path, uri: str, rate: float) -> Experiment:
     raw = {
         "name": "many",
@@ -43,6 +53,11 @@ def experiment(folder: Path, uri: str, rate: float) -> Experiment:
                 "text": "body",
                 "split": {"validation": 0.2, "test": 0.2},
             },
+            "pairs": {
+                "path": str(folder / "pairs.csv"),
+                "text": ["first", "second"],
+                "split": {"validation": 0.25, "test": 0.25},
+            },
         },
         "backbone": {"kind": "tiny"},
         "freeze": {"kind": "all_except", "patterns": ["layer.1.ffn"]},
@@ -51,6 +66,8 @@ def experiment(folder: Path, uri: str, rate: float) -> Experiment:
             "mood": {"label": "mood", "source": "films", "head": {"kind": "binary"}},
             "genre": {"label": "genre", "source": "films", "missing": "skip"},
             "tone": {"label": "tone", "source": "letters"},
+            "joint": {"label": "score", "source": "pairs", "head": {"kind": "regression", "hidden": [4]}},
+            "alike": {"label": "score", "source": "pairs", "head": {"kind": "similarity"}},
         },
         "training": {"epochs": 2, "shuffle": True, "device": "cpu", "monitor": "validation/loss"},
         "tracking": {"uri": uri, "log_model": rate < 1e-2},
@@ -78,6 +95,7 @@ def trained(_migrated_store: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("many")
     (folder / "films.csv").write_text(rows_of_films())
     (folder / "letters.csv").write_text(rows_of_letters())
+    (folder / "pairs.csv").write_text(rows_of_pairs())
     shutil.copy(_migrated_store, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     first, second = (train(experiment(folder, uri, rate), output=folder / f"{rate:g}") for rate in (1e-3, 1e-2))
@@ -91,34 +109,35 @@ def test_each_task_is_measured_on_its_own_test_rows(trained: Trained) -> None:
         "genre/accuracy": 6,
         "tone/accuracy": 6,
     }
+    assert {result.estimates[f"{task}/rmse"].rows for task in ("joint", "alike")} == {6}
+    losses = ["mood/loss", "genre/loss", "tone/loss", "joint/loss", "alike/loss", "loss"]
     assert [name for name in result.epochs[0].metrics if name.endswith("/loss")] == [
-        "training/mood/loss",
-        "training/genre/loss",
-        "training/tone/loss",
-        "training/loss",
-        "validation/mood/loss",
-        "validation/genre/loss",
-        "validation/tone/loss",
-        "validation/loss",
+        f"{split}/{name}" for split in ("training", "validation") for name in losses
     ]
 
 
 def test_mlflow_has_every_source_and_how_many_rows_are_labelled(trained: Trained) -> None:
     run = mlflow.MlflowClient(trained.uri).get_run(trained.results[0].run_id)
-    assert sorted(one.dataset.name for one in run.inputs.dataset_inputs) == ["films", "letters"]
+    assert sorted(one.dataset.name for one in run.inputs.dataset_inputs) == ["films", "letters", "pairs"]
     assert {name: value for name, value in run.data.params.items() if name.startswith(("rows", "labelled"))} == {
-        "rows.train": "42",
-        "rows.validation": "18",
-        "rows.test": "18",
+        "rows.train": "54",
+        "rows.validation": "24",
+        "rows.test": "24",
         "labelled.mood.train": "24",
         "labelled.genre.train": "12",
         "labelled.tone.train": "18",
+        "labelled.joint.train": "12",
+        "labelled.alike.train": "12",
         "labelled.mood.validation": "12",
         "labelled.genre.validation": "6",
         "labelled.tone.validation": "6",
+        "labelled.joint.validation": "6",
+        "labelled.alike.validation": "6",
         "labelled.mood.test": "12",
         "labelled.genre.test": "6",
         "labelled.tone.test": "6",
+        "labelled.joint.test": "6",
+        "labelled.alike.test": "6",
     }
 
 
@@ -134,14 +153,14 @@ def test_runs_are_compared_task_by_task_on_the_same_rows(trained: Trained) -> No
 
 def test_a_file_is_measured_by_the_tasks_of_the_source_that_it_is_like(trained: Trained, tmp_path: Path) -> None:
     model = load_model(trained.results[0].folder)
-    with pytest.raises(ConfigurationError, match=r"^say which source the file is like, one of films, letters$"):
+    with pytest.raises(ConfigurationError, match=r"^say which source the file is like, one of films, letters, pairs$"):
         model.evaluate(trained.folder / "letters.csv")
-    with pytest.raises(ConfigurationError, match=r"^the model has no source 'letter', only films, letters$"):
+    with pytest.raises(ConfigurationError, match=r"^the model has no source 'letter', only films, letters, pairs$"):
         model.evaluate(trained.folder / "letters.csv", source="letter")
     own, which = model.evaluate(trained.folder / "films.csv", source="films")
     assert which == "test rows of the experiment"
     assert own == {
-        name: estimate for name, estimate in trained.results[0].estimates.items() if not name.startswith("tone")
+        name: figure for name, figure in trained.results[0].estimates.items() if name.startswith(("mood", "genre"))
     }
     (tmp_path / "more.csv").write_text("text,mood,genre\na,good,\nb,bad,war\nc,,\nd,bad,love\n")
     with pytest.raises(topwork.DataError, match=r"more.csv:4: mood: the label is empty"):
@@ -160,8 +179,30 @@ def test_the_model_that_mlflow_has_answers_for_all_tasks(trained: Trained) -> No
         loaded = mlflow.pyfunc.load_model(f"runs:/{trained.results[0].run_id}/model")
     finally:
         mlflow.set_tracking_uri(None)
-    tasks = [name for name in loaded.predict(["a fine film"]).columns if "." not in name]
-    assert tasks == ["mood", "genre", "tone"]
+    answers = loaded.predict(["a fine film", "a cat sat\ta cat lay"])
+    tasks = ["mood", "genre", "tone", "joint", "alike"]
+    assert [name for name in answers.columns if "." not in name] == tasks
+    assert answers[tasks].isna().to_numpy().tolist() == [[False] * 3 + [True] * 2, [True] * 3 + [False] * 2]
+
+
+def test_a_pair_is_a_tuple_or_a_text_with_a_tab(trained: Trained) -> None:
+    model = load_model(trained.results[0].folder)
+    one, same, single = model.predict([("a cat", "a dog"), "a cat\ta dog", "a cat"])
+    assert one == same
+    assert (list(one), list(single)) == (["joint", "alike"], ["mood", "genre", "tone"])
+    with pytest.raises(topwork.DataError, match=r"^1 of 1 texts are empty: number 1$"):
+        model.predict(["a cat\t "])
+
+
+def test_a_model_without_pairs_refuses_them(trained: Trained) -> None:
+    model = load_model(trained.results[0].folder)
+    tasks = {name: task for name, task in model.experiment["tasks"].items() if task["source"] != "pairs"}
+    for task in ("joint", "alike"):
+        del model.model.tasks[task]
+    alone = dataclasses.replace(model, experiment=model.experiment | {"tasks": tasks})
+    assert list(alone.predict(["a\tb"])[0]) == ["mood", "genre", "tone"]  # a tab is a blank like others
+    with pytest.raises(topwork.DataError, match=r"^text number 2: every task of this model reads one text$"):
+        alone.predict(["a", ("a", "b")])
 
 
 def test_a_study_evaluates_trials_on_all_sources(trained: Trained) -> None:

@@ -1,5 +1,6 @@
 """Rows that are ready to train on: what the cut keeps of each, and its targets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from topwork.data.dataset import DataSplit
+from topwork.interfaces.head import Reading
 
 
 @runtime_checkable
@@ -16,25 +18,23 @@ class Activations(Protocol):
     """What the loop trains from."""
 
     def batch(self, rows: Int[Tensor, " B"]) -> tuple[Shaped[Tensor, "B T *columns"], Bool[Tensor, "B T"]]:
-        """Return what the cut keeps for ``rows`` (B,), padded to (B, T, ...), and the mask (B, T)."""
+        """Return what the cut keeps for the texts ``rows`` (B,), padded to (B, T, ...), and the mask (B, T)."""
 
 
 @dataclass(frozen=True)
-class SharedActivations:
-    """Activations of N rows, of which those with equal texts share one.
+class Batch:
+    """The texts that heads read of some rows.
 
     Attributes:
-        distinct: the activations of the distinct texts.
-        text_ids: (N,) int64, which of them each row has.
+        hidden: (U, T, ...), what the cut keeps of U texts, in float32.
+        mask: (U, T).
+        inputs: for each task of which some rows have a label, the numbers of the texts that its head reads: (L,), or
+            (L, 2) for a head that reads two apart.
     """
 
-    distinct: Activations
-    text_ids: Int[Tensor, " N"]
-
-    def batch(self, rows: Int[Tensor, " B"]) -> tuple[Shaped[Tensor, "B T *columns"], Bool[Tensor, "B T"]]:
-        """Return what the cut keeps for ``rows`` (B,) in float32, padded to (B, T, ...), and the mask (B, T)."""
-        values, mask = self.distinct.batch(self.text_ids[rows])
-        return values.float() if values.is_floating_point() else values, mask
+    hidden: Shaped[Tensor, "U T *columns"]
+    mask: Bool[Tensor, "U T"]
+    inputs: dict[str, Int[Tensor, "_L ..."]]
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,37 @@ class Examples:
     """N rows of one split, ready to train on.
 
     Attributes:
-        activations: what the cut keeps of each text.
+        activations: what the cut keeps of each distinct text.
+        text_ids: (N, 1) or (N, 3) int64, which of them each row has; see ``Corpus``.
         targets: for each task, (N, ...) as its label space says; anything where a row has no label of it.
         labelled: for each task, (N,) bool, which rows have a label of it.
+        reads: what the head of each task reads.
         source_sizes: how many rows each source has, in their order; N in all.
     """
 
     activations: Activations
+    text_ids: Int[Tensor, "N _"]
     targets: dict[str, Shaped[Tensor, "N ..."]]
     labelled: dict[str, Bool[Tensor, " N"]]
+    reads: dict[str, Reading]
     source_sizes: tuple[int, ...]
 
     @property
     def count(self) -> int:
         """N."""
         return sum(self.source_sizes)
+
+    def batch(self, rows: Int[Tensor, " B"]) -> Batch:
+        """Return the texts of ``rows`` (B,), and which of them each head reads."""
+        text_ids = self.text_ids[rows]
+        there = text_ids >= 0
+        numbers = (there.flatten().cumsum(0) - 1).view_as(text_ids)
+        hidden, mask = self.activations.batch(text_ids[there])
+        inputs = {
+            task: numbers[found, 1:] if self.reads[task] == "two pooled" else numbers[found, 0]
+            for task, found in self.labelled_rows(rows).items()
+        }
+        return Batch(hidden.float() if hidden.is_floating_point() else hidden, mask, inputs)
 
     def labelled_rows(self, rows: Int[Tensor, " B"]) -> dict[str, Int[Tensor, " _L"]]:
         """Return, for each task of which some of ``rows`` (B,) have a label, the positions in ``rows`` of those."""
@@ -72,21 +88,30 @@ class Examples:
         """The tasks of which every row has a label."""
         return frozenset(task for task, labelled in self.labelled.items() if labelled.all())
 
+    def batch_targets(self, rows: Int[Tensor, " B"]) -> dict[str, Shaped[Tensor, "_L ..."]]:
+        """Return, for each task of which some of ``rows`` (B,) have a label, the targets of those."""
+        return {task: self.targets[task][rows[found]] for task, found in self.labelled_rows(rows).items()}
+
     def labelled_targets(self) -> dict[str, Shaped[Tensor, "_L ..."]]:
-        """Return the targets of the rows that have a label of a task, for each task of which some have."""
+        """Return the targets of all rows that have a label of a task, for each task of which some have."""
         return {task: self.targets[task][labelled] for task, labelled in self.labelled.items() if labelled.any()}
 
 
-def make_examples(activations: Activations, text_ids: Int[Tensor, " N"], rows: DataSplit) -> Examples:
-    """Give each of N rows the activation of its text.
+def make_examples(
+    activations: Activations, text_ids: Int[Tensor, "N _"], rows: DataSplit, reads: Mapping[str, Reading]
+) -> Examples:
+    """Give each of N rows the activations of its texts.
 
     Args:
         activations: of the distinct texts.
-        text_ids: (N,) int64, which of them each row has.
+        text_ids: (N, 1) or (N, 3) int64, which of them each row has.
+        reads: what the head of each task reads.
     """
     return Examples(
-        SharedActivations(activations, text_ids),
+        activations,
+        text_ids,
         targets={task: torch.from_numpy(targets) for task, targets in rows.targets.items()},
         labelled={task: torch.from_numpy(labelled) for task, labelled in rows.labelled.items()},
+        reads={task: reads[task] for task in rows.labelled},
         source_sizes=tuple(rows.source_sizes.values()),
     )

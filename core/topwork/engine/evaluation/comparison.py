@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from topwork.data.dataset import DataSplit
+from topwork.data.texts import Text, parts_of
 from topwork.engine.evaluation.bootstrap import draw_rows, interval, resample
 from topwork.engine.evaluation.estimates import is_zero_or_one
 from topwork.engine.label_record import LabelRecord, record_of
@@ -183,12 +184,13 @@ def _digests_by_task(written: str, tasks: Iterable[str]) -> dict[str, str]:
     return json.loads(written) if written.startswith("{") else dict.fromkeys(tasks, written)
 
 
-def digest_of_texts(texts: Sequence[str]) -> str:
-    """sha256 of texts in their order, in hexadecimal."""
+def digest_of_texts(texts: Sequence[Text]) -> str:
+    """sha256 of texts, or pairs of them, in their order, in hexadecimal."""
     digest = hashlib.sha256()
     for text in texts:
-        content = text.encode()
-        digest.update(len(content).to_bytes(8, "little") + content)
+        for content in (part.encode() for part in parts_of(text)):
+            digest.update(len(content).to_bytes(8, "little") + content)
+        digest.update(b"" if isinstance(text, str) else b"pair")
     return digest.hexdigest()
 
 

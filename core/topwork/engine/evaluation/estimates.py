@@ -55,8 +55,8 @@ def outputs_of(model: MultiTaskModel, examples: Examples, *, device: torch.devic
     model.eval()
     batches: dict[str, list[Tensor]] = {task: [] for task in model.tasks}
     for rows in torch.arange(examples.count).split(EVALUATION_BATCH):
-        hidden, mask = examples.activations.batch(rows)
-        for task, outputs in model(hidden.to(device), mask.to(device), examples.labelled_rows(rows)).items():
+        batch = examples.batch(rows)
+        for task, outputs in model(batch.hidden.to(device), batch.mask.to(device), batch.inputs).items():
             batches[task].append(outputs.float().cpu())
     return {task: torch.cat(outputs) for task, outputs in batches.items() if outputs}
 

@@ -88,7 +88,7 @@ def build_model(
             built[task] = build()
         with seeded(seed, "head", task):
             check_head(built[task], build, config, pool.width, labels[task], where=where)
-    return MultiTaskModel(backbone, pool, built)
+    return MultiTaskModel(backbone, pool, built, {task: config.reads for task, config in heads.items()})
 
 
 def check_gradients(
@@ -156,4 +156,4 @@ def check_all_figures(
         where = origin.locate("tasks", task, "head")
         build = partial(build_head, config, width, labels[task], where=where)
         with seeded(seed, "head", task):
-            check_figures(build, width, labels[task])
+            check_figures(build, config, width, labels[task])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from topwork.engine.model.checked_head import denominator_of, part_errors, texts
 from topwork.engine.model.plugin_checks import METRIC_NAME, plugin_of
 from topwork.errors import PluginError, describe, text_of
-from topwork.interfaces.head import Head, HeadConfig, Label
+from topwork.interfaces.head import Head, HeadConfig, Label, Reading
 from topwork.interfaces.labels import Distribution, LabelSet, LabelSpace, Numbers
 
 #: So many texts a head is tried on, and on one of each class where there are more classes.
@@ -81,7 +81,7 @@ def check_parts(head: Head, config: HeadConfig, width: int, labels: LabelSpace, 
     with part_errors(config, where, "the names of metrics and figures"):
         check_names(head)
     for rows in (*TRIED_ROWS, _enough_rows(labels)):
-        vectors, targets = _texts(rows, width, labels)
+        vectors, targets = _texts(rows, width, labels, config.reads)
         with torch.no_grad():
             outputs = _run(head.module, vectors, config, where)
             head.loss(outputs, targets)
@@ -90,14 +90,14 @@ def check_parts(head: Head, config: HeadConfig, width: int, labels: LabelSpace, 
         metric.compute(outputs, targets)
 
 
-def check_figures(build: BuildHead, width: int, labels: LabelSpace) -> None:
+def check_figures(build: BuildHead, config: HeadConfig, width: int, labels: LabelSpace) -> None:
     """Draw the figures of a head for texts of every class, and write their tables.
 
     Raises:
         PluginError: one cannot be drawn.
     """
     head = build()
-    vectors, targets = _texts(_enough_rows(labels), width, labels)
+    vectors, targets = _texts(_enough_rows(labels), width, labels, config.reads)
     with torch.no_grad():
         outputs = head.module.eval()(vectors)
     for figure in head.figures:
@@ -130,7 +130,7 @@ def check_pieces(
     """
     head = build()
     smallest = smallest_piece(rows, batch_size, accumulation) if labelled == rows else 1
-    if smallest == 1 and (why := _why_not_one_text(head.module, width)):
+    if smallest == 1 and (why := _why_not_one_text(head.module, width, config.reads)):
         with part_errors(config, where, "the module"):
             if labelled < rows:
                 raise PluginError(
@@ -151,7 +151,7 @@ def check_pieces(
                 plugin_of(config),
                 accumulation,
             )
-        vectors, targets = _texts(_enough_rows(labels), width, labels)
+        vectors, targets = _texts(_enough_rows(labels), width, labels, config.reads)
         head.module.eval()
         with torch.no_grad():
             outputs = _run(head.module, vectors, config, where)
@@ -192,7 +192,7 @@ def check_gradients(head: Head, config: HeadConfig, width: int, labels: LabelSpa
     Raises:
         PluginError: it reaches none, or parameters that are not the module's.
     """
-    vectors, targets = _texts(_enough_rows(labels), width, labels)
+    vectors, targets = _texts(_enough_rows(labels), width, labels, config.reads)
     vectors.requires_grad_()
     head.module.train()
     loss = head.loss(_run(head.module, vectors, config, where), targets)
@@ -229,7 +229,7 @@ def check_restored(head: Head, again: Head, config: HeadConfig, width: int, labe
         optimizer = torch.optim.AdamW(parameters, lr=1e-2)
         head.module.train()
         for _ in range(3):
-            vectors, targets = _texts(8, width, labels)
+            vectors, targets = _texts(8, width, labels, config.reads)
             optimizer.zero_grad()
             loss = head.loss(_run(head.module, vectors, config, where), targets)
             if not loss.isfinite():  # training says that, and keeps what it has
@@ -241,7 +241,7 @@ def check_restored(head: Head, again: Head, config: HeadConfig, width: int, labe
             again.module.load_state_dict(head.module.state_dict())
         except RuntimeError as error:  # of several lines
             raise PluginError(" ".join(text_of(error).split())) from error
-    vectors, _ = _texts(_enough_rows(labels), width, labels)
+    vectors, _ = _texts(_enough_rows(labels), width, labels, config.reads)
     trained, repeated, loaded = (results_of(one, vectors) for one in (head, head, again))
     if changed := differing_results(trained, repeated):
         with part_errors(config, where, "the module"):
@@ -262,8 +262,8 @@ Results = dict[str, Tensor | Sequence[Label] | None]
 
 
 @torch.no_grad()
-def results_of(head: Head, vectors: Float[Tensor, "N W"]) -> Results:
-    """Return what a head gives in eval mode for N pooled vectors."""
+def results_of(head: Head, vectors: Float[Tensor, "N ..."]) -> Results:
+    """Return what a head gives in eval mode for the pooled vectors of N rows."""
     outputs = head.module.eval()(vectors)
     decoded = head.decode(outputs)
     return {"outputs": outputs, "labels": decoded.labels, "probabilities": decoded.probabilities}
@@ -303,7 +303,7 @@ def check_names(head: Head) -> None:
 
 
 def _run(module: nn.Module, vectors: Tensor, config: HeadConfig, where: str) -> Tensor:
-    """Return a module's outputs (N, C) for vectors (N, W)."""
+    """Return a module's outputs (N, C) for vectors (N, W) or (N, 2, W)."""
     rows = len(vectors)
     with part_errors(config, where, "the module"):
         outputs: object = module(vectors.clone())  # it may write into them, as it may in training
@@ -335,19 +335,24 @@ def _leaves_of(result: Tensor) -> dict[int, Tensor]:
     return found
 
 
-def _why_not_one_text(module: nn.Module, width: int) -> str:
+def _why_not_one_text(module: nn.Module, width: int, reads: Reading) -> str:
     """Say why a module fails on one text in train mode though not on two; nothing where it does not."""
     module.train()
     try:
-        module(torch.randn(1, width))
+        module(vectors_for(reads, 1, width))
     except Exception as error:  # a plugin may raise anything
         return describe(error)
     return ""
 
 
-def _texts(rows: int, width: int, labels: LabelSpace) -> tuple[Tensor, Tensor]:
-    """Random vectors (N, W) and targets (N, ...): one class after the other, or what else the label space has."""
-    return torch.randn(rows, width), targets_for(labels, rows)
+def vectors_for(reads: Reading, rows: int, width: int) -> Float[Tensor, "N ..."]:
+    """Return random pooled vectors of N rows as a head reads them: (N, W), or (N, 2, W)."""
+    return torch.randn(rows, 2, width) if reads == "two pooled" else torch.randn(rows, width)
+
+
+def _texts(rows: int, width: int, labels: LabelSpace, reads: Reading) -> tuple[Tensor, Tensor]:
+    """Random vectors (N, W) or (N, 2, W), and targets (N, ...) of one class after the other, or of the label space."""
+    return vectors_for(reads, rows, width), targets_for(labels, rows)
 
 
 def targets_for(labels: LabelSpace, rows: int) -> Shaped[Tensor, "N ..."]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from topwork.building_blocks import rowwise
 from topwork.errors import PluginError
 from topwork.interfaces.backbone import Backbone, Stage
-from topwork.interfaces.head import Head
+from topwork.interfaces.head import Head, Reading
 from topwork.interfaces.pooling import Pooling
 
 
@@ -46,12 +46,19 @@ class MultiTaskModel(nn.Module):
     the stages after it, the pooling and the heads.
     """
 
-    def __init__(self, backbone: Backbone, pooling: Pooling, tasks: Mapping[str, Head]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        pooling: Pooling,
+        tasks: Mapping[str, Head],
+        reads: Mapping[str, Reading] | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
         self.heads = HeadModules({name: head.module for name, head in tasks.items()})
         self.tasks = dict(tasks)
+        self.reads: dict[str, Reading] = dict.fromkeys(tasks, "pooled") if reads is None else dict(reads)
         self.cut = Cut(0, "token ids")
         self.running: tuple[str, ...] = (
             "backbone",
@@ -140,20 +147,21 @@ class MultiTaskModel(nn.Module):
         self,
         hidden: Shaped[Tensor, "B kept *D"],
         mask: Bool[Tensor, "B kept"],
-        labelled: Mapping[str, Int[Tensor, " _L"]],
+        inputs: Mapping[str, Int[Tensor, "_L ..."]],
     ) -> dict[str, Float[Tensor, "_L _C"]]:
         """Turn what the cut keeps of B texts into the outputs (L, C) of each task.
 
         Args:
-            labelled: for each task whose head is to run, the positions (L,) of the texts that it gets.
+            inputs: for each task whose head is to run, the numbers of the texts that it gets: (L,), or (L, 2) for a
+                head that reads two apart.
         """
         self.running = ("pooling",)
         pooled = self.pool(hidden, mask)
         outputs = {}
-        for name, rows in labelled.items():
+        for name, texts in inputs.items():
             self.running = ("tasks", name, "head")
             # a copy in either case: what one head writes into it no other sees
-            vectors = pooled.clone() if len(rows) == len(pooled) else pooled[rows.to(pooled.device)]
+            vectors = pooled.clone() if texts.shape == (len(pooled),) else pooled[texts.to(pooled.device)]
             outputs[name] = self.heads[name](vectors)
         return outputs
 

@@ -180,18 +180,14 @@ def backward(
     """
     device = accelerator.device
     pieces = [piece for piece in rows.tensor_split(accumulation) if len(piece)]
-    labelled = [examples.labelled_rows(piece) for piece in pieces]
-    targets = [
-        {name: examples.targets[name][piece[found]].to(device) for name, found in of_piece.items()}
-        for piece, of_piece in zip(pieces, labelled, strict=True)
-    ]
+    targets = [{name: one.to(device) for name, one in examples.batch_targets(piece).items()} for piece in pieces]
     parts = [{name: denominator_of(tasks[name], one, device) for name, one in of_piece.items()} for of_piece in targets]
     denominators = {name: sum(part.get(name, 0.0) for part in parts) for name in tasks}
     sums = dict.fromkeys(tasks, 0.0)
     for number, piece in enumerate(pieces):
-        hidden, mask = examples.activations.batch(piece)
+        batch = examples.batch(piece)
         with accelerator.no_sync(model) if number < len(pieces) - 1 else nullcontext():
-            outputs = model(hidden.to(device), mask.to(device), labelled[number])
+            outputs = model(batch.hidden.to(device), batch.mask.to(device), batch.inputs)
             losses = {
                 name: part / denominators[name] * tasks[name].loss(outputs[name], targets[number][name])
                 for name, part in parts[number].items()

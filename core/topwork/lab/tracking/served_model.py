@@ -10,7 +10,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 
 class ServedModel(PythonModel):
-    """Predicts every task for each text."""
+    """Predicts every task for each text; a text with a tab in it is a pair, for the tasks that read such."""
 
     def load_context(self, context: PythonModelContext) -> None:
         import topwork
@@ -22,7 +22,8 @@ class ServedModel(PythonModel):
         """Return, for each text, a row with two columns for each task.
 
         ``<task>`` is its label: a text, a list of texts, a number, or numbers by name. ``<task>.probabilities`` has the
-        probability of each class by name, where the label is no number.
+        probability of each class by name, where the label is no number. Both are empty for texts that a task does not
+        read.
         """
         import topwork
 
@@ -31,12 +32,16 @@ class ServedModel(PythonModel):
         except topwork.DataError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         columns: dict[str, list[object]] = {}
-        for task in predictions[0]:
-            of_task = [by_task[task] for by_task in predictions]
-            columns[task] = [list(one.label) if isinstance(one.label, tuple) else one.label for one in of_task]
-            if of_task[0].probabilities is not None:
-                columns[f"{task}.probabilities"] = [one.probabilities for one in of_task]
+        for task in dict.fromkeys(task for by_task in predictions for task in by_task):
+            of_task = [by_task.get(task) for by_task in predictions]
+            columns[task] = [None if one is None else _plain(one.label) for one in of_task]
+            if any(one is not None and one.probabilities is not None for one in of_task):
+                columns[f"{task}.probabilities"] = [None if one is None else one.probabilities for one in of_task]
         return pandas.DataFrame(columns)
+
+
+def _plain(label: object) -> object:
+    return list(label) if isinstance(label, tuple) else label
 
 
 mlflow.models.set_model(ServedModel())

@@ -111,10 +111,10 @@ def test_rows_have_the_activation_of_their_own_text(
         for name, rows in read(prepared)[0].items():
             ids, _ = tokenize(prepared.model.backbone.tokenizer, prepared.dataset.splits[name].texts)
             values, mask = encode(prepared.model, ids, device=CPU).batch(torch.arange(rows.count))
-            given_values, given_mask = rows.activations.batch(torch.arange(rows.count))
-            assert given_values.dtype == torch.float32
-            assert torch.equal(given_mask, mask)
-            assert torch.equal(given_values[mask], values.to(dtype).float()[mask])
+            given = rows.batch(torch.arange(rows.count))
+            assert given.hidden.dtype == torch.float32
+            assert torch.equal(given.mask, mask)
+            assert torch.equal(given.hidden[mask], values.to(dtype).float()[mask])
 
 
 def repeated(write: Callable[..., Path]) -> Path:
@@ -392,7 +392,7 @@ def test_training_from_several_shards_equals_training_from_one(
 
 def shards_of(trained: Any) -> int:
     """How many shards a run trained from."""
-    stored = trained.data["train"].activations.distinct
+    stored = trained.data["train"].activations
     assert isinstance(stored, StoredActivations)
     return len(stored.shards)
 
@@ -402,7 +402,7 @@ def test_half_of_the_free_memory_is_enough(make: Make, monkeypatch: pytest.Monke
     needed = prepared.plan.kept_bytes(prepared.plan.phases[0])
     for available, kind in ((2 * needed, Ragged), (2 * needed - 1, RecomputedActivations)):
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=available: SimpleNamespace(available=free))
-        assert isinstance(read(prepared)[0]["train"].activations.distinct, kind)
+        assert isinstance(read(prepared)[0]["train"].activations, kind)
 
 
 def test_little_memory_does_not_matter_to_the_store(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,14 @@
 
 from time import perf_counter
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
 from encoding_helpers import pieces
-from topwork.engine.encoding.corpus import make_corpus, tokenize
+from topwork.data.dataset import DataSplit
+from topwork.data.texts import Text
+from topwork.engine.encoding.corpus import make_corpus, texts_to_read, tokenize
 from topwork.engine.model.plan import CorpusSize
 from topwork.testing.tiny import letter_tokenizer
 from topwork_plugins.backbones.distilbert import prepare_tokenizer
@@ -29,21 +32,24 @@ def test_more_texts_than_are_tokenized_at_once_keep_their_order() -> None:
 
 
 def test_equal_texts_share_one_sequence_in_all_splits() -> None:
-    corpus = make_corpus(letter_tokenizer(32), {"train": ["ab", "cd", "ab"], "test": ["cd", "e"]})
-    assert {name: ids.tolist() for name, ids in corpus.text_ids.items()} == {"train": [0, 1, 0], "test": [1, 2]}
+    corpus = make_corpus(letter_tokenizer(32), {"train": [["ab", "cd", "ab"]], "test": [["cd", "e"]]})
+    assert {name: ids.tolist() for name, ids in corpus.text_ids.items()} == {
+        "train": [[0], [1], [0]],
+        "test": [[1], [2]],
+    }
     assert corpus.token_ids.lengths.tolist() == [4, 4, 3]
     assert corpus.size == CorpusSize(texts=5, tokens=19, distinct_texts=3, distinct_tokens=11, truncated=0)
 
 
 def test_texts_that_are_equal_once_truncated_share_one_sequence() -> None:
-    corpus = make_corpus(letter_tokenizer(4), {"train": ["abc", "abd", "ax"]})
-    assert corpus.text_ids["train"].tolist() == [0, 0, 1]
+    corpus = make_corpus(letter_tokenizer(4), {"train": [["abc", "abd", "ax"]]})
+    assert corpus.text_ids["train"].tolist() == [[0], [0], [1]]
     assert corpus.size.truncated == 2
 
 
 def test_the_digest_of_a_text_is_that_of_its_token_ids_alone() -> None:
-    together = make_corpus(letter_tokenizer(32), {"train": ["first", "second"]})
-    alone = make_corpus(letter_tokenizer(64), {"test": ["second"]})
+    together = make_corpus(letter_tokenizer(32), {"train": [["first", "second"]]})
+    alone = make_corpus(letter_tokenizer(64), {"test": [["second"]]})
     assert together.digests[1] == alone.digests[0]
     assert together.digests[0] != together.digests[1]
 
@@ -56,3 +62,45 @@ def test_a_text_of_20_megabytes_is_truncated_at_once() -> None:
     assert perf_counter() - started < 5  # the whole takes 20
     long, wanted, _ = pieces(ids)
     assert (long.tolist(), truncated) == (wanted.tolist(), 2)
+
+
+def test_a_pair_is_one_sequence_with_a_mark_between() -> None:
+    tokenizer = letter_tokenizer(32)
+    corpus = make_corpus(tokenizer, {"train": [[("ab", "cd"), "ab", ("ab", "cd")]]})
+    assert corpus.text_ids["train"].tolist() == [[0], [1], [0]]
+    first = corpus.token_ids.values[: int(corpus.token_ids.lengths[0])]
+    assert [tokenizer.id_to_token(number) for number in first.tolist()] == [
+        "[CLS]",
+        "a",
+        "b",
+        "[SEP]",
+        "c",
+        "d",
+        "[SEP]",
+    ]
+
+
+def rows_with(texts: list[Text], **labelled: list[bool]) -> DataSplit:
+    masks = {task: np.array(values) for task, values in labelled.items()}
+    return DataSplit(texts, {}, masks, {"rows": len(texts)})
+
+
+def test_a_pair_is_read_as_one_sequence_or_apart_as_the_heads_with_a_label_want_it() -> None:
+    pairs: list[Text] = [("a", "b"), ("c", "d"), ("e", "f")]
+    rows = rows_with(pairs, joint=[True, True, False], alike=[False, True, True])
+    assert texts_to_read(rows, {"joint": "pooled", "alike": "two pooled"}) == [
+        [("a", "b"), ("c", "d"), None],
+        [None, "c", "e"],
+        [None, "d", "f"],
+    ]
+    assert texts_to_read(rows, {"joint": "pooled", "alike": "pooled"}) == [pairs]
+
+
+def test_texts_that_no_head_reads_are_read_as_they_are() -> None:
+    assert texts_to_read(rows_with(["a", ("b", "c")]), {}) == [["a", ("b", "c")]]
+
+
+def test_a_text_that_is_read_in_several_ways_is_one_sequence() -> None:
+    corpus = make_corpus(letter_tokenizer(32), {"train": [[("a", "b"), None, "b"], [None, "a", "b"], [None, "b", "a"]]})
+    assert corpus.text_ids["train"].tolist() == [[0, -1, -1], [-1, 2, 1], [1, 1, 2]]
+    assert (corpus.size.texts, corpus.size.distinct_texts) == (6, 3)

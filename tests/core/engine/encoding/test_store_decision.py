@@ -54,7 +54,7 @@ def test_with_nothing_left_of_the_cut_there_is_nothing_to_keep(on_minilm: Make) 
     data, said = read(prepared, counter)
     assert (said.where, said.note) == ("token ids", "the first stage trains, so there is nothing to keep")
     assert (counter.phases, said.texts_per_second) == ([], None)
-    assert data["train"].activations.batch(torch.arange(3))[0].dtype == torch.int64
+    assert data["train"].batch(torch.arange(3)).hidden.dtype == torch.int64
     assert not cache_folder().exists()
 
 

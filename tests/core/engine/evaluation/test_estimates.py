@@ -141,7 +141,14 @@ def test_outputs_come_in_the_order_of_the_rows(
     activations = encode(tiny, random_ids([3 + number % 5 for number in range(count)], vocabulary=50), device=CPU)
     outputs = outputs_of(
         tiny,
-        Examples(activations, {}, dict.fromkeys(tiny.tasks, torch.ones(count, dtype=torch.bool)), (count,)),
+        Examples(
+            activations,
+            torch.arange(count)[:, None],
+            targets={},
+            labelled=dict.fromkeys(tiny.tasks, torch.ones(count, dtype=torch.bool)),
+            reads=tiny.reads,
+            source_sizes=(count,),
+        ),
         device=CPU,
     )
     vectors, mask = activations.batch(torch.arange(count))

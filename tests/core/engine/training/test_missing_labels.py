@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from topwork.engine.encoding.examples import Examples, SharedActivations
+from topwork.engine.encoding.examples import Examples
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
@@ -54,7 +54,7 @@ def examples_with(labelled: Mapping[str, list[bool]]) -> Examples:
     ids = Ragged(torch.randint(3, 50, (int(lengths.sum()),), generator=generator), offsets_of(lengths))
     targets = {task: torch.randint(2, (count,), generator=generator) for task in labelled}
     masks = {task: torch.tensor(values) for task, values in labelled.items()}
-    return Examples(SharedActivations(ids, torch.arange(count)), targets, masks, (count,))
+    return Examples(ids, torch.arange(count)[:, None], targets, masks, dict.fromkeys(labelled, "pooled"), (count,))
 
 
 def row_by_row(model: MultiTaskModel, head: Head, examples: Examples, task: str) -> Tensor | None:

@@ -77,7 +77,7 @@ def read(prepared: Preparation, observer: Observer) -> dict[str, Any]:
     """Read all texts, and say whether their activations are the encoder's."""
     rows, got = prepared.load_examples(prepared.plan.phases[0], CPU, observer)
     everything = torch.arange(prepared.plan.corpus_size.distinct_texts)
-    values, mask = rows["train"].activations.distinct.batch(everything)
+    values, mask = rows["train"].activations.batch(everything)
     expected, expected_mask = encode(prepared.model, prepared.corpus.token_ids, device=CPU).batch(everything)
     exact = torch.equal(mask, expected_mask) and torch.equal(values[mask], expected[mask])
     return {"exact": exact, "where": got.where, "texts": got.texts, "found": got.found}

@@ -274,7 +274,7 @@ def test_a_training_run_that_is_killed_while_it_encodes_is_run_again(
     clean = run_topwork("train", *command[:-1], tmp_path / "clean", root=tmp_path / "another cache")
     assert "240 texts encoded in " in clean.out
     assert figures(again) == figures(clean)
-    assert len(figures(again)) == 8
+    assert len(figures(again)) == 10
 
 
 @pytest.fixture(scope="module")

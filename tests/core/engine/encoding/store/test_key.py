@@ -291,7 +291,7 @@ def test_other_heads_are_not_part_of_the_key() -> None:
 def test_having_tokenized_is_not_part_of_the_key() -> None:
     model = cut_model(*LAST_FFN)
     before = key_of(model).digest
-    make_corpus(model.backbone.tokenizer, {"train": ["some text", "some more"]})
+    make_corpus(model.backbone.tokenizer, {"train": [["some text", "some more"]]})
     assert key_of(model).digest == before
 
 
@@ -366,17 +366,17 @@ def test_minilm_in_a_distilbert_folder_has_the_key_and_the_entries_of_minilm(min
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     other = DistilBertConfig(model=str(tmp_path), max_length=512).build()
     assert minilm_key(other) == minilm_key(minilm)
-    texts = {"train": ["A short one.", "Ünïcödé, and a good many words more " * 30]}
+    texts = {"train": [["A short one.", "Ünïcödé, and a good many words more " * 30]]}
     assert make_corpus(other.tokenizer, texts).digests == make_corpus(minilm.tokenizer, texts).digests
 
 
 def test_a_space_that_alters_no_token_alters_neither_key_nor_entry(minilm: Backbone) -> None:
     before = minilm_key(minilm)
     texts = ["the saw is fine", " the saw  is fine ", "the saw is\tfine\n", "The saw is fine"]
-    corpora = [make_corpus(minilm.tokenizer, {"train": [text]}) for text in texts]
+    corpora = [make_corpus(minilm.tokenizer, {"train": [[text]]}) for text in texts]
     assert len({corpus.digests[0] for corpus in corpora}) == 1
-    assert make_corpus(minilm.tokenizer, {"train": texts}).digests == corpora[0].digests
-    assert make_corpus(minilm.tokenizer, {"train": ["the sawis fine"]}).digests != corpora[0].digests
+    assert make_corpus(minilm.tokenizer, {"train": [texts]}).digests == corpora[0].digests
+    assert make_corpus(minilm.tokenizer, {"train": [["the sawis fine"]]}).digests != corpora[0].digests
     assert minilm_key(minilm) == before
 
 
@@ -386,7 +386,7 @@ Ids = st.lists(st.integers(0, 2**40), min_size=1, max_size=8)
 def corpus_of(sequences: list[list[int]]) -> Corpus:
     values = torch.tensor([number for sequence in sequences for number in sequence])
     token_ids = Ragged(values, offsets_of(torch.tensor([len(sequence) for sequence in sequences])))
-    return Corpus(token_ids, {"train": torch.arange(len(sequences))}, 0)
+    return Corpus(token_ids, {"train": torch.arange(len(sequences))[:, None]}, 0)
 
 
 @given(Ids)
@@ -413,11 +413,11 @@ def test_different_sequences_have_different_digests_wherever_they_stand(sequence
 
 @pytest.mark.parametrize(("letters", "same"), [(1, True), (14, True), (15, False), (40, False)])
 def test_max_length_changes_the_digests_of_texts_that_it_truncates(letters: int, same: bool) -> None:
-    texts = {"train": ["abc" * 20, "x" * letters]}
+    texts = {"train": [["abc" * 20, "x" * letters]]}
     short, long = (make_corpus(letter_tokenizer(length), texts) for length in (16, 32))
     assert (short.digests[1] == long.digests[1]) is same
 
 
 def test_texts_that_differ_behind_max_length_share_an_entry() -> None:
-    corpus = make_corpus(letter_tokenizer(16), {"train": ["x" * 14 + "a", "x" * 14 + "b"]})
+    corpus = make_corpus(letter_tokenizer(16), {"train": [["x" * 14 + "a", "x" * 14 + "b"]]})
     assert len(corpus.digests) == 1
