@@ -10,6 +10,7 @@ from pathlib import Path
 
 from topwork.data.rows import FileRows, Row, RowError
 from topwork.errors import DataError, quote
+from topwork.experiment.schema import REST
 
 #: What may separate columns, and what it is called.
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -17,36 +18,62 @@ _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical ba
 
 @dataclass(frozen=True)
 class _Dialect:
-    """How rows are written: ``quoted`` where quotes enclose fields, ``spaced`` where a blank follows the delimiter."""
+    """How rows are written.
+
+    Attributes:
+        delimiter: between fields.
+        quoted: whether quotes enclose fields.
+        spaced: whether a blank follows the delimiter.
+        open_ended: whether rows may have more fields than there are columns.
+        named_by: what names the columns.
+    """
 
     delimiter: str
     quoted: bool = True
     spaced: bool = False
+    open_ended: bool = False
+    named_by: str = "the header"
 
 
 #: The line that a record begins in, and its fields.
 _Records = Iterator[tuple[int, list[str] | RowError]]
 
 
-def read_delimited(text: str, path: Path, *, delimiter: str, wanted: Collection[str]) -> FileRows:
-    """Read a file whose first line names the columns.
+def read_delimited(
+    text: str, path: Path, *, delimiter: str, wanted: Collection[str], columns: Sequence[str] | None = None
+) -> FileRows:
+    """Read a file whose first line names the columns, or whose columns are named here.
 
     Args:
         delimiter: what the suffix promises. Where the header then lacks a wanted column, and has all with another
             delimiter, that is taken. Where it is a tab, quotes enclose fields if they are as a writer sets them.
         wanted: the columns that are asked for; others may have no name, or one name for several.
+        columns: the names of the columns where no line of the file has them.
 
     Raises:
         DataError: there is no header, or a wanted column is there more than once.
     """
+    if columns is not None:
+        return _read_without_header(text, path, delimiter=delimiter, wanted=wanted, columns=columns)
     quoted, notes = _tsv_is_quoted(text, path, wanted) if delimiter == "\t" else (True, [])
-    dialect, columns, note = _find_columns(text, path, _Dialect(delimiter, quoted), wanted)
+    dialect, names, note = _find_columns(text, path, _Dialect(delimiter, quoted), wanted)
     for name in wanted:
-        if (count := columns.count(name)) > 1:
+        if (count := names.count(name)) > 1:
             raise DataError(f"{path}:1: {count} columns are named {name!r}; rename all but the one that is meant")
     records = _records(text, dialect)
     next(records)
-    return FileRows(_rows(records, columns, dialect), (*notes, *note))
+    return FileRows(_rows(records, names, dialect), (*notes, *note))
+
+
+def _read_without_header(
+    text: str, path: Path, *, delimiter: str, wanted: Collection[str], columns: Sequence[str]
+) -> FileRows:
+    """Read a file of rows alone. Where it has tabs, quotes are part of the text, as in files that people publish so."""
+    names = [name for name in columns if name != REST]
+    if absent := [name for name in wanted if name not in names]:
+        raise DataError(f"{path}: columns of the source names {', '.join(names)}, but not {', '.join(absent)}")
+    dialect = _Dialect(delimiter, quoted=delimiter != "\t", open_ended=REST in columns, named_by="`columns`")
+    return FileRows(_rows(_records(text, dialect), names, dialect))
 
 
 def _find_columns(
@@ -111,8 +138,10 @@ def _rows(records: _Records, columns: Sequence[str], dialect: _Dialect) -> Itera
     for line, fields in records:
         if isinstance(fields, RowError):
             yield line, fields
+        elif fields and dialect.open_ended and len(fields) >= len(columns):
+            yield line, {name: fields[place] for name, place in places.items()}
         elif fields and not named <= len(fields) <= len(columns):
-            message = f"the row should have {len(columns)} fields as the header has, but has {len(fields)}"
+            message = f"the row should have {len(columns)} fields as {dialect.named_by} has, but has {len(fields)}"
             yield line, RowError(message)
         elif fields and (extra := next((field for field in fields[named:] if field.strip()), None)):
             place = fields.index(extra, named) + 1

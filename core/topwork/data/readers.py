@@ -15,35 +15,41 @@ from typing import Any
 
 from topwork.data.decoding import decode
 from topwork.data.delimited import read_delimited
+from topwork.data.files import format_suffix
 from topwork.data.rows import FileRows, Row, RowError
 from topwork.errors import DataError, did_you_mean, enumerate_names, first_line, quote
+from topwork.experiment.schema import Source
 
 _Rows = Iterator[tuple[int, Row | RowError]]
 
 
-def read(path: Path, content: bytes, *, pattern: str | None, encoding: str, wanted: Collection[str]) -> FileRows:
-    """Read the rows of a file's ``content``: with ``pattern`` if there is one, or as its suffix says.
+def read(path: Path, content: bytes, source: Source, *, wanted: Collection[str]) -> FileRows:
+    """Read the rows of a file's ``content``: with the source's pattern if there is one, or as the suffix says.
 
     Args:
+        source: for ``pattern``, ``columns`` and ``encoding``.
         wanted: the columns that are asked for. Others may be there twice; then rows do not have them.
 
     Raises:
-        DataError: the suffix is unknown, the content is not text in ``encoding``, or a wanted column is there twice.
+        DataError: the suffix is unknown, the content is not text in the encoding, or a wanted column is there twice.
     """
-    suffix = path.suffix.lower()
-    if pattern is None and suffix not in (".csv", ".tsv", ".jsonl", ".parquet"):
+    suffix = format_suffix(path)
+    if source.pattern is None and suffix not in (".csv", ".tsv", ".jsonl", ".parquet"):
         raise DataError(
             f"{path}: files ending in .csv, .tsv, .jsonl or .parquet are read as they are; "
             f"set `pattern` to read the lines of a {suffix or 'suffixless'} file"
         )
-    if pattern is None and suffix == ".parquet":
+    if source.columns and suffix not in (".csv", ".tsv"):
+        raise DataError(f"{path}: only .csv and .tsv files have rows without names; leave out `columns` of the source")
+    if source.pattern is None and suffix == ".parquet":
         return FileRows(_read_parquet(path, content, wanted))
-    text, notes = decode(path, content, encoding)
-    if pattern is not None:
-        return FileRows(_read_pattern(text, _compile(path, pattern)), notes)
+    text, notes = decode(path, content, source.encoding)
+    if source.pattern is not None:
+        return FileRows(_read_pattern(text, _compile(path, source.pattern)), notes)
     if suffix == ".jsonl":
         return FileRows(_read_jsonl(text, wanted), notes)
-    found = read_delimited(text, path, delimiter="," if suffix == ".csv" else "\t", wanted=wanted)
+    delimiter = "," if suffix == ".csv" else "\t"
+    found = read_delimited(text, path, delimiter=delimiter, wanted=wanted, columns=source.columns)
     return FileRows(found.rows, (*notes, *found.notes))
 
 

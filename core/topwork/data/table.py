@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from topwork.data.files import decompress, find_files, format_suffix, read_file
 from topwork.data.label_reader import LabelReader, RowLabel
 from topwork.data.labels import MissingLabelError
 from topwork.data.readers import read
 from topwork.data.rows import Row, RowError
 from topwork.data.texts import Text, read_text
-from topwork.errors import DataError, fit_screen, reason_of
+from topwork.errors import DataError, fit_screen
 from topwork.experiment.label_format import AS_WRITTEN, LabelColumns
 from topwork.experiment.schema import Source
 from topwork.interfaces.labels import LabelSpace
@@ -30,7 +31,7 @@ class Table:
         spaces: what the labels of a task were read as.
         strata: of each, the value of the column that a stratified split goes by; empty for other splits.
         locations: ``file:line`` of each.
-        digest: sha256 of the file's bytes, in hexadecimal.
+        digest: sha256 of the file's bytes, in hexadecimal; of several files, that of their digests in a row.
         warnings: what the researcher should know about how the file was read, with counts.
     """
 
@@ -44,7 +45,7 @@ class Table:
 
 
 def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], *, by: str | None = None) -> Table:
-    """Read the text and the labels of every row of a file.
+    """Read the text and the labels of every row of a file, or of all files that a pattern names.
 
     Args:
         columns: the label columns of each task.
@@ -54,16 +55,20 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], 
         DataError: the file cannot be read, or rows are faulty and not to be skipped: the first 20 are named, and the
             total.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason_of(error)}") from None
     of_labels = [name for one in columns.values() for name in one.names]
     wanted = list(dict.fromkeys([*source.text_columns, *of_labels, *([by] if by else [])]))
-    found = read(path, content, pattern=source.pattern, encoding=source.encoding, wanted=wanted)
-    table = Table(labels={task: [] for task in columns}, digest=hashlib.sha256(content).hexdigest())
+    table = Table(labels={task: [] for task in columns})
     builder = _TableBuilder(table, source.text_columns, columns, by)
-    faults = _add_rows(builder, path, islice(found.rows, source.limit), wanted)
+    faults, notes, digests = _Faults(), list[str](), list[str]()
+    for file in find_files(path):
+        content = read_file(file)
+        digests.append(hashlib.sha256(content).hexdigest())
+        found = read(file, decompress(file, content), source, wanted=wanted)
+        notes += found.notes
+        _add_rows(builder, file, islice(found.rows, source.limit), wanted, faults)
+        if faults.whole_file:
+            break
+    table.digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     skippable = bool(table.texts) and not faults.whole_file
     if faults.problems and not (skippable and source.on_faulty_rows == "skip"):
         hints = ["to leave out faulty rows, set `on_faulty_rows: skip` of the source"] if skippable else []
@@ -74,7 +79,7 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], 
         raise DataError(f"{path}: {none}")
     table.spaces = {task: space for task, reader in builder.readers.items() if (space := reader.space)}
     table.warnings += [
-        *found.notes,
+        *notes,
         *faults.describe(path),
         *builder.describe_changes(),
         *builder.describe_unlabelled(path),
@@ -106,10 +111,13 @@ class _Faults:
 
 
 def _add_rows(
-    builder: "_TableBuilder", path: Path, rows: Iterable[tuple[int, Row | RowError]], wanted: Sequence[str]
-) -> _Faults:
-    """Add the good rows to a table; return what is wrong with the others."""
-    faults = _Faults()
+    builder: "_TableBuilder",
+    path: Path,
+    rows: Iterable[tuple[int, Row | RowError]],
+    wanted: Sequence[str],
+    faults: _Faults,
+) -> None:
+    """Add the good rows to a table, and what is wrong with the others to the faults."""
     for line, row in rows:
         location = f"{path}:{line}"
         if isinstance(row, RowError):
@@ -117,13 +125,12 @@ def _add_rows(
         else:
             errors = builder.add(row, location)
             # where columns have one place in all rows, one that is missing is missing in each; once is enough
-            faults.whole_file = path.suffix.lower() != ".jsonl" and any(name not in row for name in wanted)
+            faults.whole_file = format_suffix(path) != ".jsonl" and any(name not in row for name in wanted)
         faults.problems += [f"{location}: {error}" for error in errors]
         faults.rows += bool(errors)
         faults.total += 1
         if faults.whole_file:
             break
-    return faults
 
 
 class _TableBuilder:

@@ -108,15 +108,21 @@ class Split(Section):
         return self
 
 
+#: Among the names of columns: any number of fields that have none.
+REST = "..."
+
+
 class Source(Section):
     """Rows from files. Give ``path`` and a split, or one file for each split.
 
     Attributes:
-        path: a file with all rows. Relative paths start at the experiment file's folder, those given
-            with ``--set`` at the working directory.
+        path: a file with all rows, or a pattern such as ``part-*.csv`` for the names of several. Relative paths start
+            at the experiment file's folder, those given with ``--set`` at the working directory.
         train, validation, test: one file for each split instead.
         pattern: a regular expression with named groups that reads each line of a file of any suffix;
-            without it the suffix decides: .csv, .tsv, .jsonl, .parquet.
+            without it the suffix decides: .csv, .tsv, .jsonl, .parquet, each also with .gz, .zst or .xz behind it.
+        columns: the names of the columns of a .csv or .tsv file whose first line does not name them. A last name
+            ``...`` stands for further fields that some rows have.
         text: the column with the text, or the two columns of a pair, which the encoder reads as one sequence, or apart
             where a head says so.
         encoding: of text files.
@@ -131,11 +137,19 @@ class Source(Section):
     validation: Path | None = None
     test: Path | None = None
     pattern: str | None = None
+    columns: tuple[str, ...] | None = None
     text: str | tuple[str, str] = "text"
     encoding: str = "utf-8"
     limit: Count | None = None
     on_faulty_rows: Literal["error", "skip"] = "error"
     split: Split | None = None
+
+    @field_validator("columns")
+    @classmethod
+    def _names_each_once(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if columns is not None and (not all(columns) or len(set(columns)) < len(columns) or REST in columns[:-1]):
+            raise ValueError(f"give each column a name of its own; {REST} may be the last")
+        return columns
 
     @field_validator("encoding")
     @classmethod
@@ -150,6 +164,8 @@ class Source(Section):
             raise ValueError(f"give either path or one file for each split, not path and {', '.join(one_each)}")
         if not self.path and not self.train:
             raise ValueError("give path, or train and, where there are such rows, validation and test")
+        if self.columns and self.pattern:
+            raise ValueError("a pattern names its columns itself; leave out columns")
         if one_each and self.split:
             raise ValueError("split divides the rows of path; with one file for each split there is nothing to divide")
         return self

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from topwork.data.readers import column_missing, read
 from topwork.data.rows import Row, RowError
 from topwork.errors import DataError
+from topwork.experiment.schema import Source
 
 Content = str | bytes
 
@@ -32,10 +33,12 @@ def rows(
     pattern: str | None = None,
     encoding: str = "utf-8",
     wanted: list[str] | None = None,
+    columns: tuple[str, ...] | None = None,
 ) -> list[tuple[int, Row | str]]:
     """What each line gives: a row, or why there is none."""
     raw = content.encode(encoding) if isinstance(content, str) else content
-    found = read(Path(name), raw, pattern=pattern, encoding=encoding, wanted=["text"] if wanted is None else wanted)
+    source = Source(path=Path(name), pattern=pattern, encoding=encoding, columns=columns)
+    found = read(Path(name), raw, source, wanted=["text"] if wanted is None else wanted)
     return [(line, row.message if isinstance(row, RowError) else row) for line, row in found.rows]
 
 
@@ -43,7 +46,7 @@ def error(name: str, content: Content, pattern: str | None = None, encoding: str
     """Why a whole file is refused."""
     raw = content.encode() if isinstance(content, str) else content
     with pytest.raises(DataError) as caught:
-        list(read(Path(name), raw, pattern=pattern, encoding=encoding, wanted=["text"]).rows)
+        list(read(Path(name), raw, Source(path=Path(name), pattern=pattern, encoding=encoding), wanted=["text"]).rows)
     return str(caught.value)
 
 
@@ -276,3 +279,49 @@ def test_utf16_is_read_where_it_is_named() -> None:
 def test_a_missing_column_is_compared_with_those_there_are() -> None:
     message = column_missing("sentment", {"text": "a", "sentiment": "b"})
     assert message == "there is no such column, only text, sentiment; did you mean sentiment?"
+
+
+def test_columns_may_be_named_where_the_file_does_not() -> None:
+    assert rows("a.csv", 'good film,pos\n"so, so",neg\n', columns=("text", "label")) == [
+        (1, {"text": "good film", "label": "pos"}),
+        (2, {"text": "so, so", "label": "neg"}),
+    ]
+
+
+def test_quotes_are_part_of_the_text_in_a_file_of_tabs_without_header() -> None:
+    assert rows("a.tsv", '"quoted" text\tpos\n"\tneg\n', columns=("text", "label")) == [
+        (1, {"text": '"quoted" text', "label": "pos"}),
+        (2, {"text": '"', "label": "neg"}),
+    ]
+
+
+def test_rows_have_as_many_fields_as_there_are_names() -> None:
+    assert rows("a.tsv", "a\tpos\nb\nc\tneg\tmore\n", columns=("text", "label")) == [
+        (1, {"text": "a", "label": "pos"}),
+        (2, "the row should have 2 fields as `columns` has, but has 1"),
+        (3, "the row should have 2 fields as `columns` has, but has 3"),
+    ]
+
+
+def test_further_fields_are_passed_over_where_that_is_asked_for() -> None:
+    assert rows("a.tsv", "a\tpos\nb\nc\tneg\tmore\tmore\n", columns=("text", "label", "...")) == [
+        (1, {"text": "a", "label": "pos"}),
+        (2, "the row should have 2 fields as `columns` has, but has 1"),
+        (3, {"text": "c", "label": "neg"}),
+    ]
+
+
+def test_a_column_that_is_not_among_the_names_is_told() -> None:
+    source = Source(path=Path("a.csv"), columns=("first", "label"))
+    with pytest.raises(DataError, match=r"^a\.csv: columns of the source names first, label, but not text$"):
+        read(Path("a.csv"), b"a,b\n", source, wanted=["text", "label"])
+
+
+def test_names_are_for_files_whose_rows_have_none() -> None:
+    source = Source(path=Path("a.jsonl"), columns=("text", "label"))
+    with pytest.raises(DataError, match=r"^a\.jsonl: only \.csv and \.tsv files have rows without names; leave out"):
+        read(Path("a.jsonl"), b"{}", source, wanted=["text"])
+
+
+def test_a_compressed_file_is_read_as_the_suffix_before_says() -> None:
+    assert rows("a.jsonl.gz", '{"text": "a"}\n') == [(1, {"text": "a"})]

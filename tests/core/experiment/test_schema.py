@@ -363,3 +363,16 @@ def test_a_head_for_two_texts_wants_a_source_with_two(registry: Registry) -> Non
         "head similarity of task alike reads two texts, but source reviews has one; "
         "name two columns: data.reviews.text: [first, second]"
     ]
+
+
+@pytest.mark.parametrize("columns", [["a", "a"], ["a", ""], ["...", "a"]], ids=repr)
+def test_each_column_has_a_name_of_its_own(registry: Registry, columns: list[str]) -> None:
+    found = errors(registry, data={"reviews": {"path": "reviews.csv", "columns": columns}})
+    assert found == {"data.reviews.columns": "give each column a name of its own; ... may be the last"}
+
+
+def test_a_pattern_names_its_columns_itself(registry: Registry) -> None:
+    source = {"path": "reviews.txt", "pattern": "(?P<text>.*)", "columns": ["text"]}
+    assert list(errors(registry, data={"reviews": source}).values()) == [
+        "a pattern names its columns itself; leave out columns"
+    ]

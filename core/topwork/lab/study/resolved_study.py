@@ -26,7 +26,7 @@ NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed")
 
 #: Settings that studies of version 0.1 know nothing of; they are in the identity where they are not the default.
 ADDED = re.compile(
-    r"data\.[^.]+\.on_faulty_rows|tasks\.[^.]+\.(labels\..+|missing|head\.(class_weights|label_smoothing))"
+    r"data\.[^.]+\.(on_faulty_rows|columns)|tasks\.[^.]+\.(labels\..+|missing|head\.(class_weights|label_smoothing))"
 )
 
 
