@@ -76,6 +76,17 @@ def plan(file: ExperimentFile, settings: Settings = None, format: Output = Forma
 
 
 @app.command()
+def data(file: ExperimentFile, settings: Settings = None, format: Output = Format.TABLE) -> None:
+    """Show what an experiment's rows are like: how many, how long, how balanced, and what contradicts itself."""
+    from topwork.experiment.loading import load_experiment
+
+    experiment = load_experiment(file, settings or [])
+    from topwork.cli.show_data import show_data
+
+    show_data(experiment, format)
+
+
+@app.command()
 def train(
     file: ExperimentFile,
     settings: Settings = None,

@@ -1,5 +1,6 @@
 """Comes in: an experiment. Goes out: all that it names, loaded, resolved and checked, but not yet computed."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from topwork.data.dataset import Dataset, load_dataset
+from topwork.engine.data_report import DataReport, describe_data
 from topwork.engine.encoding.activations import compute_activations
 from topwork.engine.encoding.corpus import Corpus, make_corpus, texts_to_read
 from topwork.engine.encoding.examples import Examples, make_examples
@@ -31,6 +33,7 @@ from topwork.engine.training.loop import Fit, LoadExamples, fit
 from topwork.errors import ConfigurationError, StorageError
 from topwork.experiment.schema import Experiment, SplitName
 from topwork.interfaces.backbone import Backbone
+from topwork.interfaces.head import Reading
 from topwork.interfaces.plugin import PluginConfig
 
 
@@ -152,15 +155,30 @@ def prepare(experiment: Experiment) -> Preparation:
     backbone = build_backbone(experiment.backbone, seed=seed, origin=origin)
     with plugin_errors(experiment.backbone, origin.locate("backbone")), seeded(seed, "trying"):
         check_restorable(backbone, experiment.backbone)
-    prepared = assemble(experiment, dataset, tokenize_splits(experiment, dataset, backbone), backbone)
+    prepared = assemble(experiment, dataset, tokenize_splits(dataset, experiment.reads, backbone), backbone)
     heads = {name: task.head for name, task in experiment.tasks.items()}
     check_all_figures(heads, prepared.model.pooling.width, dataset.labels, seed=seed, origin=origin)
     return prepared
 
 
-def tokenize_splits(experiment: Experiment, dataset: Dataset, backbone: Backbone) -> Corpus:
-    """Turn the texts of all splits, as heads read them, into token ids."""
-    reads = {name: task.head.reads for name, task in experiment.tasks.items()}
+def describe_rows(experiment: Experiment) -> DataReport:
+    """Read the rows of an experiment and say what they are like, without a look at what is to be trained.
+
+    Raises:
+        TopworkError: whatever is wrong with the data or the backbone.
+    """
+    dataset = load_dataset(experiment.data, experiment.label_columns)
+    backbone = build_backbone(experiment.backbone, seed=experiment.training.seed, origin=experiment.origin)
+    corpus = tokenize_splits(dataset, experiment.reads, backbone)
+    return describe_data(experiment.label_columns, dataset, corpus)
+
+
+def tokenize_splits(dataset: Dataset, reads: Mapping[str, Reading], backbone: Backbone) -> Corpus:
+    """Turn the texts of all splits into token ids.
+
+    Args:
+        reads: what the head of each task reads.
+    """
     return make_corpus(
         backbone.tokenizer, {name: texts_to_read(split, reads) for name, split in dataset.splits.items()}
     )

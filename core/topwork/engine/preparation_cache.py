@@ -46,7 +46,7 @@ class PreparationCache:
         dataset = self._datasets[rows]
         cached = self._backbone(experiment.backbone, experiment.training.seed, experiment.origin)
         if (rows, settings) not in self._corpora:
-            self._corpora[rows, settings] = tokenize_splits(experiment, dataset, cached.backbone)
+            self._corpora[rows, settings] = tokenize_splits(dataset, experiment.reads, cached.backbone)
         prepared = assemble(experiment, dataset, self._corpora[rows, settings], cached.backbone)
         cached.remember(prepared.plan.shapes)
         return prepared
@@ -123,8 +123,7 @@ class CachedBackbone:
 def _rows_key(experiment: Experiment) -> str:
     """What decides the dataset."""
     sources = {name: source.model_dump(mode="json") for name, source in experiment.data.items()}
-    reads = {name: task.head.reads for name, task in experiment.tasks.items()}
-    return json.dumps([sources, repr(experiment.label_columns), reads])
+    return json.dumps([sources, repr(experiment.label_columns), experiment.reads])
 
 
 def _activations_key(prepared: Preparation, phase: Phase, device: torch.device, backbone: int) -> str:

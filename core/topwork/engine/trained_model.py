@@ -184,9 +184,11 @@ class TrainedModel:
 
     def _examples(self, rows: DataSplit) -> Examples:
         corpus = make_corpus(self.model.backbone.tokenizer, {"test": texts_to_read(rows, self.model.reads)})
-        if corpus.truncated:
+        if corpus.size.truncated:
             logger.warning(
-                "%d of %d texts are longer than the model reads and were truncated", corpus.truncated, len(rows.texts)
+                "%d of %d texts are longer than the model reads and were truncated",
+                corpus.size.truncated,
+                len(rows.texts),
             )
         activations = encode(self.model, corpus.token_ids, device=self.device)
         return make_examples(activations, corpus.text_ids["test"], rows, self.model.reads)

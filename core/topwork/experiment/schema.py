@@ -23,7 +23,7 @@ from topwork.experiment.section import Section
 from topwork.experiment.study import StudySettings
 from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
-from topwork.interfaces.head import HeadConfig
+from topwork.interfaces.head import HeadConfig, Reading
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
 from topwork.interfaces.plugin import Count, PluginConfig
 from topwork.interfaces.pooling import PoolingConfig
@@ -342,6 +342,11 @@ class Experiment(Section):
             spaces, head = task.head.label_spaces, task.head.kind
             columns[self._source_of(name)][name] = LabelColumns(names, task.labels, task.missing, spaces, head)
         return columns
+
+    @property
+    def reads(self) -> dict[str, Reading]:
+        """What the head of each task reads of a row."""
+        return {name: task.head.reads for name, task in self.tasks.items()}
 
     @property
     def loss_weights(self) -> dict[str, float]:

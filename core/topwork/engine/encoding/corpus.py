@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -27,12 +27,12 @@ class Corpus:
         token_ids: U distinct sequences.
         text_ids: for each split, (N, 1) or (N, 3) int64, which sequences each row has: its text, or its pair as one
             sequence; and the first and second text of a pair that is read apart. -1 where no head reads one.
-        truncated: how many of all that the rows have were truncated.
+        truncated: for each split, which of these were truncated, in the same places.
     """
 
     token_ids: Ragged
     text_ids: dict[SplitName, Int[Tensor, "N _"]]
-    truncated: int
+    truncated: dict[SplitName, Bool[Tensor, "N _"]]
 
     @property
     def size(self) -> CorpusSize:
@@ -44,7 +44,7 @@ class Corpus:
             tokens=int(lengths[every].sum()),
             distinct_texts=len(lengths),
             distinct_tokens=len(self.token_ids.values),
-            truncated=self.truncated,
+            truncated=sum(int(truncated.sum()) for truncated in self.truncated.values()),
         )
 
     @cached_property
@@ -61,15 +61,16 @@ def make_corpus(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[Sequenc
     """
     id_of: dict[bytes, int] = {}
     text_ids: dict[SplitName, Tensor] = {}
-    truncated = 0
+    truncated: dict[SplitName, Tensor] = {}
     for split, columns in texts.items():
         text_ids[split] = torch.full((len(columns[0]), len(columns)), -1)
+        truncated[split] = torch.zeros(text_ids[split].shape, dtype=torch.bool)
         for number, column in enumerate(columns):
             token_ids, too_long = tokenize(tokenizer, [text for text in column if text is not None])
             ids = [id_of.setdefault(sequence, len(id_of)) for sequence in sequences_of(token_ids)]
             there = torch.tensor([text is not None for text in column])
             text_ids[split][there, number] = torch.tensor(ids, dtype=torch.int64)
-            truncated += too_long
+            truncated[split][there, number] = too_long
     values = torch.frombuffer(bytearray(b"".join(id_of)), dtype=torch.int64)
     distinct = Ragged(values, offsets_of(torch.tensor([len(ids) // 8 for ids in id_of])))
     return Corpus(distinct, text_ids, truncated)
@@ -95,18 +96,18 @@ def texts_to_read(rows: DataSplit, reads: Mapping[str, Reading]) -> list[list[Te
     return columns
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[Ragged, int]:
-    """Return the token ids of N texts, or of pairs as one sequence each, and how many were truncated."""
+def tokenize(tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[Ragged, Bool[Tensor, " N"]]:
+    """Return the token ids of N texts, or of pairs as one sequence each, and which of them were truncated."""
     shortener = Shortener(tokenizer)
     ids: list[Tensor] = []
-    truncated = 0
+    truncated: list[bool] = []
     for start in range(0, len(texts), 1000):  # in parts, since an encoding takes far more memory than its ids
         part = [_shortened(text, shortener) for text in texts[start : start + 1000]]
         for encoding in tokenizer.encode_batch_fast(part):
             ids.append(torch.tensor(encoding.ids))
-            truncated += bool(encoding.overflowing)
+            truncated.append(bool(encoding.overflowing))
     lengths = torch.tensor([len(sequence) for sequence in ids], dtype=torch.int64)
-    return Ragged(torch.cat(ids) if ids else lengths, offsets_of(lengths)), truncated
+    return Ragged(torch.cat(ids) if ids else lengths, offsets_of(lengths)), torch.tensor(truncated, dtype=torch.bool)
 
 
 def _shortened(text: Text, shortener: Shortener) -> Text:

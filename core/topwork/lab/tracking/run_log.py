@@ -16,6 +16,7 @@ from mlflow import pyfunc
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.models import Model
 
+from topwork.engine.data_report import describe_data
 from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.engine.model_folder import needed_plugins
 from topwork.engine.observer import EncodingReport, Epoch, Observer
@@ -80,6 +81,7 @@ class RunLog(RunWriter, Observer):
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=parameters))
         self._log_experiment(experiment)
         self._log_warnings(prepared.warnings)
+        self._attempt("what the rows are like", lambda: self._log_data(prepared))
         self._attempt("the plan", lambda: self.store.client.log_dict(self.run_id, plan.dump(), "plan.json"))
         self._attempt("the sources", lambda: self._log_sources(prepared))
         self._attempt("tags", lambda: self._log_tags(prepared, registry))
@@ -142,6 +144,10 @@ class RunLog(RunWriter, Observer):
     def _log_warnings(self, warnings: list[str]) -> None:
         if warnings:
             self._log_text("warnings.txt", "\n".join(warnings) + "\n")
+
+    def _log_data(self, prepared: Preparation) -> None:
+        report = describe_data(prepared.experiment.label_columns, prepared.dataset, prepared.corpus)
+        self.store.client.log_dict(self.run_id, report.dump(), "data.json")
 
     def _log_sources(self, prepared: Preparation) -> None:
         inputs = [

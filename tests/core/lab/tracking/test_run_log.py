@@ -139,6 +139,7 @@ def test_a_run_has_its_files(tracked: TrackedRun) -> None:
         "experiment.yaml",
         "experiment.resolved.yaml",
         "plan.json",
+        "data.json",
         "outputs.safetensors",
         "warnings.txt",
         "figures/learning_curves.png",

@@ -386,7 +386,7 @@ Ids = st.lists(st.integers(0, 2**40), min_size=1, max_size=8)
 def corpus_of(sequences: list[list[int]]) -> Corpus:
     values = torch.tensor([number for sequence in sequences for number in sequence])
     token_ids = Ragged(values, offsets_of(torch.tensor([len(sequence) for sequence in sequences])))
-    return Corpus(token_ids, {"train": torch.arange(len(sequences))[:, None]}, 0)
+    return Corpus(token_ids, {"train": torch.arange(len(sequences))[:, None]}, {})
 
 
 @given(Ids)

@@ -1,0 +1,187 @@
+"""What the rows of an experiment are like: how many, how long, how balanced, and what about them may mislead."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from topwork.data.dataset import Dataset, DataSplit
+from topwork.data.texts import Text
+from topwork.engine.encoding.corpus import Corpus
+from topwork.experiment.schema import SplitName
+from topwork.interfaces.labels import Classes, LabelSet, LabelSpace, Numbers
+
+#: Texts with conflicting labels that are shown of each task.
+MAX_CONFLICTS = 5
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """The rows that a source has in a split.
+
+    Attributes:
+        rows: how many.
+        distinct: how many texts differ.
+        tokens_median, tokens_95, tokens_max: how long texts are, in tokens, after truncation; of pairs that are read
+            apart, each of both.
+        truncated: how many texts were truncated.
+    """
+
+    source: str
+    split: SplitName
+    rows: int
+    distinct: int
+    tokens_median: float
+    tokens_95: float
+    tokens_max: int
+    truncated: int
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """The labels of a task in a split.
+
+    Attributes:
+        rows: how many rows the task's source has there.
+        labelled: how many of them have a label.
+        labels: by name: how many rows have it; of shares of classes their mean; of numbers mean, standard deviation,
+            least and greatest.
+    """
+
+    task: str
+    source: str
+    split: SplitName
+    rows: int
+    labelled: int
+    labels: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A text that occurs several times in a source, with different labels.
+
+    Attributes:
+        labels: each of them, with how many rows have it.
+    """
+
+    task: str
+    text: Text
+    labels: dict[str, int]
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What the rows of an experiment are like.
+
+    Attributes:
+        conflicting: for each task, how many texts have different labels.
+        conflicts: some of them.
+        warnings: what else the researcher should know, with counts.
+    """
+
+    sources: tuple[SourceReport, ...]
+    tasks: tuple[TaskReport, ...]
+    conflicting: dict[str, int]
+    conflicts: tuple[Conflict, ...]
+    warnings: tuple[str, ...]
+
+    def dump(self) -> dict[str, Any]:
+        """Return this as JSON values."""
+        return asdict(self)
+
+
+def describe_data(tasks_of: Mapping[str, Iterable[str]], dataset: Dataset, corpus: Corpus) -> DataReport:
+    """Describe the rows of an experiment.
+
+    Args:
+        tasks_of: the tasks that read each source.
+    """
+    sources, tasks = [], []
+    for split, rows in dataset.splits.items():
+        for source, of_source in _rows_by_source(rows):
+            sources.append(_describe_source(source, split, of_source, rows, corpus))
+            tasks += [
+                _describe_task(task, source, split, of_source, rows, dataset.labels[task]) for task in tasks_of[source]
+            ]
+    conflicts = {task: find_conflicts(task, dataset) for task in dataset.labels}
+    return DataReport(
+        sources=tuple(sources),
+        tasks=tuple(tasks),
+        conflicting={task: len(found) for task, found in conflicts.items()},
+        conflicts=tuple(one for found in conflicts.values() for one in found[:MAX_CONFLICTS]),
+        warnings=tuple(dataset.warnings),
+    )
+
+
+def find_conflicts(task: str, dataset: Dataset) -> list[Conflict]:
+    """Return the texts that have different labels of a task, of all splits, those with most rows first."""
+    labels: dict[Text, Counter[str]] = defaultdict(Counter)
+    for rows in dataset.splits.values():
+        for text, target in zip(*rows.of_task(task), strict=True):
+            labels[text][_name_of(target, dataset.labels[task])] += 1
+    found = [Conflict(task, text, dict(counts.most_common())) for text, counts in labels.items() if len(counts) > 1]
+    return sorted(found, key=lambda conflict: -sum(conflict.labels.values()))
+
+
+def _rows_by_source(rows: DataSplit) -> Iterator[tuple[str, slice]]:
+    start = 0
+    for source, size in rows.source_sizes.items():
+        yield source, slice(start, start + size)
+        start += size
+
+
+def _describe_source(source: str, split: SplitName, of_source: slice, rows: DataSplit, corpus: Corpus) -> SourceReport:
+    texts = rows.texts[of_source]
+    text_ids, truncated = corpus.text_ids[split][of_source], corpus.truncated[split][of_source]
+    lengths = corpus.token_ids.lengths[text_ids[text_ids >= 0]].double()
+    middle, high = lengths.quantile(torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist() if len(lengths) else (0, 0)
+    return SourceReport(
+        source=source,
+        split=split,
+        rows=len(texts),
+        distinct=len(set(texts)),
+        tokens_median=middle,
+        tokens_95=high,
+        tokens_max=int(lengths.max()) if len(lengths) else 0,
+        truncated=int(truncated.sum()),
+    )
+
+
+def _describe_task(
+    task: str, source: str, split: SplitName, of_source: slice, rows: DataSplit, labels: LabelSpace
+) -> TaskReport:
+    labelled = rows.labelled[task][of_source]
+    targets = rows.targets[task][of_source][labelled]
+    return TaskReport(task, source, split, len(labelled), int(labelled.sum()), _describe_labels(targets, labels))
+
+
+def _describe_labels(targets: NDArray[Any], labels: LabelSpace) -> dict[str, Any]:
+    """Describe the targets (N, ...) of the rows that have a label."""
+    if not len(targets):
+        return {}
+    if isinstance(labels, Classes):
+        return dict(zip(labels.names, np.bincount(targets, minlength=len(labels.names)).tolist(), strict=True))
+    if isinstance(labels, Numbers):
+        measured = np.stack([targets.mean(0), targets.std(0), targets.min(0), targets.max(0)], axis=1).tolist()
+        names = ("mean", "sd", "min", "max")
+        return {
+            column: dict(zip(names, values, strict=True)) for column, values in zip(labels.names, measured, strict=True)
+        }
+    if isinstance(labels, LabelSet):
+        return dict(zip(labels.names, targets.sum(0).astype(int).tolist(), strict=True))
+    return dict(zip(labels.names, targets.mean(0).tolist(), strict=True))
+
+
+def _name_of(target: NDArray[Any] | np.int64, labels: LabelSpace) -> str:
+    """Write one row's target as a label."""
+    if isinstance(labels, Classes):
+        return labels.names[int(target)]
+    values = np.asarray(target).tolist()
+    if isinstance(labels, Numbers):
+        return ", ".join(f"{number:g}" for number in values)
+    shares = {name: share for name, share in zip(labels.names, values, strict=True) if share}
+    return ", ".join(name if share == 1 else f"{name} {share:.2g}" for name, share in shares.items()) or "none"
