@@ -136,14 +136,16 @@ def read_splits(source: Source, columns: Mapping[str, LabelColumns]) -> SplitTab
         DataError: files, rows or splits are wrong.
     """
     split = source.split or Split()
-    tables = {name: read_table(path, source, columns, by=split.by) for name, path in source.files().items()}
+    divided: Mapping[str, str | None] = {"all": split.by, "train": split.by}  # the others need no strata
+    tables = {name: read_table(path, source, columns, by=divided.get(name)) for name, path in source.files().items()}
     digests = {path: tables[name].digest for name, path in source.files().items()}
     warnings = [warning for table in tables.values() for warning in table.warnings]
-    if "all" not in tables:
-        return SplitTables({name: tables[name] for name in SPLITS if name in tables}, digests, warnings)
-    table = tables["all"]
-    divided = divide(len(table.texts), split, table.strata if split.by else None)
-    return SplitTables({name: _take(table, rows) for name, rows in divided.items()}, digests, warnings)
+    if "all" in tables:
+        return SplitTables(_divide(tables["all"], split), digests, warnings)
+    parts = {name: tables[name] for name in SPLITS if name in tables}
+    if source.split:
+        parts |= _divide(tables["train"], source.split.without_test)
+    return SplitTables({name: parts[name] for name in SPLITS if name in parts}, digests, warnings)
 
 
 def read_all_rows(
@@ -227,6 +229,11 @@ def _unseen(
         f"{location}: {', '.join(columns[task].names)}: label {quote(label)} of task {task} does not occur in the "
         f"training rows, which have {known}"
     )
+
+
+def _divide(table: Table, split: Split) -> dict[SplitName, Table]:
+    divided = divide(len(table.texts), split, table.strata if split.by else None)
+    return {name: _take(table, rows) for name, rows in divided.items()}
 
 
 def _take(table: Table, rows: NDArray[np.int64]) -> Table:

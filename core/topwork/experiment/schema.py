@@ -99,6 +99,11 @@ class Split(Section):
     by: str | None = None
     seed: int = Field(default=0, strict=True, ge=0)
 
+    @property
+    def without_test(self) -> "Split":
+        """This split for rows that have a test file of their own."""
+        return self.model_copy(update={"test": 0.0})
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.validation + self.test >= 1:
@@ -129,7 +134,7 @@ class Source(Section):
         limit: read at most this many rows of each file.
         on_faulty_rows: what to do about rows without a text or label, with too few fields, and so on: ``error`` names
             them and ends; ``skip`` leaves them out, counts and lists them.
-        split: how the rows of ``path`` are divided.
+        split: how the rows of ``path`` are divided; beside ``train``, which of its rows are held out to validate on.
     """
 
     path: Path | None = None
@@ -167,8 +172,23 @@ class Source(Section):
         if self.columns and self.pattern:
             raise ValueError("a pattern names its columns itself; leave out columns")
         if one_each and self.split:
-            raise ValueError("split divides the rows of path; with one file for each split there is nothing to divide")
+            self._check_held_out(self.split)
         return self
+
+    def _check_held_out(self, split: Split) -> None:
+        """Check a split that holds out validation rows of the file ``train``.
+
+        Raises:
+            ValueError: it does something else.
+        """
+        if self.validation:
+            raise ValueError("give either a validation file or split.validation, which takes rows of train")
+        if "test" in split.model_fields_set and split.test:
+            raise ValueError("beside a file train, split takes validation rows alone; leave out split.test")
+        if not split.validation:
+            raise ValueError(
+                "beside a file train, split takes validation rows from it: set split.validation, or leave out split"
+            )
 
     @property
     def text_columns(self) -> tuple[str, ...]:

@@ -137,6 +137,18 @@ def test_each_split_may_have_a_file_of_its_own(write: Write, load: Load) -> None
     assert dataset.warnings == []
 
 
+def test_a_split_beside_a_training_file_holds_out_validation_rows(write: Write, load: Load) -> None:
+    files = {"train": write("train.csv", TABLE), "test": write("test.csv", "text,mood\na,good\nb,bad\n")}
+    dataset = load("mood", **files, split={"validation": 0.2})
+    assert {name: split.texts for name, split in dataset.splits.items()} == {
+        "train": [f"text {number}" for number in range(16)],
+        "validation": [f"text {number}" for number in range(16, 20)],
+        "test": ["a", "b"],
+    }
+    stratified = load("mood", **files, split={"validation": 0.2, "method": "stratified", "by": "topic"})
+    assert len(stratified.splits["validation"].texts) == 4
+
+
 def test_the_digest_is_of_the_whole_file_whatever_the_limit(write: Write, load: Load) -> None:
     path = write("a.csv", TABLE)
     assert load("mood", path=path, limit=10).digests == {path: sha256(path)}

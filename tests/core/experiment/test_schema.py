@@ -156,10 +156,18 @@ def test_an_experiment_cannot_be_changed(registry: Registry) -> None:
         ),
         (
             {"train": "t.csv", "test": "s.csv", "split": {"test": 0.1}},
-            "split divides the rows of path; with one file for each split there is nothing to divide",
+            "beside a file train, split takes validation rows alone; leave out split.test",
+        ),
+        (
+            {"train": "t.csv", "split": {"method": "random"}},
+            "beside a file train, split takes validation rows from it: set split.validation, or leave out split",
+        ),
+        (
+            {"train": "t.csv", "validation": "v.csv", "split": {"validation": 0.1}},
+            "give either a validation file or split.validation, which takes rows of train",
         ),
     ],
-    ids=["no file", "test alone", "path and files", "files and split"],
+    ids=["no file", "test alone", "path and files", "files and test", "files and nothing", "two for validation"],
 )
 def test_a_source_has_one_file_or_one_for_each_split(registry: Registry, source: dict[str, Any], error: str) -> None:
     assert errors(registry, data={"reviews": source}) == {"data.reviews": error}
