@@ -55,6 +55,26 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> None:
         os.environ[variable] = str(home)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _few_resamples() -> Iterator[int]:
+    """Estimate intervals from as few resamples as give one: measuring on all of them takes longer than training.
+
+    Processes that tests start take all of them, and so do the tests of intervals.
+    """
+    from topwork.engine.evaluation import bootstrap
+
+    resamples = bootstrap.RESAMPLES
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "RESAMPLES", bootstrap.MIN_RESAMPLES)
+        yield resamples
+
+
+@pytest.fixture
+def all_resamples(_few_resamples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimate intervals from as many resamples as users get."""
+    monkeypatch.setattr("topwork.engine.evaluation.bootstrap.RESAMPLES", _few_resamples)
+
+
 @pytest.fixture(autouse=True)
 def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test in a folder of its own, with nothing in the activation store and no tracking store named."""

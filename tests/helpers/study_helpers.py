@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import psutil
+import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.storages import RDBStorage
@@ -33,6 +34,7 @@ from topwork.lab.study.storage import close, is_local, open_storage, sqlite_path
 from topwork.lab.study.trial_queue import open_trial_queue
 from topwork.lab.study.trial_states import PROCESS, is_finished
 from topwork.lab.study.worker import Worker
+from topwork.lab.study.worker_job import WorkerJob
 from topwork.lab.study.worker_pool import WorkerPool
 from topwork.lab.tracking.store import PARENT_TAG, open_store
 from topwork.lab.tracking.study_log import STATE_TAG, TRIAL_TAG, open_study_log
@@ -66,9 +68,48 @@ def resolve_small(*more: str, **study: Any) -> ResolvedStudy:
     return resolve_study(make_study(*more, **study), discover())
 
 
+class PoolHere(WorkerPool):
+    """A pool without processes: this process trains the trials instead, which saves what a process has to import."""
+
+    def spawn(self) -> None:
+        pass
+
+    def assign(self, job: WorkerJob) -> None:
+        self.job = job
+
+    def start(self) -> None:
+        self.refill(self.job)
+
+    def refill(self, job: WorkerJob) -> None:
+        train_here(job)
+
+
+def train_here(job: WorkerJob, stop: Event | None = None) -> None:
+    """Train trials until none is left, as a worker's process does."""
+    worker = Worker(job, stop or Event())
+    try:
+        worker.work()
+    finally:
+        close(worker.queue.storage)
+
+
+@contextmanager
+def trained_here() -> Iterator[None]:
+    """Studies that are run in this process train their trials in it too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("topwork.lab.study.run_study.WorkerPool", PoolHere)
+        yield
+
+
 def run_study(*more: str, **study: Any) -> StudyResult:
-    """Carry out a small study that is not tracked."""
+    """Carry out a small study that is not tracked, with its workers in processes of their own."""
     return topwork.study(make_study("tracking.enabled=false", *more, **study))
+
+
+def run_study_here(*more: str, **study: Any) -> StudyResult:
+    """The same in this process alone."""
+    with trained_here():
+        return run_study(*more, **study)
 
 
 @contextmanager
@@ -101,11 +142,7 @@ def begun(experiment: Experiment) -> Iterator[StudyRun]:
 
 def work(run: StudyRun, stop: Event | None = None) -> list[TrialSummary]:
     """Train a study's trials in this process, as one of its workers would, and return those that are finished."""
-    worker = Worker(run.job, stop or Event())
-    try:
-        worker.work()
-    finally:
-        close(worker.queue.storage)
+    train_here(run.job, stop)
     return summarize(run.queue.finished())
 
 

@@ -304,6 +304,7 @@ def with_head(experiment: Experiment, head: HeadConfig) -> Experiment:
     return experiment.model_copy(update={"tasks": {"sentiment": Task(label="sentiment", head=head)}})
 
 
+@pytest.mark.usefixtures("all_resamples")
 def test_a_metric_that_fails_after_training_costs_neither_the_model_nor_the_run(store_uri: str, tmp_path: Path) -> None:
     result = train(with_head(small(f"tracking.uri={store_uri}"), AreaConfig()), output=tmp_path / "model")
     estimate = result.estimates["sentiment/area"]

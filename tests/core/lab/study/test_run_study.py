@@ -14,7 +14,7 @@ from mlflow.entities import Run
 
 import topwork
 from small_experiment import QUICKSTART
-from study_helpers import make_study, run_study, runs_of, settings, trials_of
+from study_helpers import make_study, run_study, run_study_here, runs_of, settings, trained_here, trials_of
 from topwork.errors import ConfigurationError, StorageError
 from topwork.experiment.loading import load_experiment
 from topwork.lab.comparison import compare
@@ -180,7 +180,8 @@ def test_a_finished_study_is_told_again_without_any_training(studied: Studied, m
     monkeypatch.chdir(studied.folder)
     monkeypatch.setenv("TOPWORK_CACHE", str(studied.folder / "cache"))
     watcher = Watcher()
-    again = topwork.study(make_study(trials=TRIALS, seeds=SEEDS, epochs=3), observer=watcher)
+    with trained_here():
+        again = topwork.study(make_study(trials=TRIALS, seeds=SEEDS, epochs=3), observer=watcher)
     assert watcher.looks[0] == watcher.looks[-1] == (TRIALS, 0, TRIALS)
     assert (again.trials, again.best, again.evaluations) == (
         studied.result.trials,
@@ -203,7 +204,8 @@ def test_several_objectives_give_a_front(tmp_path: Path, store_uri: str) -> None
     file.write_text(text + "# mlflow is at https://me:hush@example.org\n", encoding="utf-8")
     objectives = ["sentiment/accuracy", "category/loss"]
     overrides = settings(f"tracking.uri={store_uri}", objective=objectives, trials=4, sampler="random")
-    result = topwork.study(load_experiment(file, overrides))
+    with trained_here():
+        result = topwork.study(load_experiment(file, overrides))
     assert result.maximize == (True, False)
     by_number = {trial.number: trial.values for trial in result.trials}
     for number, (accuracy, loss) in by_number.items():
@@ -225,11 +227,11 @@ def test_several_objectives_give_a_front(tmp_path: Path, store_uri: str) -> None
 
 def test_texts_are_encoded_before_the_first_trial_and_anew_where_the_cut_moves() -> None:
     search = {"freeze.patterns": {"choices": [["layer.1.ffn"], ["layer.1"]]}}
-    result = run_study("training.store=require", search=search, sampler="grid", trials=2, workers=1)
+    result = run_study_here("training.store=require", search=search, sampler="grid", trials=2)
     assert result.encoding_seconds > 0
     kept = list((Path(os.environ["TOPWORK_CACHE"]) / "activations").iterdir())
     assert len(kept) == 2
-    assert run_study("training.store=require", search=search, sampler="grid", trials=2).encoding_seconds == 0
+    assert run_study_here("training.store=require", search=search, sampler="grid", trials=2).encoding_seconds == 0
 
 
 @pytest.fixture(scope="module")
@@ -237,12 +239,11 @@ def timed_out(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Stud
     """A study without test rows that has no time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("timed_out"))
-        return run_study(
+        return run_study_here(
             "data.reviews.split={validation: 0.3, test: 0.0}",
             "training.store=off",
             trials=10000,
             timeout=0.001,
-            workers=1,
         )
 
 
@@ -258,7 +259,7 @@ def test_without_test_rows_nothing_is_said_of_other_texts(timed_out: StudyResult
 
 def test_fewer_combinations_than_trials_end_a_study_and_are_said() -> None:
     search = {"optimizer.heads_lr": {"choices": [0.01, 0.02]}}
-    result = run_study(search=search, trials=5, workers=1, baseline=False)
+    result = run_study_here(search=search, trials=5, baseline=False)
     assert sorted(trial.parameters["heads_lr"] for trial in result.trials) == [0.01, 0.02]
     assert "study.trials is 5, but the searched values have 2 combinations; each was trained once" in result.warnings
     assert any("was asked for (study.baseline: false), so what is gained" in warning for warning in result.warnings)
@@ -268,7 +269,7 @@ def test_fewer_combinations_than_trials_end_a_study_and_are_said() -> None:
 def test_a_study_whose_trials_fail_one_after_another_ends_and_says_why() -> None:
     rates = [1e-3, *(10.0**power for power in range(28, 38))]
     with pytest.raises(FailedStudyError) as caught:
-        run_study(search={"optimizer.heads_lr": {"choices": rates}}, sampler="grid", trials=11, workers=1)
+        run_study_here(search={"optimizer.heads_lr": {"choices": rates}}, sampler="grid", trials=11)
     assert str(caught.value).startswith(
         f"study quickstart ended after {MAX_FAILURES} failed trials in a row; the last one: trial {MAX_FAILURES}: "
     )
@@ -282,7 +283,7 @@ def test_a_study_whose_trials_fail_one_after_another_ends_and_says_why() -> None
 
 def test_where_no_trial_is_complete_there_is_no_result() -> None:
     with pytest.raises(FailedStudyError, match="no trial of study quickstart is complete; the last that failed: ") as c:
-        run_study("optimizer.heads_lr=1e30", search={"optimizer.heads_lr": {"choices": [1e30]}}, trials=1, workers=1)
+        run_study_here("optimizer.heads_lr=1e30", search={"optimizer.heads_lr": {"choices": [1e30]}}, trials=1)
     assert c.value.result.best == []
 
 
@@ -316,7 +317,7 @@ def test_a_study_that_is_interrupted_while_it_begins_is_marked_so(
 
 def test_values_that_do_not_fit_the_model_are_told_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        run_study(search={"freeze.patterns": {"choices": [["layer.1.ffn"], ["layer.7.ffn"]]}}, trials=2)
+        run_study_here(search={"freeze.patterns": {"choices": [["layer.1.ffn"], ["layer.7.ffn"]]}}, trials=2)
     assert "study.search.freeze.patterns" in str(caught.value)
     assert "layer.7.ffn" in str(caught.value)
     assert not (tmp_path / "studies" / "quickstart" / "study.db").exists()
@@ -324,5 +325,5 @@ def test_values_that_do_not_fit_the_model_are_told_before_anything_runs(tmp_path
 
 def test_a_storage_that_is_no_url_is_told_before_anything_begins(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"study.storage <not a URL> cannot be used: "):
-        run_study(storage="study.db")
+        run_study_here(storage="study.db")
     assert not list(tmp_path.iterdir())
