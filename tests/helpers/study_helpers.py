@@ -68,29 +68,39 @@ def resolve_small(*more: str, **study: Any) -> ResolvedStudy:
     return resolve_study(make_study(*more, **study), discover())
 
 
+class OneTrialWorker(Worker):
+    """A worker that stops after each trial, and can then be sent to work again."""
+
+    def train(self, trial: optuna.Trial) -> None:
+        super().train(trial)
+        self.stop.set()
+
+
 class PoolHere(WorkerPool):
-    """A pool without processes: this process trains the trials instead, which saves what a process has to import."""
+    """A pool without processes: this process trains a trial at each poll, which saves what a process has to import."""
+
+    worker: OneTrialWorker | None = None
 
     def spawn(self) -> None:
         pass
 
     def assign(self, job: WorkerJob) -> None:
-        self.job = job
+        self.worker = OneTrialWorker(job, Event())
 
     def start(self) -> None:
-        self.refill(self.job)
+        pass
 
     def refill(self, job: WorkerJob) -> None:
-        train_here(job)
+        pass
 
+    def respawn(self, job: WorkerJob, *, wanted: bool) -> None:
+        if wanted and self.worker:
+            self.worker.stop.clear()
+            self.worker.work()
 
-def train_here(job: WorkerJob, stop: Event | None = None) -> None:
-    """Train trials until none is left, as a worker's process does."""
-    worker = Worker(job, stop or Event())
-    try:
-        worker.work()
-    finally:
-        close(worker.queue.storage)
+    def terminate(self) -> None:
+        if self.worker:
+            close(self.worker.queue.storage)
 
 
 @contextmanager
@@ -98,6 +108,7 @@ def trained_here() -> Iterator[None]:
     """Studies that are run in this process train their trials in it too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("topwork.lab.study.run_study.WorkerPool", PoolHere)
+        patch.setattr("topwork.lab.study.run_study.POLL_INTERVAL", 0)
         yield
 
 
@@ -142,7 +153,11 @@ def begun(experiment: Experiment) -> Iterator[StudyRun]:
 
 def work(run: StudyRun, stop: Event | None = None) -> list[TrialSummary]:
     """Train a study's trials in this process, as one of its workers would, and return those that are finished."""
-    train_here(run.job, stop)
+    worker = Worker(run.job, stop or Event())
+    try:
+        worker.work()
+    finally:
+        close(worker.queue.storage)
     return summarize(run.queue.finished())
 
 

@@ -1,5 +1,6 @@
 """``topwork study`` and ``topwork ui`` as a researcher sees them."""
 
+import io
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,7 +20,8 @@ import pytest
 from mlflow import MlflowClient
 
 from small_experiment import QUICKSTART
-from study_helpers import Command, running_after, runs_of, settings, wait_for
+from study_helpers import Command, running_after, runs_of, settings, trained_here, wait_for
+from topwork.cli import main
 from topwork.cli.show_study import show_evaluation
 from topwork.engine.evaluation.comparison import Difference
 from topwork.engine.evaluation.estimates import Estimate
@@ -52,7 +55,15 @@ class Studied:
 def studied(tmp_path_factory: pytest.TempPathFactory, _migrated_store: Path, installed: Path) -> Studied:
     folder = tmp_path_factory.mktemp("studied")
     uri = f"sqlite:///{shutil.copy(_migrated_store, folder / 'mlflow.db')}"
-    return Studied(folder, uri, Command(folder, settings(f"tracking.uri={uri}", trials=5)).finish().splitlines())
+    arguments = ["topwork", "study", str(QUICKSTART), *options(f"tracking.uri={uri}", trials=5)]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed, trained_here():
+        patch.chdir(folder)
+        patch.setenv("TOPWORK_CACHE", str(folder / "cache"))
+        patch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as leaving:
+            main()
+    assert not leaving.value.code, printed.getvalue()
+    return Studied(folder, uri, printed.getvalue().splitlines())
 
 
 def test_a_study_tells_what_it_searches_what_happens_and_what_it_found(studied: Studied) -> None:
@@ -83,9 +94,10 @@ def test_the_best_values_are_an_experiment_to_train(command: Run, studied: Studi
 def test_failed_trials_are_counted_with_their_reason_and_end_the_study(command: Run) -> None:
     rates = [1e-3, *(10.0**power for power in range(30, 38))]
     search = {"optimizer.heads_lr": {"choices": rates}}
-    code, out, err = command(
-        "study", QUICKSTART, *options("tracking.enabled=false", search=search, sampler="grid", workers=1, trials=9)
-    )
+    with trained_here():
+        code, out, err = command(
+            "study", QUICKSTART, *options("tracking.enabled=false", search=search, sampler="grid", trials=9)
+        )
     assert code == 1
     assert "study quickstart: 1 trials complete, 0 pruned, 5 failed" in out
     assert re.search(r"failed, trial \d.*: training diverged in epoch 1, step ", out)
@@ -119,9 +131,9 @@ def test_an_experiment_without_a_study_says_how_to_write_one(command: Run) -> No
 
 def test_an_interrupted_study_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    running = Command(folder, settings("tracking.enabled=false", epochs=100, trials=50))
+    running = Command(folder, settings("tracking.enabled=false", epochs=100, trials=50, workers=1))
     url = f"sqlite:///{folder / 'studies' / 'quickstart' / 'study.db'}"
-    wait_for(lambda: running_after(url, finished=1))
+    wait_for(lambda: running_after(url, finished=0))
     running.process.terminate()
     printed = running.finish(code=143)
     assert printed.splitlines()[-1] == "interrupted; run the same command to resume"
@@ -132,7 +144,10 @@ def test_a_terminal_shows_the_best_trials_and_a_bar(tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "topwork.cli", "study", str(QUICKSTART)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "120"}
     process = subprocess.Popen(
-        [*arguments, *options("tracking.enabled=false", trials=4)], stdout=child, stderr=child, env=environment
+        [*arguments, *options("tracking.enabled=false", trials=4, workers=1)],
+        stdout=child,
+        stderr=child,
+        env=environment,
     )
     os.close(child)
     shown = b""
@@ -231,7 +246,8 @@ def test_a_finished_study_is_printed_for_programs_too(
     monkeypatch.chdir(studied.folder)
     monkeypatch.setenv("TOPWORK_CACHE", str(studied.folder / "cache"))
     arguments = ["study", QUICKSTART, *options(f"tracking.uri={studied.store_uri}", trials=5)]
-    code, out, _ = command(*arguments, "--format", "json")
+    with trained_here():
+        code, out, _ = command(*arguments, "--format", "json")
     found = json.loads(out)
     assert code == 0
     assert len({trial["heads_lr"] for trial in found["trials"]}) == 5
