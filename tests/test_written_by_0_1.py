@@ -51,6 +51,7 @@ def test_a_model_predicts_what_it_predicted_then() -> None:
             assert prediction[task].probabilities == pytest.approx(answer["probabilities"], abs=1e-6)
 
 
+@pytest.mark.usefixtures("all_resamples")
 def test_a_model_is_measured_on_a_file_as_it_was_then() -> None:
     figures, _ = topwork.load_model(WRITTEN / "model").evaluate(WRITTEN / "rows.csv")
     values = {name: round(figure.value, 3) for name, figure in figures.items()}
