@@ -41,11 +41,13 @@ if TYPE_CHECKING:
     from topwork.interfaces.head import Reading as Reading
     from topwork.interfaces.hookspecs import Register as Register
     from topwork.interfaces.hookspecs import hookimpl as hookimpl
+    from topwork.interfaces.labels import NO_LABEL as NO_LABEL
     from topwork.interfaces.labels import Classes as Classes
     from topwork.interfaces.labels import Distribution as Distribution
     from topwork.interfaces.labels import LabelSet as LabelSet
     from topwork.interfaces.labels import LabelSpace as LabelSpace
     from topwork.interfaces.labels import Numbers as Numbers
+    from topwork.interfaces.labels import WordLabels as WordLabels
     from topwork.interfaces.model import Model as Model
     from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig as OptimizerGroupingConfig
     from topwork.interfaces.optimizer_grouping import ParameterGroup as ParameterGroup
@@ -63,6 +65,9 @@ if TYPE_CHECKING:
     from topwork.registry import discover as discover
     from topwork.scatter import number_metrics as number_metrics
     from topwork.scatter import scatter_figure as scatter_figure
+    from topwork.words import decode_words as decode_words
+    from topwork.words import word_figures as word_figures
+    from topwork.words import word_metrics as word_metrics
 
 _MODULES = {
     "building_blocks": (
@@ -93,7 +98,7 @@ _MODULES = {
     "interfaces.freeze_strategy": ("FreezeStrategyConfig",),
     "interfaces.head": ("Decoded", "Head", "HeadConfig", "HeadFigure", "Label", "Metric", "Reading"),
     "interfaces.hookspecs": ("Register", "hookimpl"),
-    "interfaces.labels": ("Classes", "Distribution", "LabelSet", "LabelSpace", "Numbers"),
+    "interfaces.labels": ("NO_LABEL", "Classes", "Distribution", "LabelSet", "LabelSpace", "Numbers", "WordLabels"),
     "interfaces.model": ("Model",),
     "interfaces.optimizer_grouping": ("OptimizerGroupingConfig", "ParameterGroup"),
     "interfaces.plugin": ("Count", "PluginConfig", "Rate"),
@@ -104,6 +109,7 @@ _MODULES = {
     "scatter": ("number_metrics", "scatter_figure"),
     "per_class": ("per_class_figure", "per_label_figure"),
     "registry": ("Registry", "discover"),
+    "words": ("decode_words", "word_figures", "word_metrics"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

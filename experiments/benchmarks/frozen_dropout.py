@@ -28,7 +28,7 @@ from topwork.engine.model.plan import Phase
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import prepare
 from topwork.engine.training.accelerator import make_accelerator
-from topwork.experiment.schema import SplitName
+from topwork.experiment.source import SplitName
 from topwork.files import write_file
 
 HERE = Path(__file__).parent
@@ -46,7 +46,7 @@ class WithDropout(Activations):
         modules = [module for stage in prefix for module in stage.modules]
         for module in modules:
             module.train()
-        kept = [self._encode(*self.corpus.token_ids.batch(text[None])) for text in rows]
+        kept = [self._encode(*self.corpus.sequences.token_ids.batch(text[None])) for text in rows]
         for module in modules:
             module.eval()
         mask = [torch.ones(len(activation), dtype=torch.bool) for activation in kept]

@@ -97,11 +97,11 @@ def bare_encoding(model: MultiTaskModel, corpus: Corpus, *, whole: bool) -> floa
     stages = model.backbone.stages()
     layers = model.backbone.transformer.layer if whole else model.backbone.transformer.layer[:5]
     batches = []
-    lengths = corpus.token_ids.lengths
+    lengths = corpus.sequences.lengths
     for length in lengths.unique().tolist():
         for rows in (lengths == length).nonzero()[:, 0].split(max(1, TOKENS_PER_BATCH // length)):
             missing = max(0, -(-MIN_ROWS // length) - len(rows))
-            ids, _ = corpus.token_ids.batch(torch.cat([rows, rows[:1].expand(missing)]))
+            ids, _ = corpus.sequences.token_ids.batch(torch.cat([rows, rows[:1].expand(missing)]))
             batches.append((ids, torch.ones_like(ids, dtype=torch.bool)))
     model.eval()
     started = perf_counter()
@@ -151,7 +151,7 @@ def against_bare(experiment: Experiment, epochs: int) -> dict[str, float]:
     times: dict[str, list[float]] = {}
     for _ in range(2):
         started = perf_counter()
-        encode(prepared.model, prepared.corpus.token_ids, device=CPU)
+        encode(prepared.model, prepared.corpus.sequences, device=CPU)
         times.setdefault("encoding", []).append(perf_counter() - started)
         times.setdefault("bare_encoding", []).append(bare_encoding(prepared.model, prepared.corpus, whole=False))
         times.setdefault("whole_forward", []).append(bare_encoding(prepared.model, prepared.corpus, whole=True))

@@ -85,6 +85,7 @@ SHIPPED = [
     ("head", "ordinal"),
     ("head", "regression"),
     ("head", "similarity"),
+    ("head", "tagging"),
     ("freeze strategy", "all"),
     ("freeze strategy", "all_except"),
     ("freeze strategy", "gradual"),

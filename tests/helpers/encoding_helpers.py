@@ -1,19 +1,49 @@
 """Load and compare the activations of an experiment."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from topwork.data.texts import Text
+from topwork.engine.encoding.corpus import Corpus, TextRead, make_corpus
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.store_decision import StoreDecision
 from topwork.engine.evaluation.estimates import outputs_of
+from topwork.engine.model.multitask import Cut
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.preparation import Preparation
-from topwork.experiment.schema import SplitName
+from topwork.experiment.source import SplitName
 
 CPU = torch.device("cpu")
+
+#: A cut that keeps the hidden state of every token.
+EVERY_TOKEN = Cut(1, "tokens")
+
+
+def corpus_of(tokenizer: Tokenizer, *columns: Sequence[Text | None], **splits: Sequence[Text]) -> Corpus:
+    """Tokenize columns of training texts, or one column of each split, for heads that read pooled vectors."""
+    given: dict[Any, Sequence[Sequence[Text | None]]] = {split: [texts] for split, texts in splits.items()}
+    if columns:
+        given["train"] = columns
+    texts = {
+        split: [[None if text is None else TextRead(text) for text in column] for column in of_split]
+        for split, of_split in given.items()
+    }
+    return make_corpus(tokenizer, texts)
+
+
+def digests_of(corpus: Corpus) -> list[bytes]:
+    """Return what the hidden states of the texts' tokens are filed under."""
+    return corpus.sequences.digests(EVERY_TOKEN)
+
+
+def no_words(texts: int) -> Ragged:
+    """Return the places of the words of so many texts that are not divided into words."""
+    return Ragged(torch.zeros(0, dtype=torch.int64), torch.zeros(texts + 1, dtype=torch.int64))
 
 
 class Counter(Observer):

@@ -70,7 +70,7 @@ def different(some: dict[str, Tensor], others: dict[str, Tensor]) -> set[str]:
 def whole_forward(trained: Any, split: str) -> dict[str, Tensor]:
     """The outputs for a split, computed from its texts through the whole model."""
     model, texts = trained.model.eval(), trained.prepared.dataset.splits[split].texts
-    ids, _ = tokenize(model.backbone.tokenizer, texts)
+    ids = tokenize(model.backbone.tokenizer, texts).token_ids
     padded, mask = ids.batch(torch.arange(len(texts)))
     pooled = model.pooling(model.backbone(padded, mask), mask)
     return {task: head(pooled) for task, head in model.heads.items()}

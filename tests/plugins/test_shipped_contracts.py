@@ -22,6 +22,7 @@ from topwork_plugins.heads.multilabel import MultilabelConfig
 from topwork_plugins.heads.ordinal import OrdinalConfig
 from topwork_plugins.heads.regression import RegressionConfig
 from topwork_plugins.heads.similarity import SimilarityConfig
+from topwork_plugins.heads.tagging import TaggingConfig
 from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
 from topwork_plugins.optimizer_groupings.uniform import UniformConfig
 from topwork_plugins.poolings.cls import ClsConfig
@@ -77,6 +78,16 @@ class TestRegressionOfSeveral(HeadContract):
 class TestSimilarity(HeadContract):
     config = SimilarityConfig(projection=8)
     labels: ClassVar[topwork.Numbers] = topwork.Numbers(("score",), mean=(2.5,), scale=(1.5,))
+
+
+class TestTagging(HeadContract):
+    config = TaggingConfig(hidden=(8,))
+    labels: ClassVar[topwork.WordLabels] = topwork.WordLabels(("NOUN", "VERB", "ADJ"))
+
+
+class TestTaggingOfSpans(HeadContract):
+    config = TaggingConfig(hidden=(8,))
+    labels: ClassVar[topwork.WordLabels] = topwork.WordLabels(("O", "B-x", "I-x", "B-y"))
 
 
 class TestOrdinal(HeadContract):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from topwork.cli.format import Format
 from topwork.cli.output import Row, write_csv, write_json
 from topwork.cli.tables import console, heading, table
-from topwork.data.texts import parts_of
+from topwork.data.texts import written
 from topwork.engine.data_report import DataReport, TaskReport
 from topwork.engine.preparation import describe_rows
 from topwork.experiment.schema import Experiment
@@ -45,7 +45,7 @@ def print_report(report: DataReport) -> None:
         heading("equal texts with different labels")
         conflicts = table("task", "labels", "text")
         for conflict in report.conflicts:
-            text = " | ".join(parts_of(conflict.text))
+            text = written(conflict.text).replace("\t", " | ")
             labels = ", ".join(f"{name} ({count})" for name, count in conflict.labels.items())
             conflicts.add_row(conflict.task, labels, text if len(text) <= 80 else f"{text[:77]}...")
         for task_name, count in report.conflicting.items():
@@ -64,7 +64,7 @@ def describe_labels(task: TaskReport) -> str:
             for name, one in task.labels.items()
         )
     ordered = sorted(task.labels.items(), key=lambda item: -item[1])
-    shown = [f"{name} {_share(value, task.labelled)}" for name, value in ordered[:MAX_LABELS]]
+    shown = [f"{name} {_share(value, task.items)}" for name, value in ordered[:MAX_LABELS]]
     more = [f"and {len(ordered) - MAX_LABELS:,} more"] if len(ordered) > MAX_LABELS else []
     return ", ".join([*shown, *more])
 
@@ -81,6 +81,6 @@ def rows_of_labels(task: TaskReport) -> list[Row]:
     return [{**known, "label": name, "value": value} for name, value in values.items()] or [known]
 
 
-def _share(value: float, labelled: int) -> str:
-    """Write a count with its share of the labelled rows, or a share as it is."""
-    return f"{value:,} ({value / labelled:.0%})" if isinstance(value, int) else f"{value:.0%}"
+def _share(value: float, items: int) -> str:
+    """Write a count with its share of all labels, or a share as it is."""
+    return f"{value:,} ({value / items:.0%})" if isinstance(value, int) else f"{value:.0%}"

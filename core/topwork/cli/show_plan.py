@@ -12,7 +12,9 @@ from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, m
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.preparation import prepare
 from topwork.engine.training.accelerator import make_accelerator
-from topwork.experiment.schema import Experiment, SplitName
+from topwork.errors import enumerate_names
+from topwork.experiment.schema import Experiment
+from topwork.experiment.source import SplitName
 
 
 def show_plan(experiment: Experiment, format: Format) -> None:
@@ -57,7 +59,7 @@ def table_of_tasks(experiment: Experiment, dataset: Dataset) -> Table:
         for name in of_source:
             labelled = [f"{counts[split][name]:,}" for split in counts] if partly else []
             sources = [source] if len(experiment.data) > 1 else []
-            classes = ", ".join(dataset.labels[name].names)
+            classes = enumerate_names(dataset.labels[name].names)
             tasks.add_row(name, *sources, experiment.tasks[name].head.kind, *labelled, classes)
     return tasks
 
@@ -78,11 +80,20 @@ def describe_cut(plan: Plan, phase: Phase) -> str:
     per_text = format_bytes(size / plan.corpus_size.distinct_texts)
     return (
         f"cut: {where}; the {len(phase.prefix)} stages left of it run once\n"
-        f"kept: {phase.cut.keeps} of each text, {per_text} per text, {format_bytes(size)} in all\n"
+        f"kept: {describe_kept(plan, phase)}, {per_text} per text, {format_bytes(size)} in all\n"
         f"cost per text: encoding once {cost.encode / 1e6:,.1f} MFLOP, then each epoch "
         f"{cost.train / 1e6:,.1f} MFLOP instead of {cost.train_uncached / 1e6:,.1f}: "
         f"{cost.train_uncached / cost.train:,.1f} times less arithmetic per epoch"
     )
+
+
+def describe_kept(plan: Plan, phase: Phase) -> str:
+    """Say what is kept of each text."""
+    size = plan.corpus_size
+    if phase.cut.keeps not in ("first token", "pooled") or not size.distinct_words:
+        return f"{phase.cut.keeps} of each text"
+    words = f"the first token of {size.distinct_words:,} words"
+    return f"{phase.cut.keeps} of {size.distinct_pooled:,} texts and {words}" if size.distinct_pooled else words
 
 
 def describe_store(job: EncodingJob, decision: StoreDecision) -> str:

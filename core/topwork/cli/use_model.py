@@ -115,7 +115,9 @@ def _cells(prediction: Prediction | None) -> tuple[str, str]:
         return "", ""
     label, probabilities = prediction.label, prediction.probabilities
     if isinstance(label, str):
-        return label, f"{probabilities[label]:.3f}" if probabilities else ""
+        return label, f"{probabilities[label]:.3f}" if isinstance(probabilities, dict) else ""
+    if isinstance(label, tuple) and prediction.words is not None:
+        return " ".join(f"{word}/{name}" for word, name in zip(prediction.words, label, strict=True)), ""
     if isinstance(label, tuple):
         return " | ".join(label), ""
     if isinstance(label, dict):

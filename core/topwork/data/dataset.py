@@ -18,8 +18,8 @@ from topwork.data.table import SHOWN, Table, read_table, summarize
 from topwork.data.texts import Text
 from topwork.errors import DataError, did_you_mean, enumerate_names, quote
 from topwork.experiment.label_format import LabelColumns
-from topwork.experiment.schema import SPLITS, Source, Split, SplitName
-from topwork.interfaces.labels import Classes, LabelSpace, Numbers
+from topwork.experiment.source import SPLITS, Source, Split, SplitName
+from topwork.interfaces.labels import NO_LABEL, Classes, LabelSpace, Numbers, WordLabels
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class DataSplit:
 
     Attributes:
         texts: N texts, or pairs of them.
-        targets: for each task, (N, ...) as its label space says; 0 where a row has no label of it.
+        targets: for each task, (N, ...) as its label space says; anything where a row has no label of it.
         labelled: for each task, (N,) bool, whether a row has a label of it.
         source_sizes: how many rows each source has, by its name, in their order.
     """
@@ -200,8 +200,10 @@ def _join(parts: Mapping[str, DataSplit], labels: Mapping[str, LabelSpace]) -> D
     start = 0
     for part in parts.values():
         rows = slice(start, start + len(part.texts))
-        for task in part.targets:
-            targets[task][rows], labelled[task][rows] = part.targets[task], part.labelled[task]
+        for task, found in part.targets.items():
+            nothing = NO_LABEL if isinstance(labels[task], WordLabels) else 0
+            targets[task] = np.full((count, *found.shape[1:]), nothing, found.dtype)
+            targets[task][rows], labelled[task][rows] = found, part.labelled[task]
         start = rows.stop
     return DataSplit([text for part in parts.values() for text in part.texts], targets, labelled, sizes)
 
@@ -216,6 +218,7 @@ def _located_names(table: Table, task: str) -> list[tuple[str, str]]:
         for label, location in pairs
         if label is not None
         for name in ([label] if isinstance(label, str) else label)
+        if name is not None
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from topwork.data.rows import FileRows, Row, RowError
 from topwork.errors import DataError, quote
-from topwork.experiment.schema import REST
+from topwork.experiment.source import REST
 
 #: What may separate columns, and what it is called.
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}

@@ -16,11 +16,11 @@ from topwork.data.readers import column_missing
 from topwork.data.rows import Row
 from topwork.errors import enumerate_names, quote
 from topwork.experiment.label_format import LabelColumns
-from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers
+from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers, WordLabels
 
-#: A row's label as it was read: the name of a class; the names of some labels; numbers, one for each column; or shares
-#: of classes by their names.
-RowLabel = str | tuple[str, ...] | tuple[float, ...] | dict[str, float]
+#: A row's label as it was read: the name of a class; the names of some labels, or of the class of each word, None where
+#: a word has none; numbers, one for each column; or shares of classes by their names.
+RowLabel = str | tuple[str | None, ...] | tuple[float, ...] | dict[str, float]
 
 _YES_OR_NO = {"0": False, "1": True, "false": False, "true": True}
 
@@ -40,8 +40,11 @@ class LabelReader:
         self._changes: dict[tuple[str, str], list[str]] = {}
         self._changed: list[tuple[str, str]] = []  # in the row that was read last
 
-    def read(self, row: Row) -> RowLabel:
+    def read(self, row: Row, *, words: int | None = None) -> RowLabel:
         """Return the label of a row.
+
+        Args:
+            words: how many words its text is divided into; None where it is not, or could not be read.
 
         Raises:
             MissingLabelError: it has none.
@@ -59,6 +62,9 @@ class LabelReader:
             raise ValueError(f"{', '.join(empty)}: empty, but {next(n for n in cells if n not in empty)} is not")
         if self.space is None:
             self.space = self._choose_space(cells)
+        if self.space is WordLabels:
+            ((column, cell),) = cells.items()
+            return self._read_of_words(column, cell, words)
         return self._read_as(self.space, cells)
 
     def keep(self, location: str) -> None:
@@ -78,7 +84,7 @@ class LabelReader:
         """
         spaces = self.columns.spaces
         if len(cells) > 1:
-            fitting = [space for space in spaces if space is not Classes]
+            fitting = [space for space in spaces if space not in (Classes, WordLabels)]
         elif any(isinstance(cell, Mapping) for cell in cells.values()):
             fitting = [space for space in spaces if space is Distribution]
         else:
@@ -101,6 +107,25 @@ class LabelReader:
         if space is LabelSet:
             return tuple(dict.fromkeys(self._read_name(column, item) for item in self._items_of(cell)))
         return self._read_name(column, cell)
+
+    def _read_of_words(self, column: str, cell: Any, words: int | None) -> tuple[str | None, ...]:
+        """Return the class of each word.
+
+        Raises:
+            MissingLabelError: no word has one.
+            ValueError: there are more or fewer than words, or some are none.
+        """
+        separator = self.columns.format.separator
+        items = cell.split() if isinstance(cell, str) and not separator else self._items_of(cell)
+        if words is not None and len(items) != words:
+            raise ValueError(f"{column}: {len(items)} labels for {words} words")
+        missing = [number for number, item in enumerate(items, 1) if is_missing(item, strip=self.columns.format.strip)]
+        if len(missing) == len(items) or (missing and self.columns.missing == "error"):
+            which = "none has one" if len(missing) == len(items) else f"word {missing[0]} has none"
+            raise MissingLabelError(f"{column}: of the labels of {len(items)} words, {which}")
+        return tuple(
+            None if number in missing else self._read_name(column, item) for number, item in enumerate(items, 1)
+        )
 
     def _items_of(self, cell: Any) -> list[Any]:
         if isinstance(cell, list | tuple):
@@ -140,6 +165,7 @@ def describe_spaces(spaces: tuple[type[LabelSpace], ...]) -> str:
         LabelSet: "sets of labels",
         Numbers: "numbers",
         Distribution: "shares of classes",
+        WordLabels: "one class for each word",
     }
     return " or ".join(words[space] for space in spaces)
 

@@ -11,7 +11,7 @@ from topwork.data.label_reader import RowLabel
 from topwork.data.labels import read_number
 from topwork.errors import DataError, enumerate_names, quote
 from topwork.experiment.label_format import LabelColumns
-from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers
+from topwork.interfaces.labels import NO_LABEL, Classes, Distribution, LabelSet, LabelSpace, Numbers, WordLabels
 from topwork.registry import discover
 
 
@@ -43,6 +43,12 @@ def find_space(
             raise DataError(f"task {task} has only empty sets of labels in its {len(known):,} training rows")
         names = order or _own_columns(columns) or _in_order(counts)
         return LabelSet(tuple(names), tuple(counts[name] for name in names))
+    if space is WordLabels:
+        by_word = cast("Sequence[tuple[str | None, ...]]", known)
+        counts = Counter(name for of_row in by_word for name in of_row if name is not None)
+        names = order or _in_order(counts)
+        _check_several(task, list(counts), len(known))
+        return WordLabels(tuple(names), tuple(counts[name] for name in names))
     counts = Counter(cast("Sequence[str]", known))
     if order is None:
         _check_not_numbers(task, columns, list(counts))
@@ -59,6 +65,12 @@ def encode(labels: Sequence[RowLabel | None], space: LabelSpace) -> NDArray[Any]
     number_of = {name: number for number, name in enumerate(space.names)}
     if isinstance(space, Classes):
         return np.array([number_of[label] if isinstance(label, str) else 0 for label in labels], dtype=np.int64)
+    if isinstance(space, WordLabels):
+        by_word = [cast("tuple[str | None, ...]", label or ()) for label in labels]
+        targets = np.full((len(labels), max(map(len, by_word), default=0)), NO_LABEL)
+        for row, names in enumerate(by_word):
+            targets[row, : len(names)] = [NO_LABEL if name is None else number_of[name] for name in names]
+        return targets
     targets = np.zeros((len(labels), len(space.names)), dtype=np.float32)
     for row, label in enumerate(labels):
         if isinstance(label, dict):
@@ -72,8 +84,8 @@ def unknown_names(label: RowLabel | None, space: LabelSpace) -> list[str]:
     """Return the names in a label that its space does not have."""
     if label is None or isinstance(space, Numbers):
         return []
-    names = [label] if isinstance(label, str) else list(label)
-    return [str(name) for name in names if name not in space.names]
+    names = [label] if isinstance(label, str) else [name for name in label if name is not None]
+    return [str(name) for name in dict.fromkeys(names) if name not in space.names]
 
 
 def _find_numbers(task: str, names: tuple[str, ...], labels: Sequence[tuple[float, ...]]) -> Numbers:

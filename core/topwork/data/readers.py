@@ -13,14 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from topwork.data.conll import CONLLU_COLUMNS, read_conll
 from topwork.data.decoding import decode
 from topwork.data.delimited import read_delimited
 from topwork.data.files import format_suffix
 from topwork.data.rows import FileRows, Row, RowError
 from topwork.errors import DataError, did_you_mean, enumerate_names, first_line, quote
-from topwork.experiment.schema import Source
+from topwork.experiment.source import Source
 
 _Rows = Iterator[tuple[int, Row | RowError]]
+
+#: What is read without a pattern.
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".conllu", ".conll")
 
 
 def read(path: Path, content: bytes, source: Source, *, wanted: Collection[str]) -> FileRows:
@@ -34,18 +38,23 @@ def read(path: Path, content: bytes, source: Source, *, wanted: Collection[str])
         DataError: the suffix is unknown, the content is not text in the encoding, or a wanted column is there twice.
     """
     suffix = format_suffix(path)
-    if source.pattern is None and suffix not in (".csv", ".tsv", ".jsonl", ".parquet"):
+    if source.pattern is None and suffix not in SUFFIXES:
         raise DataError(
-            f"{path}: files ending in .csv, .tsv, .jsonl or .parquet are read as they are; "
+            f"{path}: files ending in {enumerate_names(SUFFIXES)} are read as they are; "
             f"set `pattern` to read the lines of a {suffix or 'suffixless'} file"
         )
-    if source.columns and suffix not in (".csv", ".tsv"):
-        raise DataError(f"{path}: only .csv and .tsv files have rows without names; leave out `columns` of the source")
+    if source.columns and suffix not in (".csv", ".tsv", ".conll"):
+        raise DataError(f"{path}: only .csv, .tsv and .conll files have rows without names; leave out `columns`")
+    if suffix == ".conll" and source.pattern is None and not source.columns:
+        raise DataError(f"{path}: a .conll file does not name its columns; name them, such as columns: [word, tag]")
     if source.pattern is None and suffix == ".parquet":
         return FileRows(_read_parquet(path, content, wanted))
     text, notes = decode(path, content, source.encoding)
     if source.pattern is not None:
         return FileRows(_read_pattern(text, _compile(path, source.pattern)), notes)
+    if suffix in (".conllu", ".conll"):
+        columns = CONLLU_COLUMNS if suffix == ".conllu" else source.columns or ()
+        return FileRows(read_conll(_lines(text, blank=True), columns, universal=suffix == ".conllu"), notes)
     if suffix == ".jsonl":
         return FileRows(_read_jsonl(text, wanted), notes)
     delimiter = "," if suffix == ".csv" else "\t"
@@ -53,11 +62,15 @@ def read(path: Path, content: bytes, source: Source, *, wanted: Collection[str])
     return FileRows(found.rows, (*notes, *found.notes))
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Split at line feeds only: other characters that Python takes for line ends occur inside real texts."""
+def _lines(text: str, *, blank: bool = False) -> Iterator[tuple[int, str]]:
+    """Split at line feeds only: other characters that Python takes for line ends occur inside real texts.
+
+    Args:
+        blank: whether blank lines are wanted, too.
+    """
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r")
-        if line.strip():
+        if blank or line.strip():
             yield number, line
 
 

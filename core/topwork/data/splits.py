@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.errors import DataError
-from topwork.experiment.schema import SPLITS, Split, SplitName
+from topwork.experiment.source import SPLITS, Split, SplitName
 
 
 def divide(count: int, split: Split, strata: Sequence[str] | None = None) -> dict[SplitName, NDArray[np.int64]]:

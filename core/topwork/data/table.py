@@ -11,10 +11,10 @@ from topwork.data.label_reader import LabelReader, RowLabel
 from topwork.data.labels import MissingLabelError
 from topwork.data.readers import read
 from topwork.data.rows import Row, RowError
-from topwork.data.texts import Text, read_text
+from topwork.data.texts import Text, Words, read_text, read_words
 from topwork.errors import DataError, fit_screen
 from topwork.experiment.label_format import AS_WRITTEN, LabelColumns
-from topwork.experiment.schema import Source
+from topwork.experiment.source import Source
 from topwork.interfaces.labels import LabelSpace
 
 #: How many faulty rows a message names; it always gives the total.
@@ -58,7 +58,7 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], 
     of_labels = [name for one in columns.values() for name in one.names]
     wanted = list(dict.fromkeys([*source.text_columns, *of_labels, *([by] if by else [])]))
     table = Table(labels={task: [] for task in columns})
-    builder = _TableBuilder(table, source.text_columns, columns, by)
+    builder = _TableBuilder(table, source, columns, by)
     faults, notes, digests = _Faults(), list[str](), list[str]()
     for file in find_files(path):
         content = read_file(file)
@@ -136,9 +136,9 @@ def _add_rows(
 class _TableBuilder:
     """Checks rows and adds the good ones to a table."""
 
-    def __init__(self, table: Table, text: Sequence[str], columns: Mapping[str, LabelColumns], by: str | None) -> None:
+    def __init__(self, table: Table, source: Source, columns: Mapping[str, LabelColumns], by: str | None) -> None:
         self.table = table
-        self.text = text
+        self.source = source
         self.columns = columns
         self.readers = {task: LabelReader(task, of_task) for task, of_task in columns.items()}
         self.stratum = LabelReader("", LabelColumns((by,), AS_WRITTEN)) if by else None
@@ -150,13 +150,14 @@ class _TableBuilder:
         errors: list[str] = []
         text: Text = ""
         try:
-            text = read_text(row, self.text)
+            words = self.source.words
+            text = read_words(row, words) if words else read_text(row, self.source.text_columns)
         except ValueError as error:
             errors += str(error).splitlines()
         labels: dict[str, RowLabel | None] = {}
         for task, reader in self.readers.items():
             try:
-                labels[task] = reader.read(row)
+                labels[task] = reader.read(row, words=len(text.words) if isinstance(text, Words) else None)
             except MissingLabelError as error:
                 labels[task] = None
                 if self.columns[task].missing == "error":

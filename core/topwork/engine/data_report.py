@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from topwork.data.dataset import Dataset, DataSplit
 from topwork.data.texts import Text
 from topwork.engine.encoding.corpus import Corpus
-from topwork.experiment.schema import SplitName
-from topwork.interfaces.labels import Classes, LabelSet, LabelSpace, Numbers
+from topwork.experiment.source import SplitName
+from topwork.interfaces.labels import NO_LABEL, Classes, LabelSet, LabelSpace, Numbers, WordLabels
 
 #: Texts with conflicting labels that are shown of each task.
 MAX_CONFLICTS = 5
@@ -48,8 +48,9 @@ class TaskReport:
     Attributes:
         rows: how many rows the task's source has there.
         labelled: how many of them have a label.
-        labels: by name: how many rows have it; of shares of classes their mean; of numbers mean, standard deviation,
-            least and greatest.
+        items: how many labels they have: one each, or one for each word.
+        labels: by name: how many rows, or words, have it; of shares of classes their mean; of numbers mean, standard
+            deviation, least and greatest.
     """
 
     task: str
@@ -57,6 +58,7 @@ class TaskReport:
     split: SplitName
     rows: int
     labelled: int
+    items: int
     labels: dict[str, Any]
 
 
@@ -137,7 +139,7 @@ def _rows_by_source(rows: DataSplit) -> Iterator[tuple[str, slice]]:
 def _describe_source(source: str, split: SplitName, of_source: slice, rows: DataSplit, corpus: Corpus) -> SourceReport:
     texts = rows.texts[of_source]
     text_ids, truncated = corpus.text_ids[split][of_source], corpus.truncated[split][of_source]
-    lengths = corpus.token_ids.lengths[text_ids[text_ids >= 0]].double()
+    lengths = corpus.sequences.lengths[text_ids[text_ids >= 0]].double()
     middle, high = lengths.quantile(torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist() if len(lengths) else (0, 0)
     return SourceReport(
         source=source,
@@ -156,15 +158,17 @@ def _describe_task(
 ) -> TaskReport:
     labelled = rows.labelled[task][of_source]
     targets = rows.targets[task][of_source][labelled]
-    return TaskReport(task, source, split, len(labelled), int(labelled.sum()), _describe_labels(targets, labels))
+    items = int((targets != NO_LABEL).sum()) if isinstance(labels, WordLabels) else len(targets)
+    return TaskReport(task, source, split, len(labelled), len(targets), items, _describe_labels(targets, labels))
 
 
 def _describe_labels(targets: NDArray[Any], labels: LabelSpace) -> dict[str, Any]:
     """Describe the targets (N, ...) of the rows that have a label."""
     if not len(targets):
         return {}
-    if isinstance(labels, Classes):
-        return dict(zip(labels.names, np.bincount(targets, minlength=len(labels.names)).tolist(), strict=True))
+    if isinstance(labels, Classes | WordLabels):
+        counts = np.bincount(targets[targets != NO_LABEL], minlength=len(labels.names))
+        return dict(zip(labels.names, counts.tolist(), strict=True))
     if isinstance(labels, Numbers):
         measured = np.stack([targets.mean(0), targets.std(0), targets.min(0), targets.max(0)], axis=1).tolist()
         names = ("mean", "sd", "min", "max")
@@ -181,6 +185,9 @@ def _name_of(target: NDArray[Any] | np.int64, labels: LabelSpace) -> str:
     if isinstance(labels, Classes):
         return labels.names[int(target)]
     values = np.asarray(target).tolist()
+    if isinstance(labels, WordLabels):
+        words = max(place for place, number in enumerate(values, 1) if number != NO_LABEL)
+        return " ".join("-" if number == NO_LABEL else labels.names[number] for number in values[:words])
     if isinstance(labels, Numbers):
         return ", ".join(f"{number:g}" for number in values)
     shares = {name: share for name, share in zip(labels.names, values, strict=True) if share}

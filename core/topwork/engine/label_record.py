@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers
+from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers, WordLabels
 
 _SPACES: Mapping[str, type[LabelSpace]] = {
     "classes": Classes,
     "label set": LabelSet,
     "numbers": Numbers,
     "distribution": Distribution,
+    "word labels": WordLabels,
 }
 _KINDS = {space: kind for kind, space in _SPACES.items()}
 
@@ -22,7 +23,7 @@ class LabelRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    kind: Literal["classes", "label set", "numbers", "distribution"]
+    kind: Literal["classes", "label set", "numbers", "distribution", "word labels"]
     names: tuple[str, ...]
     ordered: bool = False
     counts: tuple[Annotated[int, Field(ge=0)], ...] = ()

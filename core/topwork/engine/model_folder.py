@@ -25,7 +25,7 @@ from topwork.data.label_reader import describe_spaces
 from topwork.engine.label_record import LabelRecord, record_of
 from topwork.engine.model.building import build_head
 from topwork.engine.model.encoder_checks import sample
-from topwork.engine.model.head_checks import differing_results, results_of
+from topwork.engine.model.head_checks import HeadInputs, differing_results, results_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plugin_checks import plugin_errors
 from topwork.engine.trained_model import TrainedModel
@@ -41,6 +41,7 @@ from topwork.errors import (
 from topwork.experiment.loading import describe_error
 from topwork.experiment.schema import CATALOGS
 from topwork.files import new_folder, sha256_of
+from topwork.interfaces.head import Reading
 from topwork.registry import Registry, discover
 
 #: The layout of the folder; a newer one is refused. The first knew classes alone, by their names.
@@ -186,7 +187,8 @@ def load_model(folder: str | Path) -> TrainedModel:
                 f"got {describe_spaces((type(space),))}"
             )
         try:
-            heads[task] = build_head(read, pooling.width, space, where=f"{folder / 'model.json'}: task {task}")
+            width = backbone.width if read.reads == "words" else pooling.width
+            heads[task] = build_head(read, width, space, where=f"{folder / 'model.json'}: task {task}")
         except ConfigurationError as error:  # classes that it cannot have been saved with
             raise StorageError(text_of(error)) from None
     model = MultiTaskModel(backbone, pooling, heads, reads)
@@ -213,14 +215,14 @@ def check_saved_model(folder: Path, trained: TrainedModel, texts: Sequence[str])
     except StorageError as error:
         raise PluginError(f"{folder} was saved, but cannot be loaded: {text_of(error)}") from error
     vectors = [_pooled_vectors(one.model.cpu(), texts) for one in (trained, loaded)]
-    if not torch.equal(*vectors):
+    states = [_hidden_states(one.model, texts) for one in (trained, loaded)]
+    if not torch.equal(*vectors) or not torch.equal(states[0][0], states[1][0]):
         kinds = " or ".join(f"{part} {trained.experiment[part]['kind']!r}" for part in ("backbone", "pooling"))
         raise PluginError(f"{folder} does not give the vectors that the trained model gives; {kinds}: {why}")
     for task in trained.labels:
-        read = vectors[0]
-        if trained.model.reads[task] == "two pooled":
-            read = torch.stack([read, read.roll(1, dims=0)], dim=1)
-        results = [results_of(one.model.tasks[task], read) for one in (trained, loaded)]
+        pairs = torch.stack([vectors[0], vectors[0].roll(1, dims=0)], dim=1)
+        inputs: dict[Reading, HeadInputs] = {"pooled": (vectors[0],), "two pooled": (pairs,), "words": states[0]}
+        results = [results_of(one.model.tasks[task], inputs[trained.model.reads[task]]) for one in (trained, loaded)]
         if differing := differing_results(*results):
             kind = trained.experiment["tasks"][task]["head"]["kind"]
             raise PluginError(
@@ -231,7 +233,16 @@ def check_saved_model(folder: Path, trained: TrainedModel, texts: Sequence[str])
 
 def _pooled_vectors(model: MultiTaskModel, texts: Sequence[str]) -> Tensor:
     """Return the pooled vectors (N, W) of N texts that a model on the CPU gives, the shortest text first."""
-    return model.run_prefix(*sample(model.backbone.tokenizer, texts))[:, 0].float()
+    token_ids, mask = sample(model.backbone.tokenizer, texts)
+    kept = model.run_prefix(token_ids, mask)
+    return model.pool(kept, mask[:, : kept.shape[1]]).float()
+
+
+@torch.no_grad()
+def _hidden_states(model: MultiTaskModel, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return the hidden states (N, T, D) of the tokens of N texts, as if each were a word, and their mask (N, T)."""
+    token_ids, mask = sample(model.backbone.tokenizer, texts)
+    return model.backbone(token_ids, mask), mask
 
 
 def _distinct_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -31,7 +31,8 @@ from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.training.early_stopping import check_monitor
 from topwork.engine.training.loop import Fit, LoadExamples, fit
 from topwork.errors import ConfigurationError, StorageError
-from topwork.experiment.schema import Experiment, SplitName
+from topwork.experiment.schema import Experiment
+from topwork.experiment.source import SplitName
 from topwork.interfaces.backbone import Backbone
 from topwork.interfaces.head import Reading
 from topwork.interfaces.plugin import PluginConfig
@@ -54,6 +55,8 @@ class Preparation:
         too_long = (
             f"{size.truncated} of {size.texts} texts are longer than the backbone's max_length and were truncated"
         )
+        if size.unread_words:
+            too_long += f"; {size.unread_words:,} of their words are not read, so they are neither trained nor measured"
         return [*self.dataset.warnings, *([too_long] if size.truncated else [])]
 
     def encoding_job(self, phase: Phase, device: torch.device) -> EncodingJob:
@@ -86,8 +89,9 @@ class Preparation:
         """
         decision = self.decide_store(phase, device)
         activations, report = compute_activations(self.encoding_job(phase, device), decision, observer)
+        word_places = self.corpus.sequences.word_places(phase.cut)
         examples = {
-            name: make_examples(activations, self.corpus.text_ids[name], split, self.model.reads)
+            name: make_examples(activations, word_places, self.corpus.text_ids[name], split, self.model.reads)
             for name, split in self.dataset.splits.items()
         }
         return examples, report
@@ -131,16 +135,16 @@ class Preparation:
         located = {locate(*path): config for path, config in configs.items()}
         return errors_of_plugins(located, lambda: locate(*self.model.running))
 
-    def split_outputs(self, split: SplitName, outputs: dict[str, torch.Tensor]) -> SplitOutputs:
+    def split_outputs(self, split: SplitName, outputs: dict[str, torch.Tensor], examples: Examples) -> SplitOutputs:
         """Return the outputs (L, C) of each task for its rows of a split, with what is needed to compare them."""
-        rows = self.dataset.splits[split]
+        rows, targets = self.dataset.splits[split], examples.labelled_targets()
         return SplitOutputs(
             split="training" if split == "train" else split,
             texts_sha256={task: digest for task, digest in digests_of_texts(rows).items() if task in outputs},
             width=self.model.pooling.width,
             labels={task: self.dataset.labels[task] for task in outputs},
             outputs=outputs,
-            targets={task: torch.from_numpy(rows.of_task(task)[1]) for task in outputs},
+            targets={task: targets[task] for task in outputs},
         )
 
 
@@ -157,7 +161,7 @@ def prepare(experiment: Experiment) -> Preparation:
         check_restorable(backbone, experiment.backbone)
     prepared = assemble(experiment, dataset, tokenize_splits(dataset, experiment.reads, backbone), backbone)
     heads = {name: task.head for name, task in experiment.tasks.items()}
-    check_all_figures(heads, prepared.model.pooling.width, dataset.labels, seed=seed, origin=origin)
+    check_all_figures(heads, prepared.model, dataset.labels, seed=seed, origin=origin)
     return prepared
 
 
@@ -195,7 +199,7 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
     model = build_model(backbone, experiment.pooling, heads, dataset.labels, seed=settings.seed, origin=origin)
     plan = make_plan(model, corpus.size, experiment.freeze, experiment.optimizer, settings, origin=origin)
     check_gradients(model, plan, experiment.backbone, experiment.pooling, origin=origin)
-    check_training(heads, model.pooling.width, dataset.labels, settings, rows=dataset.splits["train"], origin=origin)
+    check_training(heads, model, dataset.labels, settings, rows=dataset.splits["train"], origin=origin)
     try:
         check_monitor(settings.monitor, model.tasks, dataset.tasks_with_labels("validation"))
     except ConfigurationError as error:

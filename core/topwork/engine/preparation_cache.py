@@ -18,7 +18,8 @@ from topwork.engine.model.plan import Phase
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.preparation import Preparation, assemble, tokenize_splits
 from topwork.experiment.origin import Origin
-from topwork.experiment.schema import Experiment, SplitName
+from topwork.experiment.schema import Experiment
+from topwork.experiment.source import SplitName
 from topwork.interfaces.backbone import Backbone, BackboneConfig
 
 

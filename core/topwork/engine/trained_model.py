@@ -1,6 +1,5 @@
 """Comes in: a trained model. Goes out: what it predicts, encodes and is worth on texts."""
 
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from topwork.data.dataset import DataSplit, encode_rows, read_all_rows, read_splits
-from topwork.data.texts import Text, has_lone_surrogate, parts_of
+from topwork.data.texts import Text, Words, has_lone_surrogate, parts_of
 from topwork.engine.encoding.corpus import make_corpus, texts_to_read
 from topwork.engine.encoding.encoder import encode
 from topwork.engine.encoding.examples import Examples, make_examples
@@ -21,10 +21,10 @@ from topwork.engine.evaluation.estimates import Estimate, estimates, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.errors import ConfigurationError, DataError, StorageError, enumerate_names, first_line, quote
 from topwork.experiment.label_format import AS_WRITTEN, LabelColumns, LabelFormat
-from topwork.experiment.schema import EVALUATED, Source
+from topwork.experiment.source import EVALUATED, Source
 from topwork.files import sha256_of
-from topwork.interfaces.head import Label
-from topwork.interfaces.labels import LabelSpace
+from topwork.interfaces.head import Decoded, Label
+from topwork.interfaces.labels import LabelSpace, WordLabels
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +34,16 @@ class Prediction:
     """What one head predicts for one text.
 
     Attributes:
-        label: the predicted label: the name of a class, the names of some labels, a number, or numbers by name.
-        probabilities: of each class or label, by name; those of classes sum to 1. None for numbers.
+        label: the predicted label: the name of a class, the names of some labels, or of the class of each word, a
+            number, or numbers by name.
+        probabilities: of each class or label, by name; those of classes sum to 1. Of words, those of each. None for
+            numbers.
+        words: that the label names the classes of; None where it is of the whole text.
     """
 
     label: Label
-    probabilities: dict[str, float] | None
+    probabilities: dict[str, float] | list[dict[str, float]] | None
+    words: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,31 +71,57 @@ class TrainedModel:
         """Where it computes."""
         return next(self.model.parameters()).device
 
-    def predict(self, texts: Sequence[Text]) -> list[dict[str, Prediction]]:
+    def predict(self, texts: Sequence[Text | list[str]]) -> list[dict[str, Prediction]]:
         """Return, for each of N texts, a prediction by task: of tasks that read single texts, or of those for pairs.
 
         Args:
-            texts: a pair is a tuple of two, or one text with a tab between both.
+            texts: a pair is a tuple of two, or one text with a tab between both. For tasks whose texts are divided into
+                words, a text is divided at blanks; a list of words is taken as it is.
         """
-        check_texts(texts)
-        rows = self._rows_without_labels([self._as_read(text) for text in texts])
-        outputs = outputs_of(self.model, self._examples(rows), device=self.device)
+        of_row, rows = self._rows_without_labels(texts)
+        examples = self._examples(rows)
+        outputs = outputs_of(self.model, examples, device=self.device)
         predictions: list[dict[str, Prediction]] = [{} for _ in texts]
         for task in (task for task in self.model.tasks if task in outputs):
-            decoded = self.model.tasks[task].decode(outputs[task])
-            names, probabilities = self.labels[task].names, decoded.probabilities
-            shares = [None] * len(outputs[task]) if probabilities is None else probabilities.tolist()
-            of_task = itertools.compress(predictions, rows.labelled[task])
-            for prediction, label, row in zip(of_task, decoded.labels, shares, strict=True):
-                prediction[task] = Prediction(label, None if row is None else dict(zip(names, row, strict=True)))
+            of_task = np.flatnonzero(rows.labelled[task])
+            for row, prediction in zip(
+                of_task, self._decode(task, outputs[task], of_task, examples, rows), strict=True
+            ):
+                predictions[of_row[row]][task] = prediction
         return predictions
+
+    def _decode(
+        self, task: str, outputs: Tensor, rows: NDArray[np.int64], examples: Examples, texts: DataSplit
+    ) -> list[Prediction]:
+        """Return what a head predicts for some rows.
+
+        Args:
+            outputs: of these rows, (L, C), or (L, S, C) of words.
+            rows: (L,), their numbers among all ``texts``.
+        """
+        names, decode = self.labels[task].names, self.model.tasks[task].decode
+        if not isinstance(self.labels[task], WordLabels):
+            decoded = decode(outputs)
+            return [
+                Prediction(label, likely)
+                for label, likely in zip(decoded.labels, _by_name(decoded, names), strict=True)
+            ]
+        counts = examples.word_places.lengths[examples.text_ids[torch.from_numpy(rows), 0]]
+        found: dict[int, Prediction] = {}
+        for count in counts.unique().tolist():
+            alike = (counts == count).nonzero()[:, 0]
+            decoded = decode(outputs[alike, :count])
+            for number, label, likely in zip(alike.tolist(), decoded.labels, _by_name(decoded, names), strict=True):
+                found[number] = Prediction(label, likely, parts_of(texts.texts[rows[number]])[:count])
+        return [found[number] for number in range(len(rows))]
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the pooled vectors of N texts, (N, W) float32."""
         check_texts(texts)
         examples = self._examples(DataSplit(list(texts), targets={}, labelled={}, source_sizes={"texts": len(texts)}))
-        vectors = examples.batch(torch.arange(len(texts))).hidden
-        encoded: NDArray[np.float32] = vectors[:, 0].numpy()
+        batch = examples.batch(torch.arange(len(texts)))
+        with torch.no_grad():
+            encoded: NDArray[np.float32] = self.model.pool(batch.hidden, batch.mask).cpu().numpy()
         return encoded
 
     def evaluate(self, file: str | Path | None = None, *, source: str | None = None) -> tuple[dict[str, Estimate], str]:
@@ -152,35 +182,50 @@ class TrainedModel:
         return encode_rows(found.tables[which], name, columns, self.labels), f"{which} rows of the experiment"
 
     @cached_property
-    def _reads_pairs(self) -> dict[str, bool]:
-        """Of each task, whether its source has pairs of texts."""
-        sources = {name: source.get("text", "text") for name, source in self.experiment["data"].items()}
+    def _forms(self) -> dict[str, type]:
+        """Of each task, whether its source has single texts, pairs, or texts that are divided into words."""
+        sources = self.experiment["data"]
         first = next(iter(sources))
-        tasks = self.experiment["tasks"]
-        return {task: not isinstance(sources[tasks[task].get("source") or first], str) for task in self.model.tasks}
+        forms: dict[str, type] = {}
+        for task in self.model.tasks:
+            source = sources[self.experiment["tasks"][task].get("source") or first]
+            pairs = isinstance(source.get("text"), list | tuple)
+            forms[task] = Words if source.get("words") else tuple if pairs else str
+        return forms
 
-    def _as_read(self, text: Text) -> Text:
-        """Divide a text at its tab, where some task reads pairs."""
-        if not isinstance(text, str) or text.count("\t") != 1 or not any(self._reads_pairs.values()):
-            return text
-        first, second = text.split("\t")
-        return first, second
+    def _as_read(self, text: Text | list[str]) -> list[Text]:
+        """Return a text in each of the forms that tasks read: a text may be one, a pair with a tab, or words."""
+        forms = set(self._forms.values())
+        if isinstance(text, list):
+            return [Words(tuple(text))]
+        if not isinstance(text, str):
+            return [text]
+        if tuple in forms and text.count("\t") == 1:
+            first, second = text.split("\t")
+            return [(first, second)]
+        found: list[Text] = [text] if str in forms else []
+        return [*found, *([Words(tuple(text.split()))] if Words in forms else [])]
 
-    def _rows_without_labels(self, texts: Sequence[Text]) -> DataSplit:
-        """Return texts as rows that every head has to say something of that reads such.
+    def _rows_without_labels(self, texts: Sequence[Text | list[str]]) -> tuple[list[int], DataSplit]:
+        """Return texts as rows that every head has to say something of that reads such, and whose row is whose.
 
         Raises:
             DataError: some cannot be read, or no task reads such.
         """
         check_texts(texts)
-        pairs = np.array([not isinstance(text, str) for text in texts])
-        labelled = {task: pairs == reads_pairs for task, reads_pairs in self._reads_pairs.items()}
-        unread = np.flatnonzero(~np.logical_or.reduce(list(labelled.values())))
-        if len(unread):
-            number = int(unread[0])
-            wanted = "one text" if pairs[number] else "two texts, as a tuple or with a tab between them"
+        forms = [self._as_read(text) for text in texts]
+        check_texts([found[0] if found else text for found, text in zip(forms, texts, strict=True)])
+        read = [(number, form) for number, found in enumerate(forms) for form in found]
+        kinds = [type(text) for _, text in read]
+        known = set(self._forms.values())
+        unread = [number for number, found in enumerate(forms) if known.isdisjoint(map(type, found))]
+        if unread:
+            number = unread[0]
+            wanted = "one text" if isinstance(texts[number], tuple) else _FORMS[next(iter(self._forms.values()))]
             raise DataError(f"text number {number + 1}: every task of this model reads {wanted}")
-        return DataSplit(list(texts), targets={}, labelled=labelled, source_sizes={"texts": len(texts)})
+        labelled = {task: np.array([kind is form for kind in kinds]) for task, form in self._forms.items()}
+        rows = DataSplit([text for _, text in read], {}, labelled, {"texts": len(read)})
+        return [number for number, _ in read], rows
 
     def _examples(self, rows: DataSplit) -> Examples:
         corpus = make_corpus(self.model.backbone.tokenizer, {"test": texts_to_read(rows, self.model.reads)})
@@ -190,11 +235,33 @@ class TrainedModel:
                 corpus.size.truncated,
                 len(rows.texts),
             )
-        activations = encode(self.model, corpus.token_ids, device=self.device)
-        return make_examples(activations, corpus.text_ids["test"], rows, self.model.reads)
+        activations = encode(self.model, corpus.sequences, device=self.device)
+        places = corpus.sequences.word_places(self.model.cut)
+        return make_examples(activations, places, corpus.text_ids["test"], rows, self.model.reads)
 
 
-def check_texts(texts: Sequence[Text]) -> None:
+#: How texts are given that tasks read.
+_FORMS = {
+    str: "one text",
+    tuple: "two texts, as a tuple or with a tab between them",
+    Words: "texts that are divided into words, as a list or with blanks between them",
+}
+
+
+def _by_name(decoded: Decoded, names: Sequence[str]) -> list[Any]:
+    """Return the probabilities of each text, or of each word of each text, by the names of classes."""
+    if decoded.probabilities is None:
+        return [None] * len(decoded.labels)
+    return _named(decoded.probabilities.tolist(), names)
+
+
+def _named(values: list[Any], names: Sequence[str]) -> list[Any]:
+    return [
+        _named(one, names) if one and isinstance(one[0], list) else dict(zip(names, one, strict=True)) for one in values
+    ]
+
+
+def check_texts(texts: Sequence[Text | list[str]]) -> None:
     """Check that texts can be read.
 
     Raises:
@@ -204,8 +271,9 @@ def check_texts(texts: Sequence[Text]) -> None:
         raise DataError("give a list of texts, not one text")
     if not texts:
         raise DataError("no texts given")
+    parts = [text if isinstance(text, list) else parts_of(text) for text in texts]
     for error, wrong in (("empty", _is_blank), ("not valid Unicode", has_lone_surrogate)):
-        numbers = [str(number) for number, text in enumerate(texts, 1) if any(map(wrong, parts_of(text)))]
+        numbers = [str(number) for number, of_text in enumerate(parts, 1) if not of_text or any(map(wrong, of_text))]
         if numbers:
             raise DataError(f"{len(numbers)} of {len(texts)} texts are {error}: number {', '.join(numbers[:20])}")
 

@@ -11,7 +11,8 @@ from pydantic_core import ErrorDetails
 
 from topwork.errors import ConfigurationError, did_you_mean, quote, reason_of, shorten, text_of
 from topwork.experiment.origin import Origin
-from topwork.experiment.schema import CATALOGS, FILE_FIELDS, Experiment, Source, Task
+from topwork.experiment.schema import CATALOGS, Experiment, Task
+from topwork.experiment.source import FILE_FIELDS, Source
 from topwork.experiment.yaml_text import MAX_CHARACTERS, MAX_DEPTH, KeyPath, NotYamlError, read_yaml
 from topwork.registry import Registry, discover
 

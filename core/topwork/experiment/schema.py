@@ -1,7 +1,6 @@
 """The schema of an experiment. The defaults are the reference recipe's."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -15,11 +14,11 @@ from pydantic import (
 )
 
 from topwork.errors import enumerate_names
-from topwork.experiment.encoding import find_codec
 from topwork.experiment.label_format import LabelColumns, LabelFormat, OnMissing
 from topwork.experiment.objective import parse_objective
 from topwork.experiment.origin import Origin
 from topwork.experiment.section import Section
+from topwork.experiment.source import Fraction, Source
 from topwork.experiment.study import StudySettings
 from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
@@ -31,15 +30,6 @@ from topwork.registry import Registry, check_settings
 
 # Task and source names become parts of metric names, parameter names and file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
-Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
-
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-
-#: Where final metrics are measured: on the first of these that has rows.
-EVALUATED: tuple[SplitName, ...] = ("test", "validation", "train")
-FILE_FIELDS = ("path", *SPLITS)
-
 #: Which catalog of the registry answers for which plugin field.
 CATALOGS = {
     "backbone": "backbones",
@@ -81,133 +71,13 @@ def _with_default_kinds(raw: object, *names: str) -> object:
     return {**raw, **completed}
 
 
-class Split(Section):
-    """How the rows of one file are divided; the rest trains.
-
-    Attributes:
-        validation: fraction of the rows for choosing epochs and settings.
-        test: fraction of the rows for the final figures.
-        method: ``in_order`` takes train, validation and test rows in file order; ``random`` shuffles them
-            first; ``stratified`` also keeps the proportions of the values of column ``by``.
-        by: the column for ``stratified``.
-        seed: of the shuffle.
-    """
-
-    validation: Fraction = 0.0
-    test: Fraction = 0.2
-    method: Literal["in_order", "random", "stratified"] = "in_order"
-    by: str | None = None
-    seed: int = Field(default=0, strict=True, ge=0)
-
-    @property
-    def without_test(self) -> "Split":
-        """This split for rows that have a test file of their own."""
-        return self.model_copy(update={"test": 0.0})
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.validation + self.test >= 1:
-            raise ValueError(f"validation + test must leave rows to train on, but is {self.validation + self.test:g}")
-        if (self.method == "stratified") != (self.by is not None):
-            raise ValueError("`by: COLUMN` goes together with `method: stratified`")
-        return self
-
-
-#: Among the names of columns: any number of fields that have none.
-REST = "..."
-
-
-class Source(Section):
-    """Rows from files. Give ``path`` and a split, or one file for each split.
-
-    Attributes:
-        path: a file with all rows, or a pattern such as ``part-*.csv`` for the names of several. Relative paths start
-            at the experiment file's folder, those given with ``--set`` at the working directory.
-        train, validation, test: one file for each split instead.
-        pattern: a regular expression with named groups that reads each line of a file of any suffix;
-            without it the suffix decides: .csv, .tsv, .jsonl, .parquet, each also with .gz, .zst or .xz behind it.
-        columns: the names of the columns of a .csv or .tsv file whose first line does not name them. A last name
-            ``...`` stands for further fields that some rows have.
-        text: the column with the text, or the two columns of a pair, which the encoder reads as one sequence, or apart
-            where a head says so.
-        encoding: of text files.
-        limit: read at most this many rows of each file.
-        on_faulty_rows: what to do about rows without a text or label, with too few fields, and so on: ``error`` names
-            them and ends; ``skip`` leaves them out, counts and lists them.
-        split: how the rows of ``path`` are divided; beside ``train``, which of its rows are held out to validate on.
-    """
-
-    path: Path | None = None
-    train: Path | None = None
-    validation: Path | None = None
-    test: Path | None = None
-    pattern: str | None = None
-    columns: tuple[str, ...] | None = None
-    text: str | tuple[str, str] = "text"
-    encoding: str = "utf-8"
-    limit: Count | None = None
-    on_faulty_rows: Literal["error", "skip"] = "error"
-    split: Split | None = None
-
-    @field_validator("columns")
-    @classmethod
-    def _names_each_once(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if columns is not None and (not all(columns) or len(set(columns)) < len(columns) or REST in columns[:-1]):
-            raise ValueError(f"give each column a name of its own; {REST} may be the last")
-        return columns
-
-    @field_validator("encoding")
-    @classmethod
-    def _is_of_texts(cls, encoding: str) -> str:
-        find_codec(encoding)
-        return encoding
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        one_each = [name for name in SPLITS if getattr(self, name)]
-        if self.path and one_each:
-            raise ValueError(f"give either path or one file for each split, not path and {', '.join(one_each)}")
-        if not self.path and not self.train:
-            raise ValueError("give path, or train and, where there are such rows, validation and test")
-        if self.columns and self.pattern:
-            raise ValueError("a pattern names its columns itself; leave out columns")
-        if one_each and self.split:
-            self._check_held_out(self.split)
-        return self
-
-    def _check_held_out(self, split: Split) -> None:
-        """Check a split that holds out validation rows of the file ``train``.
-
-        Raises:
-            ValueError: it does something else.
-        """
-        if self.validation:
-            raise ValueError("give either a validation file or split.validation, which takes rows of train")
-        if "test" in split.model_fields_set and split.test:
-            raise ValueError("beside a file train, split takes validation rows alone; leave out split.test")
-        if not split.validation:
-            raise ValueError(
-                "beside a file train, split takes validation rows from it: set split.validation, or leave out split"
-            )
-
-    @property
-    def text_columns(self) -> tuple[str, ...]:
-        """The column of the text, or the two of a pair."""
-        return (self.text,) if isinstance(self.text, str) else self.text
-
-    def files(self) -> dict[SplitName | Literal["all"], Path]:
-        """The files by split; ``all`` for the one file that ``split`` divides."""
-        if self.path:
-            return {"all": self.path}
-        return {name: path for name in SPLITS if (path := getattr(self, name))}
-
-
 class Task(Section):
     """One label column of one source, learnt by one head.
 
     Attributes:
         label: the label column, or several: of numbers, one for each number; of shares, one for each class; of sets of
-            labels, one for each label, with 0 or 1.
+            labels, one for each label, with 0 or 1. Of words it has a label for each: a list, or a text that is divided
+            at blanks, or where ``labels.separator`` says.
         labels: how labels are written, and which spellings of a label are one label.
         missing: what to do about rows without a label, which is an empty cell or a null: ``error`` names them and ends;
             ``skip`` leaves them to the other tasks. A row that no task has a label for is left out.
@@ -323,13 +193,20 @@ class Experiment(Section):
         return _with_default_kinds(raw, "backbone", "pooling", "freeze", "optimizer")
 
     @model_validator(mode="after")
-    def _pairs_fit(self) -> Self:
+    def _texts_fit(self) -> Self:
         for name, task in self.tasks.items():
-            source = self._source_of(name)
-            if task.head.reads == "two pooled" and source in self.data and len(self.data[source].text_columns) < 2:
+            source, head = self._source_of(name), task.head
+            if source not in self.data:
+                continue
+            if head.reads == "two pooled" and len(self.data[source].text_columns) < 2:
                 raise ValueError(
-                    f"head {task.head.kind} of task {name} reads two texts, but source {source} has one; "
+                    f"head {head.kind} of task {name} reads two texts, but source {source} has one; "
                     f"name two columns: data.{source}.text: [first, second]"
+                )
+            if head.reads == "words" and self.data[source].words is None:
+                raise ValueError(
+                    f"head {head.kind} of task {name} reads words, but source {source} has texts that are not divided "
+                    f"into words; name the column that has them: data.{source}.words: COLUMN"
                 )
         return self
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:  # matplotlib is imported where something is drawn
     from matplotlib.figure import Figure
 
 
-#: What a head reads of a row: the pooled vector of its text, or the two of a pair that are encoded apart.
-Reading = Literal["pooled", "two pooled"]
+#: What a head reads of a row: the pooled vector of its text, the two of a pair that are encoded apart, or the hidden
+#: states of its words.
+Reading = Literal["pooled", "two pooled", "words"]
 
 #: Seconds that a metric's interval may take: after these, no further resample is measured.
 MAX_INTERVAL_SECONDS = 10.0
@@ -24,7 +25,8 @@ MAX_INTERVAL_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit over N texts. The targets of each label space are described there.
+    """A figure of merit over N texts. The targets of each label space are described there; outputs of words are
+    (N, S, C), and whatever stands behind a text's last word, where targets are ``NO_LABEL``, must not change it.
 
     It is computed once an epoch on the validation rows, and for the final interval on up to 1,000 resamples of the
     rows: N rows, of which some are missing and others there several times. One that takes long gets fewer: after
@@ -35,16 +37,24 @@ class Metric:
         name: how it is logged: ``accuracy`` becomes ``validation/<task>/accuracy``.
         compute: maps outputs (N, C) and targets (N, ...) either to one number, shape (), or to a score per text,
             shape (N,), whose mean is the metric; a tensor of floating-point numbers. Scores per text allow sharper
-            intervals.
+            intervals. With ``combine`` it gives K counts per text, (N, K).
         greater_is_better: the direction in which early stopping and studies look.
+        combine: maps the counts of all texts, summed up, (K,), to the metric, shape (). What is a ratio of sums, such
+            as the F1 of spans, is then counted once, and each of the resamples costs next to nothing.
     """
 
     name: str
-    compute: Callable[[Float[Tensor, "N C"], Shaped[Tensor, "N ..."]], Float[Tensor, "..."]]
+    compute: Callable[[Float[Tensor, "N ..."], Shaped[Tensor, "N ..."]], Float[Tensor, "..."]]
     greater_is_better: bool = True
+    combine: Callable[[Float[Tensor, " K"]], Float[Tensor, ""]] | None = None
+
+    def total(self, scores: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+        """Return the metric of texts of which ``compute`` gave these scores."""
+        return scores.mean() if self.combine is None else self.combine(scores.sum(dim=0))
 
 
-#: What a head says of a text: the name of a class; the names of some labels; or a number, or several by their names.
+#: What a head says of a text: the name of a class; the names of some labels, or of the class of each word; or a number,
+#: or several by their names.
 Label = str | tuple[str, ...] | float | dict[str, float]
 
 
@@ -54,13 +64,14 @@ class Decoded:
 
     Attributes:
         labels: the label of each text: for classes and shares of classes the name of a class, for sets of labels the
-            names of some, for numbers a number, or, where there are several, numbers by name.
+            names of some, for words the name of a class for each, for numbers a number, or, where there are several,
+            numbers by name.
         probabilities: (N, C), from 0 to 1, columns in the order of the label space's names; the rows of classes and of
-            shares of classes sum to 1. None for numbers.
+            shares of classes sum to 1. Of words (N, S, C), each word's sum to 1. None for numbers.
     """
 
     labels: Sequence[Label]
-    probabilities: Float[Tensor, "N C"] | None = None
+    probabilities: Float[Tensor, "N ..."] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,8 @@ class HeadFigure:
     """
 
     name: str
-    draw: Callable[[Float[Tensor, "N C"], Shaped[Tensor, "N ..."], Any], "Figure"]
-    table: Callable[[Float[Tensor, "N C"], Shaped[Tensor, "N ..."], Any], str] | None = None
+    draw: Callable[[Float[Tensor, "N ..."], Shaped[Tensor, "N ..."], Any], "Figure"]
+    table: Callable[[Float[Tensor, "N ..."], Shaped[Tensor, "N ..."], Any], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,28 +99,31 @@ class Head:
     no other part sees.
 
     Attributes:
-        module: pooled vectors, (B, W) or (B, 2, W), to outputs (B, C). All of its parameters train; they and its
-            buffers are all that is saved.
+        module: pooled vectors, (B, W) or (B, 2, W), to outputs (B, C). For a head that reads words: their hidden states
+            (B, S, D) and a mask (B, S), True at words, to outputs (B, S, C); what stands at masked positions must not
+            change the outputs of words. All of its parameters train; they and its buffers are all that is saved.
         loss: outputs (B, C) and targets (B, ...) to the mean loss over the batch, shape (). It has no parameters that
             are not the module's. In evaluation the batch is all rows of a split that have a label.
-        decode: outputs (N, C) to labels and probabilities.
+        decode: outputs (N, C) to labels and probabilities. Outputs of words, (N, S, C), are of texts of S words each:
+            it is called for texts of one length at a time, so that there is no padding.
         metrics: what is measured after each epoch and at the end; the loss always is.
         figures: what is drawn of a run's final outputs; may be empty.
         denominator: what the loss divides by: targets (B, ...) to one number from 0, shape (), such as the sum of the
-            class weights of a weighted cross-entropy; None where that is B. The loss of a batch is the mean of its
-            pieces' losses, weighted by their denominators; so a batch that is computed in pieces gives the same step.
+            class weights of a weighted cross-entropy; None where that is B or, of words, the number of words with a
+            label. The loss of a batch is the mean of its pieces' losses, weighted by their denominators; so a batch
+            that is computed in pieces gives the same step.
         tune: sets buffers of the module, such as thresholds, from outputs (N, C) and targets (N, ...) of the validation
             rows, on the CPU; called once, after training, with the weights of the best epoch, and only where validation
             rows have labels.
     """
 
     module: nn.Module
-    loss: Callable[[Float[Tensor, "B C"], Shaped[Tensor, "B ..."]], Float[Tensor, ""]]
-    decode: Callable[[Float[Tensor, "N C"]], Decoded]
+    loss: Callable[[Float[Tensor, "B ..."], Shaped[Tensor, "B ..."]], Float[Tensor, ""]]
+    decode: Callable[[Float[Tensor, "N ..."]], Decoded]
     metrics: Sequence[Metric]
     figures: Sequence[HeadFigure] = ()
     denominator: Callable[[Shaped[Tensor, "B ..."]], Float[Tensor, ""]] | None = None
-    tune: Callable[[Float[Tensor, "N C"], Shaped[Tensor, "N ..."]], None] | None = None
+    tune: Callable[[Float[Tensor, "N ..."], Shaped[Tensor, "N ..."]], None] | None = None
 
 
 class HeadConfig(PluginConfig, ABC):
@@ -118,8 +132,9 @@ class HeadConfig(PluginConfig, ABC):
     Attributes:
         label_spaces: those that the head takes. The first is how a single column is read, unless its values are objects
             of JSON, which are shares of classes.
-        reads: ``pooled`` vectors (B, W), of pairs too, which are one sequence; or ``two pooled`` vectors (B, 2, W), of
-            the two texts of a pair that are encoded apart.
+        reads: ``pooled`` vectors (B, W), of pairs too, which are one sequence; ``two pooled`` vectors (B, 2, W), of
+            the two texts of a pair that are encoded apart; or ``words``, the hidden states (B, S, D) of each word's
+            first token.
     """
 
     label_spaces: ClassVar[tuple[type[LabelSpace], ...]] = (Classes,)
@@ -127,7 +142,7 @@ class HeadConfig(PluginConfig, ABC):
 
     @abstractmethod
     def build(self, width: int, labels: Any) -> Head:
-        """Build the head for pooled vectors of ``width`` columns (W) and the labels of the training rows.
+        """Build the head for vectors of ``width`` columns (W, or D of words) and the labels of the training rows.
 
         Args:
             labels: one of ``label_spaces``.

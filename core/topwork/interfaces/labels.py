@@ -1,9 +1,12 @@
 """Label spaces: what the labels of a task are. The set is closed; a head says which of them it takes.
 
-N are the items that have a label, C the names of a space.
+N are the items that have a label, C the names of a space, S the words of the longest of N texts.
 """
 
 from dataclasses import dataclass, field
+
+from jaxtyping import Shaped
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -60,4 +63,28 @@ class Distribution:
     names: tuple[str, ...]
 
 
-LabelSpace = Classes | LabelSet | Numbers | Distribution
+#: The target of a word without a label, and of padding; torch's losses pass over it.
+NO_LABEL = -100
+
+
+@dataclass(frozen=True)
+class WordLabels:
+    """One class for each word of a text. Targets are (N, S) int64, the place of a class among the names.
+
+    Where a text has no further word, or a word has no label, they are ``NO_LABEL``.
+
+    Attributes:
+        names: of the classes of all words of the training rows.
+        counts: of each class, how many words of the training rows have it; empty where that is not known.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...] = field(default=(), compare=False)
+
+
+def are_of_words(targets: Shaped[Tensor, "N ..."]) -> bool:
+    """Whether targets (N, ...) are those of ``WordLabels``, and no other space's."""
+    return targets.ndim == 2 and not targets.is_floating_point()
+
+
+LabelSpace = Classes | LabelSet | Numbers | Distribution | WordLabels

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from topwork.data.texts import parts_of
+from topwork.data.texts import written
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import estimates
 from topwork.engine.model.plan import Phase
@@ -18,7 +18,8 @@ from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.trained_model import TrainedModel
 from topwork.engine.training.accelerator import make_accelerator
 from topwork.errors import StorageError, TrainingError, describe, first_line
-from topwork.experiment.schema import EVALUATED, Experiment, SplitName
+from topwork.experiment.schema import Experiment
+from topwork.experiment.source import EVALUATED, SplitName
 from topwork.files import check_room, reserved
 from topwork.lab.processes import exit_on_sigterm
 from topwork.lab.result import Result, UnsavedError
@@ -86,7 +87,7 @@ def _run(
         raise
     place, unsaved = _save(prepared, folder, registry)  # before metrics and figures, which may fail
     differs = _how_saved_model_differs(prepared, place) if place else ""
-    evaluated = prepared.split_outputs(split, outputs)
+    evaluated = prepared.split_outputs(split, outputs, fitted.data[split])
     measured = estimates(model.tasks, outputs, evaluated.targets)
     notes = [f"{name}: {estimate.note}" for name, estimate in measured.items() if estimate.note]
     result = Result(
@@ -106,7 +107,7 @@ def _run(
         log.log_outputs(evaluated)
         if place and prepared.experiment.tracking.log_model:
             texts = prepared.dataset.splits["train"].texts[:2]
-            example = ["\t".join(part[:100] for part in parts_of(text)) for text in texts]
+            example = ["\t".join(part[:100] for part in written(text).split("\t")) for text in texts]
             log.log_model(place, example, registry, prepared.experiment)
     if unsaved:
         raise UnsavedError(f"{unsaved}; {f'the model is in {place}' if place else 'the model is lost'}", result)
@@ -131,7 +132,7 @@ def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path
 
 def _how_saved_model_differs(prepared: Preparation, folder: Path) -> str:
     """Load the model that was saved, and say and log what it gives otherwise than the trained one; mostly nothing."""
-    sample = [parts_of(text)[0][:200] for text in prepared.dataset.splits["train"].texts[:4]]
+    sample = [written(text).split("\t")[0][:200] for text in prepared.dataset.splits["train"].texts[:4]]
     try:
         check_saved_model(folder, _trained_model(prepared), sample)
     except Exception as error:  # memory, or what only fails where a model is loaded

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from topwork.engine.encoding.corpus import tokenize
 from topwork.engine.encoding.encoder import encode
+from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.model.encoder_checks import check_stages
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.interfaces.backbone import Backbone, BackboneConfig, Stage
@@ -107,13 +108,13 @@ class BackboneContract(PluginContract):
         backbone = self.config.build()
         last = {id(p) for module in backbone.stages()[-1].modules for p in module.parameters()}
         unfrozen = [f"backbone.{name}" for name, p in backbone.named_parameters() if id(p) in last]
-        token_ids, _ = tokenize(backbone.tokenizer, self.texts * 40)
+        sequences = Sequences.of_texts(tokenize(backbone.tokenizer, self.texts * 40).token_ids)
         for first_only, trains in ((True, []), (False, []), (True, unfrozen), (False, unfrozen)):
             model = MultiTaskModel(backbone, FirstToken(backbone.width, reads_first_token_only=first_only), {})
             model.set_trainable(trains)
-            together = encode(model, token_ids, device=torch.device("cpu"))
+            together = encode(model, sequences, device=torch.device("cpu"))
             for number in range(len(self.texts)):
-                alone = encode(model, token_ids.take(torch.tensor([number])), device=torch.device("cpu"))
+                alone = encode(model, sequences.take(torch.tensor([number])), device=torch.device("cpu"))
                 assert torch.equal(alone.values, together.take(torch.tensor([number])).values)
 
     def test_its_architecture_is_written_as_json(self) -> None:

@@ -11,17 +11,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from topwork.engine.model.building import build_head
-from topwork.engine.model.checked_head import check_decoded
+from topwork.engine.model.checked_head import check_decoded, check_scores
 from topwork.engine.model.head_checks import (
+    HeadInputs,
     check_gradients,
     check_parts,
     check_restored,
+    inputs_for,
     pieces_error,
     targets_for,
-    vectors_for,
 )
 from topwork.interfaces.head import Head, HeadConfig, Label
-from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers
+from topwork.interfaces.labels import NO_LABEL, Classes, Distribution, LabelSet, LabelSpace, Numbers, WordLabels
 from topwork.testing.plugin import (
     WIDTH,
     PluginContract,
@@ -49,14 +50,15 @@ class HeadContract(PluginContract):
     def test_the_loss_is_one_finite_number_for_any_batch_size(self) -> None:
         head = self._build()
         for rows in (1, 2, 7):
-            loss = head.loss(head.module(self._vectors(rows)), self._targets(rows))
+            loss = head.loss(head.module(*self._inputs(rows)), self._targets(rows))
             assert loss.shape == ()
             assert loss.isfinite()
 
     def test_the_loss_of_a_sure_mistake_is_finite(self) -> None:
         head = self._build()
-        outputs = head.module(1000 * self._vectors(32))
-        for target in self._targets(len(self.labels.names) + 4):
+        vectors, *mask = self._inputs(32)
+        outputs = head.module(1000 * vectors, *mask)
+        for target in self._targets(len(self.labels.names) + 32):
             assert head.loss(outputs, self._repeated(target, 32)).isfinite()
 
     def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_texts(self) -> None:
@@ -70,33 +72,34 @@ class HeadContract(PluginContract):
     def test_the_loss_of_every_text_depends_on_its_target(self) -> None:
         head, outputs = self._try(64)
         for row in outputs.split(1):
-            losses = {head.loss(row, target[None]).item() for target in self._targets(len(self.labels.names) + 4)}
+            losses = {head.loss(row, target[None]).item() for target in self._targets(len(self.labels.names) + 64)}
             assert len(losses) > 1, f"outputs {row.tolist()} have the same loss with any target"
 
     def test_gradients_reach_all_parameters(self) -> None:
         head = self._build()
-        check_gradients_reach(head.module, head.loss(head.module(self._vectors(32)), self._targets(32)))
+        check_gradients_reach(head.module, head.loss(head.module(*self._inputs(32)), self._targets(32)))
 
-    def test_gradients_reach_the_pooled_vectors(self) -> None:
+    def test_gradients_reach_what_it_reads(self) -> None:
         head = self._build()
-        vectors = self._vectors(32).requires_grad_()
-        assert gradient_of(head.loss(head.module(vectors), self._targets(32)), vectors).any()
+        vectors, *mask = self._inputs(32)
+        vectors.requires_grad_()
+        assert gradient_of(head.loss(head.module(vectors, *mask), self._targets(32)), vectors).any()
 
     def test_a_few_steps_lower_the_loss(self) -> None:
-        head, vectors, targets, losses = self._learn()
+        head, inputs, targets, losses = self._learn()
         assert losses[-1] < losses[0]
         # half the loss of wrong answers, not of the beginning: the loss of a label that is smoothed never nears 0
-        wrong = head.loss(head.module.eval()(vectors).detach(), targets.roll(1, dims=0))
+        wrong = head.loss(head.module.eval()(*inputs).detach(), self._wrong(targets))
         assert losses[-1] < wrong / 2
 
     def test_what_it_has_learnt_is_what_it_decodes(self) -> None:
-        head, vectors, targets, _ = self._learn()
-        decoded = head.decode(head.module.eval()(vectors).detach())
+        head, inputs, targets, _ = self._learn()
+        decoded = head.decode(head.module.eval()(*inputs).detach())
         check_learnt(self.labels, decoded.labels, targets)
 
     def test_decoding_gives_known_labels_and_probabilities(self) -> None:
         head, outputs = self._try(9)
-        decoded = check_decoded(head.decode(outputs), 9, self.labels)
+        decoded = check_decoded(head.decode(outputs), outputs.shape, self.labels)
         ordered = isinstance(self.labels, Classes) and self.labels.ordered  # the median may be named then
         if isinstance(self.labels, Classes | Distribution) and not ordered:
             assert decoded.probabilities is not None
@@ -104,8 +107,11 @@ class HeadContract(PluginContract):
             assert list(decoded.labels) == likeliest
 
     def test_a_text_has_the_same_outputs_alone_and_among_others(self) -> None:
-        module, vectors = self._build().module.eval(), self._vectors(9)
-        torch.testing.assert_close(torch.cat([module(vector) for vector in vectors.split(1)]), module(vectors))
+        module, inputs = self._build().module.eval(), self._inputs(9)
+        rows = zip(*(one.split(1) for one in inputs), strict=True)
+        for row, outputs in zip(rows, module(*inputs), strict=True):
+            alone = module(*without_padding(row))[0]
+            torch.testing.assert_close(alone, outputs[: len(alone)])
 
     def test_a_text_is_decoded_alike_alone_and_among_others(self) -> None:
         head, outputs = self._try(9)
@@ -120,12 +126,12 @@ class HeadContract(PluginContract):
         head, outputs = self._try(9)
         for metric in head.metrics:
             scores = metric.compute(outputs, self._targets(9))
-            assert scores.shape in ((), (9,)), metric.name
-            assert scores.mean().isfinite(), metric.name
+            check_scores(metric.name, scores, 9, combined=metric.combine is not None)
+            assert metric.total(scores).isfinite(), metric.name
 
     def test_metrics_raise_on_no_resample_of_the_texts(self) -> None:
         head, outputs = self._try(9)
-        for target in self._targets(len(self.labels.names)):
+        for target in self._targets(len(self.labels.names) + 9):
             for metric in head.metrics:
                 metric.compute(outputs, self._repeated(target, 9))  # where one is not defined, it gives NaN
 
@@ -133,26 +139,26 @@ class HeadContract(PluginContract):
         head, outputs = self._try(9)
         targets = self._targets(9)
         for metric in head.metrics:
-            mean = metric.compute(outputs, targets).mean()
+            value = metric.total(metric.compute(outputs, targets))
             for order in (torch.randperm(9) for _ in range(5)):
-                shuffled = metric.compute(outputs[order], targets[order]).mean()
-                torch.testing.assert_close(shuffled, mean, msg=metric.name)
+                shuffled = metric.total(metric.compute(outputs[order], targets[order]))
+                torch.testing.assert_close(shuffled, value, msg=metric.name)
 
     def test_a_score_for_each_text_depends_on_that_text_alone(self) -> None:
         head, outputs = self._try(9)
         targets = self._targets(9)
         for metric in head.metrics:
             scores = metric.compute(outputs, targets)
-            if scores.shape == (9,):
+            if scores.ndim:
                 alone = [metric.compute(outputs[i : i + 1], targets[i : i + 1]) for i in range(9)]
                 torch.testing.assert_close(torch.cat(alone), scores, msg=metric.name)
 
     def test_metrics_are_no_better_for_wrong_answers_than_for_right_ones(self) -> None:
-        head, vectors, targets, _ = self._learn()
-        outputs = head.module.eval()(vectors).detach()
+        head, inputs, targets, _ = self._learn()
+        outputs = head.module.eval()(*inputs).detach()
         for metric in head.metrics:
-            wrong = metric.compute(outputs, targets.roll(1, dims=0)).mean()
-            gain = metric.compute(outputs, targets).mean() - wrong
+            wrong = metric.total(metric.compute(outputs, self._wrong(targets)))
+            gain = metric.total(metric.compute(outputs, targets)) - wrong
             assert gain >= 0 if metric.greater_is_better else gain <= 0, f"is {metric.name} greater_is_better?"
 
     def test_figures_are_drawn_whatever_classes_are_called(self) -> None:
@@ -180,8 +186,8 @@ class HeadContract(PluginContract):
         check_initial_weights(lambda: self._build().module)
 
     def test_it_is_restored_from_its_parameters_and_buffers(self) -> None:
-        vectors = self._vectors(9)
-        check_restored_module(lambda: self._build().module, lambda module: module(vectors))
+        inputs = self._inputs(9)
+        check_restored_module(lambda: self._build().module, lambda module: module(*inputs))
 
     def test_what_training_changes_is_saved(self) -> None:
         check_restored(self._checked(), self._checked(), self.config, WIDTH, self.labels, where="")
@@ -199,33 +205,45 @@ class HeadContract(PluginContract):
     def _try(self, rows: int) -> tuple[Head, Tensor]:
         """A new head, and its outputs for texts as it gives them after training."""
         head = self._build()
-        return head, head.module.eval()(self._vectors(rows)).detach()
+        return head, head.module.eval()(*self._inputs(rows)).detach()
 
-    def _learn(self) -> tuple[Head, Tensor, Tensor, list[float]]:
-        """A head trained on one vector for each target, those vectors (64, W) and targets (64, ...), and the losses."""
+    def _learn(self) -> tuple[Head, HeadInputs, Tensor, list[float]]:
+        """A head trained on one vector for each target, what it read of 64 rows, their targets, and the losses."""
         head = self._build()
         targets = self._targets(64)
         kinds, kind_of = targets.unique(dim=0, return_inverse=True)
-        vectors = self._vectors(len(kinds))[kind_of]
+        inputs = tuple(one[kind_of] for one in inputs_for(self.config.reads, kinds, WIDTH))
         optimizer = torch.optim.AdamW(head.module.parameters(), lr=1e-2)
         losses = []
         for _ in range(200):
-            loss = head.loss(head.module(vectors), targets)
+            loss = head.loss(head.module(*inputs), targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        return head, vectors, targets, losses
+        return head, inputs, targets, losses
 
-    def _vectors(self, rows: int) -> Tensor:
-        return vectors_for(self.config.reads, rows, WIDTH)
+    def _inputs(self, rows: int) -> HeadInputs:
+        return inputs_for(self.config.reads, self._targets(rows), WIDTH)
 
     def _targets(self, rows: int) -> Tensor:
         return targets_for(self.labels, rows)
 
+    def _wrong(self, targets: Tensor) -> Tensor:
+        """The targets of other texts or, of words, other classes."""
+        if isinstance(self.labels, WordLabels):
+            return torch.where(targets == NO_LABEL, targets, (targets + 1) % len(self.labels.names))
+        return targets.roll(1, dims=0)
+
     def _repeated(self, target: Tensor, rows: int) -> Tensor:
         """The target of one text for so many."""
         return target.expand(rows, *target.shape).clone()
+
+
+def without_padding(inputs: HeadInputs) -> HeadInputs:
+    """Return what a head reads of one row, without what stands behind the last word."""
+    count = int(inputs[1].sum()) if len(inputs) == 2 else len(inputs[0][0])
+    return tuple(one[:, :count] for one in inputs)
 
 
 def check_learnt(labels: LabelSpace, found: Sequence[Label], targets: Tensor) -> None:
@@ -234,6 +252,11 @@ def check_learnt(labels: LabelSpace, found: Sequence[Label], targets: Tensor) ->
         rows = [list(label.values()) if isinstance(label, dict) else [label] for label in found]
         error, spread = torch.tensor(rows) - targets, targets - targets.mean(dim=0)
         assert (error.abs().mean(dim=0) < spread.abs().mean(dim=0) / 2).all(), "numbers are no nearer than their mean"
+    elif isinstance(labels, WordLabels):
+        for label, row in zip(found, targets.tolist(), strict=True):
+            assert isinstance(label, tuple)
+            wanted = [labels.names[number] for number in row if number != NO_LABEL]
+            assert list(label[: len(wanted)]) == wanted
     elif isinstance(labels, LabelSet):
         assert list(found) == [tuple(itertools.compress(labels.names, row)) for row in targets.tolist()]
     else:

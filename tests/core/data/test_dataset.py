@@ -11,7 +11,8 @@ import pytest
 from topwork.data.dataset import Dataset, load_dataset, read_all_rows, read_splits
 from topwork.errors import DataError
 from topwork.experiment.label_format import LabelColumns, LabelFormat
-from topwork.experiment.schema import Experiment, Source
+from topwork.experiment.schema import Experiment
+from topwork.experiment.source import Source
 from topwork.interfaces.labels import Classes
 from topwork.registry import Registry, discover
 

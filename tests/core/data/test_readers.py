@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from topwork.data.readers import column_missing, read
 from topwork.data.rows import Row, RowError
 from topwork.errors import DataError
-from topwork.experiment.schema import Source
+from topwork.experiment.source import Source
 
 Content = str | bytes
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from topwork.data.table import Table, read_table
 from topwork.experiment.label_format import LabelColumns, LabelFormat
-from topwork.experiment.schema import Source
+from topwork.experiment.source import Source
 from topwork.interfaces.labels import Classes, LabelSet, Numbers
 
 Row = tuple[str, list[str], str, str]

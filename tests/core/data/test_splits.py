@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from topwork.data.splits import divide
 from topwork.errors import DataError
-from topwork.experiment.schema import Split
+from topwork.experiment.source import Split
 
 METHODS = ["in_order", "random", "stratified"]
 FRACTIONS = st.sampled_from([0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.29, 0.3, 0.4])

@@ -13,7 +13,7 @@ import pytest
 from topwork.data.table import Table, read_table
 from topwork.errors import MAX_CHARACTERS, DataError
 from topwork.experiment.label_format import LabelColumns, LabelFormat, OnMissing
-from topwork.experiment.schema import Source
+from topwork.experiment.source import Source
 from topwork.interfaces.labels import Classes
 
 Write = Callable[..., Path]

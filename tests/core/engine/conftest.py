@@ -21,7 +21,8 @@ from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.trained_model import TrainedModel
 from topwork.engine.training.accelerator import make_accelerator
 from topwork.engine.training.loop import Fit
-from topwork.experiment.schema import Experiment, Source, Split, SplitName, Task, Training
+from topwork.experiment.schema import Experiment, Task, Training
+from topwork.experiment.source import Source, Split, SplitName
 from topwork.interfaces.backbone import Backbone
 from topwork.interfaces.pooling import Pooling
 from topwork.registry import discover

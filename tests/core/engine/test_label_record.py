@@ -32,7 +32,7 @@ def test_a_label_space_is_read_as_it_was_written(space: LabelSpace) -> None:
         ({"names": ["a", "a"]}, "there must be names, each once"),
         ({"counts": [1]}, "there are 2 names, but other numbers of counts, means or scales"),
         ({"counts": [1, -1]}, "greater than or equal to 0"),
-        ({"kind": "shares"}, "Input should be 'classes', 'label set', 'numbers' or 'distribution'"),
+        ({"kind": "shares"}, "Input should be 'classes', 'label set', 'numbers', 'distribution' or 'word labels'"),
         ({"kind": "numbers"}, "there are 2 names, but other numbers of counts, means or scales"),
         ({"kind": "numbers", "mean": [0, 0], "scale": [1, 0]}, "greater than 0"),
         ({"color": 1}, "Extra inputs are not permitted"),

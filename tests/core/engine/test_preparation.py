@@ -44,7 +44,9 @@ def test_the_examples_of_every_split_have_its_rows_in_order(make: Make) -> None:
 def test_outputs_of_a_split_carry_what_is_needed_to_compare_them(make: Make) -> None:
     prepared = prepare(make())
     examples, _ = prepared.load_examples(prepared.plan.phases[0], CPU, Observer())
-    outputs = prepared.split_outputs("train", outputs_of(prepared.model, examples["train"], device=CPU))
+    outputs = prepared.split_outputs(
+        "train", outputs_of(prepared.model, examples["train"], device=CPU), examples["train"]
+    )
     assert outputs.split == "training"
     assert outputs.texts_sha256 == digests_of_texts(prepared.dataset.splits["train"])
     assert outputs.labels == prepared.dataset.labels

@@ -140,4 +140,4 @@ def test_the_same_rows_of_minilm_are_tokenized_once(on_minilm: Make) -> None:
     assert first.dataset is second.dataset
     longer = cache.prepare(on_minilm(backbone=MiniLmConfig(max_length=20)))
     assert longer.dataset is first.dataset
-    assert torch.equal(longer.corpus.token_ids.lengths.clamp(max=16), first.corpus.token_ids.lengths)
+    assert torch.equal(longer.corpus.sequences.lengths.clamp(max=16), first.corpus.sequences.lengths)

@@ -1,6 +1,5 @@
 """What an experiment may say, and what it means where it says nothing."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ from pydantic import ValidationError
 
 import topwork
 from topwork.experiment.label_format import LabelColumns, LabelFormat
-from topwork.experiment.schema import Experiment, Source, Split
+from topwork.experiment.schema import Experiment
 from topwork.interfaces.labels import Classes, Distribution
 from topwork.registry import Registry, discover
 from topwork_plugins.backbones.minilm import MiniLmConfig
@@ -69,10 +68,6 @@ def test_the_default_training_is_the_reference_recipes(registry: Registry) -> No
     assert (training.epochs, training.batch_size, training.accumulation, training.shuffle) == (20, 20, 1, False)
     assert (training.patience, training.monitor) == (2, "training/loss")
     assert (training.schedule, training.warmup, training.clip_norm) == ("constant", 0.0, None)
-
-
-def test_the_default_split_keeps_the_last_fifth_for_testing() -> None:
-    assert Split().model_dump() == {"validation": 0.0, "test": 0.2, "method": "in_order", "by": None, "seed": 0}
 
 
 def test_the_binary_head_has_the_reference_recipes_layers() -> None:
@@ -143,59 +138,6 @@ def test_an_experiment_cannot_be_changed(registry: Registry) -> None:
     experiment = make(registry)
     with pytest.raises(ValidationError, match="frozen"):
         experiment.name = "other"  # type: ignore[misc]  # what is tested
-
-
-@pytest.mark.parametrize(
-    ("source", "error"),
-    [
-        ({}, "give path, or train and, where there are such rows, validation and test"),
-        ({"test": "t.csv"}, "give path, or train and, where there are such rows, validation and test"),
-        (
-            {"path": "a.csv", "train": "t.csv", "test": "s.csv"},
-            "give either path or one file for each split, not path and train, test",
-        ),
-        (
-            {"train": "t.csv", "test": "s.csv", "split": {"test": 0.1}},
-            "beside a file train, split takes validation rows alone; leave out split.test",
-        ),
-        (
-            {"train": "t.csv", "split": {"method": "random"}},
-            "beside a file train, split takes validation rows from it: set split.validation, or leave out split",
-        ),
-        (
-            {"train": "t.csv", "validation": "v.csv", "split": {"validation": 0.1}},
-            "give either a validation file or split.validation, which takes rows of train",
-        ),
-    ],
-    ids=["no file", "test alone", "path and files", "files and test", "files and nothing", "two for validation"],
-)
-def test_a_source_has_one_file_or_one_for_each_split(registry: Registry, source: dict[str, Any], error: str) -> None:
-    assert errors(registry, data={"reviews": source}) == {"data.reviews": error}
-
-
-def test_a_source_lists_its_files_by_split() -> None:
-    assert Source(path=Path("a.csv")).files() == {"all": Path("a.csv")}
-    assert Source(test=Path("c.csv"), train=Path("a.csv")).files() == {"train": Path("a.csv"), "test": Path("c.csv")}
-
-
-@pytest.mark.parametrize(
-    ("split", "error"),
-    [
-        ({"validation": 0.5, "test": 0.5}, "validation + test must leave rows to train on, but is 1"),
-        ({"validation": 0.9}, "validation + test must leave rows to train on, but is 1.1"),
-        ({"method": "stratified"}, "`by: COLUMN` goes together with `method: stratified`"),
-        ({"by": "mood"}, "`by: COLUMN` goes together with `method: stratified`"),
-        ({"method": "random", "by": "mood"}, "`by: COLUMN` goes together with `method: stratified`"),
-    ],
-)
-def test_a_split_that_cannot_be_is_refused(registry: Registry, split: dict[str, Any], error: str) -> None:
-    assert errors(registry, data={"reviews": {"path": "a.csv", "split": split}}) == {"data.reviews.split": error}
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, True, "0.2", float("nan"), float("inf")], ids=repr)
-def test_a_fraction_is_a_number_from_0_to_below_1(registry: Registry, fraction: object) -> None:
-    source = {"path": "a.csv", "split": {"test": fraction}}
-    assert set(errors(registry, data={"reviews": source})) == {"data.reviews.split.test"}
 
 
 @pytest.mark.parametrize("value", [True, 3.0, "3", 0, -1, None], ids=repr)
@@ -308,11 +250,6 @@ def test_every_task_reads_a_known_source(registry: Registry, tasks: dict[str, An
     assert list(errors(registry, data=TWO_SOURCES, tasks=tasks).values()) == [words]
 
 
-def test_an_encoding_that_text_files_do_not_have_is_refused(registry: Registry) -> None:
-    found = errors(registry, data={"reviews": {"path": "reviews.csv", "encoding": "undefined"}})
-    assert found == {"data.reviews.encoding": "unknown encoding 'undefined'; try utf-8, utf-16, latin-1 or cp1252"}
-
-
 def test_labels_are_stripped_and_composed_by_default(registry: Registry) -> None:
     experiment = make(registry)
     rules = experiment.tasks["mood"].labels
@@ -345,24 +282,10 @@ def test_other_rules_for_labels_are_refused(registry: Registry, labels: object) 
     assert place.startswith("tasks.mood.labels")
 
 
-def test_faulty_rows_are_errors_by_default(registry: Registry) -> None:
-    assert make(registry).data["reviews"].on_faulty_rows == "error"
-    found = errors(registry, data={"reviews": {"path": "reviews.csv", "on_faulty_rows": "drop"}})
-    assert list(found) == ["data.reviews.on_faulty_rows"]
-
-
 def test_a_list_of_many_sources_is_told_in_short(registry: Registry) -> None:
     many = {f"source_{number}": {"path": "reviews.csv"} for number in range(2000)}
     (message,) = errors(registry, data=many, tasks={"mood": {"label": "mood", "source": "x"}}).values()
     assert message.endswith("... and 1,980 more")
-
-
-def test_a_source_has_one_text_column_or_two(registry: Registry) -> None:
-    assert make(registry).data["reviews"].text_columns == ("text",)
-    pair = {"reviews": {"path": "reviews.csv", "text": ["first", "second"]}}
-    assert make(registry, data=pair).data["reviews"].text_columns == ("first", "second")
-    three = {"reviews": {"path": "reviews.csv", "text": ["a", "b", "c"]}}
-    assert any(place.startswith("data.reviews.text") for place in errors(registry, data=three))
 
 
 def test_a_head_for_two_texts_wants_a_source_with_two(registry: Registry) -> None:
@@ -373,14 +296,11 @@ def test_a_head_for_two_texts_wants_a_source_with_two(registry: Registry) -> Non
     ]
 
 
-@pytest.mark.parametrize("columns", [["a", "a"], ["a", ""], ["...", "a"]], ids=repr)
-def test_each_column_has_a_name_of_its_own(registry: Registry, columns: list[str]) -> None:
-    found = errors(registry, data={"reviews": {"path": "reviews.csv", "columns": columns}})
-    assert found == {"data.reviews.columns": "give each column a name of its own; ... may be the last"}
-
-
-def test_a_pattern_names_its_columns_itself(registry: Registry) -> None:
-    source = {"path": "reviews.txt", "pattern": "(?P<text>.*)", "columns": ["text"]}
-    assert list(errors(registry, data={"reviews": source}).values()) == [
-        "a pattern names its columns itself; leave out columns"
-    ]
+def test_a_head_for_words_wants_a_source_with_words(registry: Registry) -> None:
+    tag = {"tag": {"label": "tags", "head": {"kind": "tagging"}}}
+    assert errors(registry, tasks=tag) == {
+        "": "head tagging of task tag reads words, but source reviews has texts that are not divided into words; name "
+        "the column that has them: data.reviews.words: COLUMN"
+    }
+    made = make(registry, tasks=tag, data={"reviews": {"path": "a.jsonl", "words": "tokens"}})
+    assert made.reads == {"tag": "words"}

@@ -12,8 +12,9 @@ from ruamel.yaml import YAML
 
 from topwork.errors import ConfigurationError
 from topwork.experiment.loading import load_experiment
-from topwork.experiment.schema import Experiment, Source, Task
+from topwork.experiment.schema import Experiment, Task
 from topwork.experiment.search import resolve_search, short_names, study_of, with_overrides
+from topwork.experiment.source import Source
 from topwork.interfaces.pooling import Pooling, PoolingConfig
 from topwork.registry import Plugin, Registry, discover
 from topwork_plugins.backbones.minilm import MiniLmConfig

@@ -50,7 +50,7 @@ def compute_activations(
             raise
         logger.warning("going on without adding to the activation store: %s", error)
         with suppress(StorageError):
-            stored = decision.store.find(job.corpus.digests)  # some were added before it failed
+            stored = decision.store.find(job.digests)  # some were added before it failed
         return _in_memory(job, stored, str(error), observer)
 
 
@@ -65,7 +65,7 @@ def check_stored(job: EncodingJob, stored: StoredActivations) -> None:
     some = held[torch.randperm(len(held), generator=generator)[:CHECKED_TEXTS]]
     if not len(some):
         return
-    again = encode(job.model, job.corpus.token_ids.take(some), device=job.device, dtype=job.dtype)
+    again = encode(job.model, job.corpus.sequences.take(some), device=job.device, dtype=job.dtype)
     for number, text in enumerate(some):
         computed, _ = again.batch(torch.tensor([number]))
         kept, _ = stored.batch(text[None])
@@ -104,21 +104,21 @@ def _through_store(
     job: EncodingJob, store: ActivationStore, stored: StoredActivations, observer: Observer
 ) -> tuple[Activations, EncodingReport]:
     """Encode what the store lacks, add it, and return all of it. One process at a time does so; others wait."""
-    corpus, key = job.corpus, store.key.digest
+    digests, key = job.digests, store.key.digest
     if not len(stored.missing):
         store.tidy()
         return stored, _report(job, "store", key)
     with store.building(lambda: observer.begin("waiting for another process that encodes such texts", 0)):
-        missing = store.find(corpus.digests).missing  # that process may have added some
+        missing = store.find(digests).missing  # that process may have added some
         started = perf_counter()
-        token_ids = corpus.token_ids.take(missing)
-        observer.begin("encoding (tokens)", len(token_ids.values))
-        batches = encode_batches(job.model, token_ids, device=job.device, dtype=job.dtype, progress=observer.advance)
+        sequences = job.corpus.sequences.take(missing)
+        observer.begin("encoding (tokens)", int(sequences.lengths.sum()))
+        batches = encode_batches(job.model, sequences, device=job.device, dtype=job.dtype, progress=observer.advance)
         for numbers, activations in in_shards(batches):
-            store.add([corpus.digests[number] for number in missing[numbers].tolist()], activations)
+            store.add([digests[number] for number in missing[numbers].tolist()], activations)
         seconds = perf_counter() - started
         store.merge()
-        complete = store.find(corpus.digests)
+        complete = store.find(digests)
     if len(complete.missing):
         raise StorageError(f"{store.folder} lost {len(complete.missing)} texts that had just been written to it")
     return complete, _report(job, "store", key, encoded=len(missing), seconds=seconds)
@@ -128,20 +128,20 @@ def _in_memory(
     job: EncodingJob, stored: StoredActivations | None, reason: str, observer: Observer
 ) -> tuple[Activations, EncodingReport]:
     """Encode what is not stored into memory; where half of the free memory is too small, leave all to each batch."""
-    token_ids = job.corpus.token_ids
+    sequences = job.corpus.sequences
     if job.phase.cut.keeps == "token ids":
-        return token_ids, _report(job, "token ids", reason)
+        return sequences.token_ids, _report(job, "token ids", reason)
     size = missing_bytes(job, stored) if stored else job.plan.kept_bytes(job.phase)
     if size > psutil.virtual_memory().available / 2:
-        recomputed = RecomputedActivations(job.model, token_ids, job.device, job.dtype)
+        recomputed = RecomputedActivations(job.model, sequences, job.device, job.dtype)
         return recomputed, _report(job, "recomputed", reason)
     held = stored if stored and stored.shards else None
     if held:
-        token_ids = token_ids.take(held.missing)
-    observer.begin("encoding (tokens)", len(token_ids.values))
+        sequences = sequences.take(held.missing)
+    observer.begin("encoding (tokens)", int(sequences.lengths.sum()))
     started = perf_counter()
-    computed = encode(job.model, token_ids, device=job.device, dtype=job.dtype, progress=observer.advance)
-    report = _report(job, "memory", reason, encoded=len(token_ids.lengths), seconds=perf_counter() - started)
+    computed = encode(job.model, sequences, device=job.device, dtype=job.dtype, progress=observer.advance)
+    report = _report(job, "memory", reason, encoded=len(sequences.lengths), seconds=perf_counter() - started)
     return held.with_computed(computed) if held else computed, report
 
 

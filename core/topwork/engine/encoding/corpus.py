@@ -1,22 +1,39 @@
 """Texts to token ids, equal texts once."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import get_args
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from topwork.data.dataset import DataSplit
-from topwork.data.texts import Text, parts_of
+from topwork.data.texts import Text, Words, parts_of
 from topwork.engine.encoding.ragged import Ragged, offsets_of, sequences_of
+from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.encoding.truncation import Shortener
 from topwork.engine.model.plan import CorpusSize
-from topwork.experiment.schema import SplitName
+from topwork.errors import DataError, quote
+from topwork.experiment.source import SplitName
 from topwork.interfaces.head import Reading
+
+
+@dataclass(frozen=True)
+class TextRead:
+    """A text that heads read.
+
+    Attributes:
+        text: one, a pair as one sequence, or one that is divided into words.
+        pooled: whether a head reads its pooled vector.
+        words: whether a head reads its words.
+    """
+
+    text: Text
+    pooled: bool = True
+    words: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,93 +41,193 @@ class Corpus:
     """The texts of all splits as token ids, each distinct sequence once.
 
     Attributes:
-        token_ids: U distinct sequences.
+        sequences: U that differ in their ids, or in which tokens begin words that heads read.
         text_ids: for each split, (N, 1) or (N, 3) int64, which sequences each row has: its text, or its pair as one
             sequence; and the first and second text of a pair that is read apart. -1 where no head reads one.
         truncated: for each split, which of these were truncated, in the same places.
+        unread_words: how many words of all rows, for heads that read words, were lost with that.
     """
 
-    token_ids: Ragged
+    sequences: Sequences
     text_ids: dict[SplitName, Int[Tensor, "N _"]]
     truncated: dict[SplitName, Bool[Tensor, "N _"]]
+    unread_words: int
 
     @property
     def size(self) -> CorpusSize:
         """How much there is to read."""
         every = torch.cat([text_ids[text_ids >= 0] for text_ids in self.text_ids.values()])
-        lengths = self.token_ids.lengths
+        lengths = self.sequences.lengths
         return CorpusSize(
             texts=len(every),
             tokens=int(lengths[every].sum()),
             distinct_texts=len(lengths),
-            distinct_tokens=len(self.token_ids.values),
+            distinct_tokens=int(lengths.sum()),
+            distinct_pooled=int(self.sequences.pooled.sum()),
+            distinct_words=int(self.sequences.word_starts.lengths.sum()),
             truncated=sum(int(truncated.sum()) for truncated in self.truncated.values()),
+            unread_words=self.unread_words,
         )
 
-    @cached_property
-    def digests(self) -> list[bytes]:
-        """sha256 of the token ids of each distinct sequence."""
-        return [hashlib.sha256(sequence).digest() for sequence in sequences_of(self.token_ids)]
 
-
-def make_corpus(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[Sequence[Text | None]]]) -> Corpus:
+def make_corpus(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[Sequence[TextRead | None]]]) -> Corpus:
     """Tokenize the texts of all splits and bring equal sequences together.
 
     Args:
         texts: of each split, one or three columns of N texts, as ``texts_to_read`` gives them.
     """
-    id_of: dict[bytes, int] = {}
+    pooled: dict[tuple[bytes, bytes], bool] = {}  # by token ids and starts of words that are read
+    number_of: dict[tuple[bytes, bytes], int] = {}
     text_ids: dict[SplitName, Tensor] = {}
     truncated: dict[SplitName, Tensor] = {}
+    unread_words = 0
     for split, columns in texts.items():
         text_ids[split] = torch.full((len(columns[0]), len(columns)), -1)
         truncated[split] = torch.zeros(text_ids[split].shape, dtype=torch.bool)
         for number, column in enumerate(columns):
-            token_ids, too_long = tokenize(tokenizer, [text for text in column if text is not None])
-            ids = [id_of.setdefault(sequence, len(id_of)) for sequence in sequences_of(token_ids)]
+            read = [one for one in column if one is not None]
+            found = tokenize(tokenizer, [one.text for one in read])
+            starts = zip(read, sequences_of(found.word_starts), strict=True)
+            keys = list(
+                zip(
+                    sequences_of(found.token_ids),
+                    (places if one.words else b"" for one, places in starts),
+                    strict=True,
+                )
+            )
+            for one, key in zip(read, keys, strict=True):
+                pooled[key] = pooled.get(key, False) or one.pooled
+                number_of.setdefault(key, len(number_of))
             there = torch.tensor([text is not None for text in column])
-            text_ids[split][there, number] = torch.tensor(ids, dtype=torch.int64)
-            truncated[split][there, number] = too_long
-    values = torch.frombuffer(bytearray(b"".join(id_of)), dtype=torch.int64)
-    distinct = Ragged(values, offsets_of(torch.tensor([len(ids) // 8 for ids in id_of])))
-    return Corpus(distinct, text_ids, truncated)
+            text_ids[split][there, number] = torch.tensor([number_of[key] for key in keys], dtype=torch.int64)
+            truncated[split][there, number] = found.truncated
+            unread_words += sum(len(parts_of(one.text)) for one in read if one.words)
+            unread_words -= sum(len(places) // 8 for _, places in keys)
+    sequences = Sequences(
+        _ragged([ids for ids, _ in pooled]),
+        torch.tensor(list(pooled.values())),
+        _ragged([places for _, places in pooled]),
+    )
+    return Corpus(sequences, text_ids, truncated, unread_words)
 
 
-def texts_to_read(rows: DataSplit, reads: Mapping[str, Reading]) -> list[list[Text | None]]:
+def texts_to_read(rows: DataSplit, reads: Mapping[str, Reading]) -> list[list[TextRead | None]]:
     """Return the texts, or pairs as one sequence, that heads read of N rows.
 
     After them come, where some head reads them apart, the first and the second texts of pairs. None stands where no
     head with a label reads one.
     """
-    apart, together = torch.zeros(len(rows.texts), dtype=torch.bool), torch.zeros(len(rows.texts), dtype=torch.bool)
-    for task, labelled in rows.labelled.items():
-        (apart if reads[task] == "two pooled" else together).logical_or_(torch.from_numpy(labelled))
-    if not rows.labelled:  # the texts are to be encoded, for no head
-        together.fill_(True)
-    columns: list[list[Text | None]] = [
-        [text if wanted else None for text, wanted in zip(rows.texts, together.tolist(), strict=True)]
+    wanted = {
+        reading: np.logical_or.reduce(
+            [labelled for task, labelled in rows.labelled.items() if reads[task] == reading]
+            or [np.full(len(rows.texts), reading == "pooled" and not rows.labelled)]  # to be encoded, for no head
+        ).tolist()
+        for reading in get_args(Reading)
+    }
+    columns: list[list[TextRead | None]] = [
+        [
+            TextRead(text, pooled, words) if pooled or words else None
+            for text, pooled, words in zip(rows.texts, wanted["pooled"], wanted["words"], strict=True)
+        ]
     ]
-    if apart.any():
-        pairs = [parts_of(text) if wanted else None for text, wanted in zip(rows.texts, apart.tolist(), strict=True)]
-        columns += [[pair[number] if pair else None for pair in pairs] for number in (0, 1)]
+    apart = wanted["two pooled"]
+    if any(apart):
+        pairs = [parts_of(text) if read else None for text, read in zip(rows.texts, apart, strict=True)]
+        columns += [[TextRead(pair[number]) if pair else None for pair in pairs] for number in (0, 1)]
     return columns
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[Ragged, Bool[Tensor, " N"]]:
-    """Return the token ids of N texts, or of pairs as one sequence each, and which of them were truncated."""
+@dataclass(frozen=True)
+class Tokenized:
+    """N texts as token ids.
+
+    Attributes:
+        token_ids: of each.
+        word_starts: the places of the first tokens of its words; none for texts that are not divided into words.
+        truncated: (N,), whether it was truncated.
+    """
+
+    token_ids: Ragged
+    word_starts: Ragged
+    truncated: Bool[Tensor, " N"]
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[Text]) -> Tokenized:
+    """Return the token ids of N texts, or of pairs as one sequence each.
+
+    Raises:
+        DataError: the tokenizer makes nothing of a word, and has no token for what it does not know.
+    """
     shortener = Shortener(tokenizer)
     ids: list[Tensor] = []
+    starts: list[Tensor] = []
     truncated: list[bool] = []
     for start in range(0, len(texts), 1000):  # in parts, since an encoding takes far more memory than its ids
         part = [_shortened(text, shortener) for text in texts[start : start + 1000]]
-        for encoding in tokenizer.encode_batch_fast(part):
+        for text, encoding in zip(part, _encode_all(tokenizer, part), strict=True):
             ids.append(torch.tensor(encoding.ids))
+            starts.append(torch.tensor(_word_starts(encoding) if isinstance(text, Words) else [], dtype=torch.int64))
             truncated.append(bool(encoding.overflowing))
-    lengths = torch.tensor([len(sequence) for sequence in ids], dtype=torch.int64)
-    return Ragged(torch.cat(ids) if ids else lengths, offsets_of(lengths)), torch.tensor(truncated, dtype=torch.bool)
+    return Tokenized(_joined(ids), _joined(starts), torch.tensor(truncated, dtype=torch.bool))
+
+
+def _encode_all(tokenizer: Tokenizer, texts: Sequence[Text]) -> list[Encoding]:
+    """Tokenize texts; of those that are divided into words, at least a token for each."""
+    encodings: dict[int, Encoding] = {}
+    whole = [number for number, text in enumerate(texts) if not isinstance(text, Words)]
+    divided = [number for number, text in enumerate(texts) if isinstance(text, Words)]
+    encodings |= zip(whole, tokenizer.encode_batch_fast([texts[number] for number in whole]), strict=True)
+    words = [parts_of(texts[number]) for number in divided]
+    for number, of_text, encoding in zip(
+        divided, words, tokenizer.encode_batch(words, is_pretokenized=True), strict=True
+    ):
+        encodings[number] = encoding
+        if lost := _lost_words(of_text, encoding):
+            encodings[number] = _encode_without(tokenizer, of_text, lost)
+    return [encodings[number] for number in range(len(texts))]
+
+
+def _lost_words(words: Sequence[str], encoding: Encoding) -> set[int]:
+    """Return the numbers of the words that have no token, though words behind them have or could have."""
+    found = {word for word in encoding.word_ids if word is not None}
+    reached = max(found, default=-1) if encoding.overflowing else len(words)
+    return set(range(reached)) - found
+
+
+def _encode_without(tokenizer: Tokenizer, words: Sequence[str], lost: Collection[int]) -> Encoding:
+    """Tokenize words with the token for what is unknown in place of some, such as of a single joiner."""
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    known = [unknown if number in lost and unknown else word for number, word in enumerate(words)]
+    (encoding,) = tokenizer.encode_batch([known], is_pretokenized=True)
+    if still_lost := _lost_words(known, encoding):
+        raise DataError(f"the backbone's tokenizer makes nothing of the word {quote(words[min(still_lost)])}")
+    return encoding
+
+
+def _word_starts(encoding: Encoding) -> list[int]:
+    """Return the place of the first token of each word."""
+    places: dict[int, int] = {}
+    for place, word in enumerate(encoding.word_ids):
+        if word is not None:
+            places.setdefault(word, place)
+    return list(places.values())
 
 
 def _shortened(text: Text, shortener: Shortener) -> Text:
     if isinstance(text, str):
         return shortener.shorten(text)
+    if isinstance(text, Words):
+        return shortener.shorten_words(text)
     return shortener.shorten(text[0]), shortener.shorten(text[1])
+
+
+def _joined(sequences: Sequence[Int[Tensor, " _length"]]) -> Ragged:
+    lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
+    return Ragged(torch.cat(list(sequences)) if sequences else lengths, offsets_of(lengths))
+
+
+def _ragged(sequences: Sequence[bytes]) -> Ragged:
+    """Put sequences of int64 together, given as ``sequences_of`` gives them."""
+    content = bytearray(b"".join(sequences))
+    values = torch.frombuffer(content, dtype=torch.int64) if content else torch.zeros(0, dtype=torch.int64)
+    return Ragged(values, offsets_of(torch.tensor([len(sequence) // 8 for sequence in sequences], dtype=torch.int64)))

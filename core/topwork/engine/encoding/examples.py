@@ -10,7 +10,9 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from topwork.data.dataset import DataSplit
+from topwork.engine.encoding.ragged import Ragged
 from topwork.interfaces.head import Reading
+from topwork.interfaces.labels import NO_LABEL, are_of_words
 
 
 @runtime_checkable
@@ -28,8 +30,8 @@ class Batch:
     Attributes:
         hidden: (U, T, ...), what the cut keeps of U texts, in float32.
         mask: (U, T).
-        inputs: for each task of which some rows have a label, the numbers of the texts that its head reads: (L,), or
-            (L, 2) for a head that reads two apart.
+        inputs: for each task of which some rows have a label, what its head reads: the numbers of texts, (L,), or
+            (L, 2) for a head that reads two apart; or the places of words, (L, S), see ``MultiTaskModel.forward``.
     """
 
     hidden: Shaped[Tensor, "U T *columns"]
@@ -48,9 +50,11 @@ class Examples:
         labelled: for each task, (N,) bool, which rows have a label of it.
         reads: what the head of each task reads.
         source_sizes: how many rows each source has, in their order; N in all.
+        word_places: of each distinct text, the places of its words among what the cut keeps of it.
     """
 
     activations: Activations
+    word_places: Ragged
     text_ids: Int[Tensor, "N _"]
     targets: dict[str, Shaped[Tensor, "N ..."]]
     labelled: dict[str, Bool[Tensor, " N"]]
@@ -68,10 +72,13 @@ class Examples:
         there = text_ids >= 0
         numbers = (there.flatten().cumsum(0) - 1).view_as(text_ids)
         hidden, mask = self.activations.batch(text_ids[there])
-        inputs = {
-            task: numbers[found, 1:] if self.reads[task] == "two pooled" else numbers[found, 0]
-            for task, found in self.labelled_rows(rows).items()
-        }
+        inputs = {}
+        for task, found in self.labelled_rows(rows).items():
+            if self.reads[task] == "words":
+                places, is_word = self.word_places.batch(text_ids[found, 0])
+                inputs[task] = (numbers[found, :1] * mask.shape[1] + places).masked_fill(~is_word, -1)
+            else:
+                inputs[task] = numbers[found, 1:] if self.reads[task] == "two pooled" else numbers[found, 0]
         return Batch(hidden.float() if hidden.is_floating_point() else hidden, mask, inputs)
 
     def labelled_rows(self, rows: Int[Tensor, " B"]) -> dict[str, Int[Tensor, " _L"]]:
@@ -90,25 +97,44 @@ class Examples:
 
     def batch_targets(self, rows: Int[Tensor, " B"]) -> dict[str, Shaped[Tensor, "_L ..."]]:
         """Return, for each task of which some of ``rows`` (B,) have a label, the targets of those."""
-        return {task: self.targets[task][rows[found]] for task, found in self.labelled_rows(rows).items()}
+        return {task: self._targets(task, rows[found]) for task, found in self.labelled_rows(rows).items()}
 
     def labelled_targets(self) -> dict[str, Shaped[Tensor, "_L ..."]]:
         """Return the targets of all rows that have a label of a task, for each task of which some have."""
-        return {task: self.targets[task][labelled] for task, labelled in self.labelled.items() if labelled.any()}
+        return {
+            task: self._targets(task, labelled.nonzero()[:, 0])
+            for task, labelled in self.labelled.items()
+            if labelled.any()
+        }
+
+    def _targets(self, task: str, rows: Int[Tensor, " L"]) -> Shaped[Tensor, "L ..."]:
+        """Return the targets of ``rows`` (L,); of words, of those that are read: (L, S)."""
+        targets = self.targets[task][rows]
+        if not are_of_words(targets):
+            return targets
+        counts = self.word_places.lengths[self.text_ids[rows, 0]]
+        read = torch.arange(int(counts.max())) < counts[:, None]
+        return targets[:, : read.shape[1]].masked_fill(~read, NO_LABEL)
 
 
 def make_examples(
-    activations: Activations, text_ids: Int[Tensor, "N _"], rows: DataSplit, reads: Mapping[str, Reading]
+    activations: Activations,
+    word_places: Ragged,
+    text_ids: Int[Tensor, "N _"],
+    rows: DataSplit,
+    reads: Mapping[str, Reading],
 ) -> Examples:
     """Give each of N rows the activations of its texts.
 
     Args:
         activations: of the distinct texts.
+        word_places: of each, the places of its words among what the cut keeps of it.
         text_ids: (N, 1) or (N, 3) int64, which of them each row has.
         reads: what the head of each task reads.
     """
     return Examples(
         activations,
+        word_places,
         text_ids,
         targets={task: torch.from_numpy(targets) for task, targets in rows.targets.items()},
         labelled={task: torch.from_numpy(labelled) for task, labelled in rows.labelled.items()},

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -47,6 +48,11 @@ class EncodingJob:
         """How activations are kept."""
         return DTYPES[self.settings.activation_dtype]
 
+    @cached_property
+    def digests(self) -> list[bytes]:
+        """What the activations of each distinct text are filed under."""
+        return self.corpus.sequences.digests(self.phase.cut)
+
 
 @dataclass(frozen=True)
 class StoreDecision:
@@ -74,7 +80,7 @@ def decide_store(job: EncodingJob) -> StoreDecision:
         key = make_key(job.model, job.pooling, dtype=job.dtype, device=job.device)
         store = ActivationStore(cache_folder(), key)
         try:
-            stored = store.find(job.corpus.digests)
+            stored = store.find(job.digests)
             reason = _why_no_room(job, stored)
         except StorageError as error:
             reason = str(error)
@@ -87,9 +93,8 @@ def decide_store(job: EncodingJob) -> StoreDecision:
 
 def missing_bytes(job: EncodingJob, stored: StoredActivations) -> int:
     """The size of what the store still lacks: activations, and 40 bytes to find each text by."""
-    lengths = job.corpus.token_ids.lengths[stored.missing]
-    vectors = int(lengths.sum()) if job.phase.cut.keeps == "tokens" else len(lengths)
-    return vectors * job.plan.bytes_per_vector(job.phase) + 40 * len(lengths)
+    vectors = job.corpus.sequences.vectors_kept(job.phase.cut)[stored.missing]
+    return int(vectors.sum()) * job.plan.bytes_per_vector(job.phase) + 40 * len(vectors)
 
 
 def _why_not(job: EncodingJob) -> str:
@@ -101,8 +106,7 @@ def _why_not(job: EncodingJob) -> str:
         return "the first stage trains, so there is nothing to keep"
     if not phase.prefix_is_pretrained:
         return "the prefix was trained in earlier epochs, so no other run could use it"
-    per_byte = phase.cost.encode * size.texts / (size.tokens if phase.cut.keeps == "tokens" else size.texts)
-    per_byte /= job.plan.bytes_per_vector(phase)
+    per_byte = phase.cost.encode * size.distinct_texts / job.plan.kept_bytes(phase)
     if setting == "auto" and per_byte < WORTH_KEEPING:
         return f"it would not pay: with {per_byte:,.0f} operations per byte, computing again is as quick as a disk"
     return ""

@@ -8,6 +8,8 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+from topwork.data.texts import Words
+
 #: A first guess at how much of a text is enough; words are shorter.
 CHARACTERS_PER_TOKEN = 16
 
@@ -45,6 +47,12 @@ class Shortener:
                 return beginning
             length *= 4
         return text
+
+    def shorten_words(self, text: Words) -> Words:
+        """Return a text without the words that the tokenizer is sure to drop; each has a token at least."""
+        truncation = self.tokenizer.truncation or {}
+        read = text.words[: truncation["max_length"] + 1] if truncation.get("direction") == "right" else text.words
+        return Words(tuple(map(self.shorten, read)))
 
     @cached_property
     def _divides_at_blanks(self) -> bool:

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from topwork.data.dataset import DataSplit
-from topwork.data.texts import Text, parts_of
+from topwork.data.texts import Text, Words, parts_of
 from topwork.engine.evaluation.bootstrap import draw_rows, interval, resample
-from topwork.engine.evaluation.estimates import is_zero_or_one
+from topwork.engine.evaluation.estimates import is_zero_or_one, on_rows
 from topwork.engine.label_record import LabelRecord, record_of
 from topwork.engine.model.building import build_head
 from topwork.errors import PluginError, StorageError, first_line
@@ -35,7 +35,8 @@ class SplitOutputs:
         texts_sha256: for each task, of its texts, in their order.
         width: of the pooled vectors (W).
         labels: the label space of each task.
-        outputs: for each task, (N, C) float32; of several seeds, side by side (N, seeds * C).
+        outputs: for each task, (N, C) float32, or (N, S, C) of words; of several seeds, side by side, such as
+            (N, seeds * C).
         targets: for each task, (N, ...) as its label space says.
         seeds: how many models, trained with as many seeds, the outputs are of.
     """
@@ -48,9 +49,9 @@ class SplitOutputs:
     targets: dict[str, Tensor]
     seeds: int = 1
 
-    def by_seed(self, task: str) -> tuple[Float[Tensor, "N _C"], ...]:
+    def by_seed(self, task: str) -> tuple[Float[Tensor, "N ..."], ...]:
         """Return a task's outputs (N, C) of each seed's model."""
-        return self.outputs[task].chunk(self.seeds, dim=1)
+        return self.outputs[task].chunk(self.seeds, dim=-1)
 
     def to_bytes(self) -> bytes:
         """Return this as a safetensors file."""
@@ -111,8 +112,8 @@ class Difference:
 
 
 def difference(
-    first: tuple[Metric, Sequence[Float[Tensor, "N _C"]]],
-    second: tuple[Metric, Sequence[Float[Tensor, "N _D"]]],
+    first: tuple[Metric, Sequence[Float[Tensor, "N ..."]]],
+    second: tuple[Metric, Sequence[Float[Tensor, "N ..."]]],
     targets: Shaped[Tensor, "N ..."],
     *,
     seed: int = 0,
@@ -131,17 +132,18 @@ def difference(
     except PluginError as error:
         logger.warning("no difference in metric %s: %s", second[0].name, first_line(error))
         return Difference(math.nan, math.nan, math.nan, None, seeds)
-    at = torch.tensor([float(after.mean() - before.mean()) for before, after in scores], dtype=torch.float64)
+    at = torch.tensor(
+        [float(second[0].total(after) - first[0].total(before)) for before, after in scores], dtype=torch.float64
+    )
     if all(before.ndim == after.ndim == 1 for before, after in scores):
         drawn = draw_rows(rows, seed=seed)
         columns = [(after - before)[drawn].mean(dim=1).double() for before, after in scores]
         low, high = interval(torch.stack(columns, dim=1), at, rows, seed=seed)
     else:
-
-        def subtract(drawn: Tensor) -> list[float]:
-            return [_on(second[0], other, targets, drawn) - _on(first[0], one, targets, drawn) for one, other in pairs]
-
-        resampled = resample(subtract, rows, seed=seed)
+        drawings = [(on_rows(first[0], one, targets), on_rows(second[0], other, targets)) for one, other in pairs]
+        resampled = resample(
+            lambda drawn: [after(drawn) - before(drawn) for before, after in drawings], rows, seed=seed
+        )
         low, high = resampled.interval(at, rows, seed=seed)
         if resampled.note:
             logger.warning("difference in metric %s: %s", second[0].name, resampled.note)
@@ -162,7 +164,7 @@ def metrics_of(head: HeadConfig, outputs: SplitOutputs, task: str) -> dict[str, 
 def stack_seeds(outputs: Sequence[SplitOutputs]) -> SplitOutputs:
     """Put the outputs of models that were trained with several seeds, for the same rows, into one."""
     first = outputs[0]
-    stacked = {task: torch.cat([one.outputs[task] for one in outputs], dim=1) for task in first.outputs}
+    stacked = {task: torch.cat([one.outputs[task] for one in outputs], dim=-1) for task in first.outputs}
     return replace(first, outputs=stacked, seeds=len(outputs))
 
 
@@ -184,18 +186,18 @@ def _digests_by_task(written: str, tasks: Iterable[str]) -> dict[str, str]:
     return json.loads(written) if written.startswith("{") else dict.fromkeys(tasks, written)
 
 
+#: What tells a text, a pair and words of equal parts apart.
+_KINDS: dict[type, bytes] = {str: b"", tuple: b"pair", Words: b"words"}
+
+
 def digest_of_texts(texts: Sequence[Text]) -> str:
     """sha256 of texts, or pairs of them, in their order, in hexadecimal."""
     digest = hashlib.sha256()
     for text in texts:
         for content in (part.encode() for part in parts_of(text)):
             digest.update(len(content).to_bytes(8, "little") + content)
-        digest.update(b"" if isinstance(text, str) else b"pair")
+        digest.update(_KINDS[type(text)])
     return digest.hexdigest()
-
-
-def _on(metric: Metric, outputs: Tensor, targets: Tensor, rows: Tensor) -> float:
-    return float(metric.compute(outputs[rows], targets[rows]).mean())
 
 
 def _mcnemar(first: Tensor, second: Tensor) -> float | None:

@@ -2,12 +2,12 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Shaped
-from torch import Tensor
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
 
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.bootstrap import resample
@@ -47,7 +47,9 @@ class Estimate:
 
 
 @torch.no_grad()
-def outputs_of(model: MultiTaskModel, examples: Examples, *, device: torch.device) -> dict[str, Float[Tensor, "_L _C"]]:
+def outputs_of(
+    model: MultiTaskModel, examples: Examples, *, device: torch.device
+) -> dict[str, Float[Tensor, "_L ..."]]:
     """Return each task's outputs (L, C) for the L rows that have a label of it, on the CPU; none where no row has.
 
     The model is left in eval mode.
@@ -58,13 +60,21 @@ def outputs_of(model: MultiTaskModel, examples: Examples, *, device: torch.devic
         batch = examples.batch(rows)
         for task, outputs in model(batch.hidden.to(device), batch.mask.to(device), batch.inputs).items():
             batches[task].append(outputs.float().cpu())
-    return {task: torch.cat(outputs) for task, outputs in batches.items() if outputs}
+    return {task: join_rows(outputs) for task, outputs in batches.items() if outputs}
+
+
+def join_rows(parts: Sequence[Float[Tensor, "_L ..."]]) -> Float[Tensor, "L ..."]:
+    """Put rows of several batches together: (L, C), or (L, S, C) with zeros behind the words of shorter texts."""
+    if parts[0].ndim == 2:
+        return torch.cat(list(parts))
+    longest = max(part.shape[1] for part in parts)
+    return torch.cat([nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in parts])
 
 
 @torch.no_grad()
 def measure(
     tasks: Mapping[str, Head],
-    outputs: Mapping[str, Float[Tensor, "_N _C"]],
+    outputs: Mapping[str, Float[Tensor, "_N ..."]],
     targets: Mapping[str, Shaped[Tensor, "_N ..."]],
     *,
     device: torch.device,
@@ -86,14 +96,14 @@ def measure(
         for metric in head.metrics:
             name = f"{task}/{metric.name}"
             try:
-                values[name] = float(metric.compute(outputs[task], targets[task]).mean())
+                values[name] = float(metric.total(metric.compute(outputs[task], targets[task])))
             except PluginError as error:
                 values[name], failures[name] = math.nan, first_line(error)
     return values, failures
 
 
 def estimate(
-    metric: Metric, outputs: Sequence[Float[Tensor, "N C"]], targets: Shaped[Tensor, "N ..."], *, seed: int = 0
+    metric: Metric, outputs: Sequence[Float[Tensor, "N ..."]], targets: Shaped[Tensor, "N ..."], *, seed: int = 0
 ) -> Estimate:
     """Measure ``metric`` and give its 95 % interval. A failure costs the value or the interval, and is logged.
 
@@ -109,7 +119,7 @@ def estimate(
 
 
 def _estimate(
-    metric: Metric, outputs: Sequence[Float[Tensor, "N C"]], targets: Shaped[Tensor, "N ..."], *, seed: int
+    metric: Metric, outputs: Sequence[Float[Tensor, "N ..."]], targets: Shaped[Tensor, "N ..."], *, seed: int
 ) -> Estimate:
     rows, seeds = len(targets), len(outputs)
     try:
@@ -121,10 +131,9 @@ def _estimate(
 
         wilson = binomtest(int(scores[0].sum()), rows).proportion_ci(0.95, method="wilson")
         return Estimate(float(scores[0].mean()), float(wilson.low), float(wilson.high), rows)
-    observed = torch.tensor([float(one.mean()) for one in scores], dtype=torch.float64)
-    resampled = resample(
-        lambda drawn: [float(metric.compute(one[drawn], targets[drawn]).mean()) for one in outputs], rows, seed=seed
-    )
+    observed = torch.tensor([float(metric.total(one)) for one in scores], dtype=torch.float64)
+    drawings = [on_rows(metric, one, targets) for one in outputs]
+    resampled = resample(lambda drawn: [measure_on(drawn) for measure_on in drawings], rows, seed=seed)
     low, high = resampled.interval(observed, rows, seed=seed)
     if low == high:
         low = high = math.nan
@@ -133,7 +142,7 @@ def _estimate(
 
 def estimates(
     tasks: Mapping[str, Head],
-    outputs: Mapping[str, Float[Tensor, "_N _C"]],
+    outputs: Mapping[str, Float[Tensor, "_N ..."]],
     targets: Mapping[str, Shaped[Tensor, "_N ..."]],
 ) -> dict[str, Estimate]:
     """Return ``<task>/<metric>`` with intervals for every task with outputs, of one model."""
@@ -143,6 +152,16 @@ def estimates(
         if task in outputs
         for metric in head.metrics
     }
+
+
+def on_rows(
+    metric: Metric, outputs: Float[Tensor, "N ..."], targets: Shaped[Tensor, "N ..."]
+) -> Callable[[Int[Tensor, " M"]], float]:
+    """Return what measures a metric on M drawn rows; what it scores or counts text by text is computed once."""
+    scores = metric.compute(outputs, targets)
+    if scores.ndim == 0:
+        return lambda drawn: float(metric.total(metric.compute(outputs[drawn], targets[drawn])))
+    return lambda drawn: float(metric.total(scores[drawn]))
 
 
 def is_zero_or_one(scores: Tensor) -> bool:

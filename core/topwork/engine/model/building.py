@@ -83,11 +83,12 @@ def build_model(
     built = {}
     for task, config in heads.items():
         where = origin.locate("tasks", task, "head")
-        build = partial(build_head, config, pool.width, labels[task], where=where)
+        width = backbone.width if config.reads == "words" else pool.width
+        build = partial(build_head, config, width, labels[task], where=where)
         with seeded(seed, "head", task):
             built[task] = build()
         with seeded(seed, "head", task):
-            check_head(built[task], build, config, pool.width, labels[task], where=where)
+            check_head(built[task], build, config, width, labels[task], where=where)
     return MultiTaskModel(backbone, pool, built, {task: config.reads for task, config in heads.items()})
 
 
@@ -115,7 +116,7 @@ def check_gradients(
 
 def check_training(
     heads: Mapping[str, HeadConfig],
-    width: int,
+    model: MultiTaskModel,
     labels: Mapping[str, LabelSpace],
     settings: Training,
     *,
@@ -129,6 +130,7 @@ def check_training(
     """
     for task, config in heads.items():
         where = origin.locate("tasks", task, "head")
+        width = model.head_width(config.reads)
         build = partial(build_head, config, width, labels[task], where=where)
         with seeded(settings.seed, "head", task):
             check_pieces(
@@ -145,7 +147,12 @@ def check_training(
 
 
 def check_all_figures(
-    heads: Mapping[str, HeadConfig], width: int, labels: Mapping[str, LabelSpace], *, seed: int, origin: Origin
+    heads: Mapping[str, HeadConfig],
+    model: MultiTaskModel,
+    labels: Mapping[str, LabelSpace],
+    *,
+    seed: int,
+    origin: Origin,
 ) -> None:
     """Draw the figures of each head for texts of every class.
 
@@ -154,6 +161,7 @@ def check_all_figures(
     """
     for task, config in heads.items():
         where = origin.locate("tasks", task, "head")
+        width = model.head_width(config.reads)
         build = partial(build_head, config, width, labels[task], where=where)
         with seeded(seed, "head", task):
             check_figures(build, config, width, labels[task])

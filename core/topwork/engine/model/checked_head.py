@@ -1,9 +1,9 @@
 """A head that is held to its interface whenever one of its parts is called."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from topwork.engine.model.plugin_checks import named, plugin_of
 from topwork.errors import PluginError, TopworkError, describe, quote
 from topwork.interfaces.head import Decoded, Head, HeadConfig, HeadFigure, Metric
-from topwork.interfaces.labels import LabelSet, LabelSpace, Numbers
+from topwork.interfaces.labels import NO_LABEL, LabelSet, LabelSpace, Numbers, WordLabels, are_of_words
 
 if TYPE_CHECKING:  # matplotlib is imported where something is drawn
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ def checked_head(head: Head, config: HeadConfig, labels: LabelSpace, *, where: s
 
     def decode(outputs: Tensor) -> Decoded:
         with part_errors(config, where, "decode"):
-            return check_decoded(head.decode(outputs.clone()), len(outputs), labels)
+            return check_decoded(head.decode(outputs.clone()), outputs.shape, labels)
 
     def denominator(targets: Tensor) -> Tensor:
         assert head.denominator is not None
@@ -112,24 +112,26 @@ def check_loss(value: object) -> Tensor:
     return value
 
 
-def check_decoded(decoded: object, rows: int, labels: LabelSpace) -> Decoded:
-    """Return what a head decoded for some rows.
+def check_decoded(decoded: object, shape: Sequence[int], labels: LabelSpace) -> Decoded:
+    """Return what a head decoded of outputs of some shape, (N, C), or (N, S, C) of words.
 
     Raises:
         PluginError: there is not a label for each row, or labels or probabilities are none of the label space.
     """
     if not isinstance(decoded, Decoded):
         raise PluginError(f"decode must give a Decoded, got {_shown(decoded)}")
-    found: object = decoded.labels
+    rows, found = shape[0], cast("object", decoded.labels)
     if not isinstance(found, list | tuple) or len(found) != rows:
         raise PluginError(f"decode must give {rows} labels for {texts(rows)}, got {_shown(found)}")
     for label in found:
         _check_label(label, labels)
+        if isinstance(labels, WordLabels) and len(label) != shape[1]:
+            raise PluginError(f"decode must give {shape[1]} labels for a text of {shape[1]} words, got {len(label)}")
     if isinstance(labels, Numbers):
         if decoded.probabilities is not None:
             raise PluginError("decode must give no probabilities of numbers")
     else:
-        check_probabilities(decoded.probabilities, rows, labels)
+        check_probabilities(decoded.probabilities, shape[:-1], labels)
     return decoded
 
 
@@ -148,7 +150,7 @@ def _check_label(label: object, labels: LabelSpace) -> None:
             wanted = f"dictionaries of numbers by name ({', '.join(labels.names)})" if several else "numbers (float)"
             raise PluginError(f"decode must give labels that are {wanted}, got {_shown(label)}")
         return
-    if isinstance(labels, LabelSet):
+    if isinstance(labels, LabelSet | WordLabels):
         if not isinstance(label, tuple):
             raise PluginError(f"decode must give labels that are tuples of names, got {_shown(label)}")
         names: tuple[object, ...] = label
@@ -160,36 +162,48 @@ def _check_label(label: object, labels: LabelSpace) -> None:
         raise PluginError(f"decode must give labels that are classes, got {quote(unknown[0])}")
 
 
-def check_probabilities(likely: object, rows: int, labels: LabelSpace) -> None:
+def check_probabilities(likely: object, items: Sequence[int], labels: LabelSpace) -> None:
     """Check probabilities: of each class, to sum to 1, or of each label of a set.
+
+    Args:
+        items: how many texts, (N,), or texts and words, (N, S), they are of.
 
     Raises:
         PluginError: they are none.
     """
-    expected = (rows, len(labels.names))
+    expected = (*items, len(labels.names))
     if not isinstance(likely, Tensor) or likely.shape != expected:
         shape = tuple(likely.shape) if isinstance(likely, Tensor) else _shown(likely)
         raise PluginError(f"decode must give probabilities {expected}, got {shape}")
     low, high = float(likely.min()), float(likely.max())
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
         raise PluginError(f"probabilities must be from 0 to 1, but decode gives numbers from {low:.3g} to {high:.3g}")
-    sums = likely.sum(dim=1)
+    sums = likely.sum(dim=-1).flatten()
     if not isinstance(labels, LabelSet) and not ((sums - 1).abs() <= TOLERANCE).all():
         farthest = float(sums[(sums - 1).abs().argmax()])
         raise PluginError(f"the probabilities of a text must sum to 1, but decode gives a sum of {farthest:.3g}")
 
 
-def check_scores(name: str, scores: object, rows: int) -> Tensor:
+def check_scores(name: str, scores: object, rows: int, *, combined: bool = False) -> Tensor:
     """Return what a metric gave for some rows.
 
+    Args:
+        combined: whether it gives counts for each row, to be combined.
+
     Raises:
-        PluginError: it is neither one number nor a score for each row.
+        PluginError: it is neither one number nor a score for each row, or not counts for each.
     """
     if not isinstance(scores, Tensor):
         raise PluginError(f"metric {name!r} must give a tensor, got {_shown(scores)}; wrap it in torch.tensor(...)")
     if not scores.is_floating_point():
         raise PluginError(f"metric {name!r} must give floating-point numbers, got {scores.dtype}; use .float()")
-    if scores.shape not in ((), (rows,)):
+    if combined:
+        if scores.ndim != 2 or len(scores) != rows:
+            raise PluginError(
+                f"metric {name!r} must give counts for each of {texts(rows)}, shape ({rows}, K), which it combines, "
+                f"got shape {tuple(scores.shape)}"
+            )
+    elif scores.shape not in ((), (rows,)):
         raise PluginError(
             f"metric {name!r} must give one number, shape (), or one for each of {texts(rows)}, shape ({rows},), "
             f"got shape {tuple(scores.shape)}"
@@ -198,8 +212,10 @@ def check_scores(name: str, scores: object, rows: int) -> Tensor:
 
 
 def denominator_of(head: Head, targets: Tensor, device: torch.device) -> float:
-    """Return what the loss of a head, computed on ``device``, divides by for these targets (B,)."""
-    return float(len(targets)) if head.denominator is None else float(head.denominator(targets.to(device)))
+    """Return what the loss of a head, computed on ``device``, divides by for these targets (B, ...)."""
+    if head.denominator is not None:
+        return float(head.denominator(targets.to(device)))
+    return float((targets != NO_LABEL).sum()) if are_of_words(targets) else float(len(targets))
 
 
 def check_denominator(value: object) -> Tensor:
@@ -216,9 +232,18 @@ def check_denominator(value: object) -> Tensor:
 def _checked_metric(metric: Metric, config: HeadConfig, where: str) -> Metric:
     def compute(outputs: Tensor, targets: Tensor) -> Tensor:
         with part_errors(config, where, f"metric {metric.name!r}"):
-            return check_scores(metric.name, metric.compute(outputs.clone(), targets.clone()), len(targets))
+            scores = metric.compute(outputs.clone(), targets.clone())
+            return check_scores(metric.name, scores, len(targets), combined=metric.combine is not None)
 
-    return dataclasses.replace(metric, compute=compute)
+    def combine(counts: Tensor) -> Tensor:
+        assert metric.combine is not None
+        with part_errors(config, where, f"metric {metric.name!r}"):
+            combined: object = metric.combine(counts.clone())
+            if not isinstance(combined, Tensor) or combined.shape != ():
+                raise PluginError(f"metric {metric.name!r} must combine counts to one number, got {_shown(combined)}")
+            return combined
+
+    return dataclasses.replace(metric, compute=compute, combine=combine if metric.combine else None)
 
 
 def _checked_figure(figure: HeadFigure, config: HeadConfig, where: str) -> HeadFigure:

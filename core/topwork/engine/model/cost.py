@@ -31,8 +31,8 @@ class Cost:
     train_uncached: float
 
 
-def cost_per_text(model: MultiTaskModel, tokens: float) -> Cost:
-    """Estimate the cost of a text of ``tokens`` tokens."""
+def cost_per_text(model: MultiTaskModel, tokens: float, words: float = 0.0) -> Cost:
+    """Estimate the cost of a text of ``tokens`` tokens, of which heads read so many ``words``."""
     stages = model.backbone.stages()
     prefix, suffix = stages[: model.cut.stage], stages[model.cut.stage :]
     whole = sum(_forward(stage, tokens, model.backbone.width) for stage in prefix) * tokens
@@ -42,9 +42,13 @@ def cost_per_text(model: MultiTaskModel, tokens: float) -> Cost:
     for stage in suffix:
         reached, cost = _backward(stage, tokens, model.backbone.width, reached)
         backward += cost
-    heads = sum(6.0 * linear.weight.numel() for linear in _linears(model.heads))
-    kept = 1.0 if model.cut.keeps in ("first token", "pooled") else tokens
-    encode = _encode(prefix, model.first_token_stage, tokens, model.backbone.width)
+    heads = sum(
+        6.0 * linear.weight.numel() * (words if model.reads[task] == "words" else 1.0)
+        for task, module in model.heads.items()
+        for linear in _linears(module)
+    )
+    kept = model.reads_pooled + words if model.cut.keeps in ("first token", "pooled") else tokens
+    encode = _encode(prefix, None if words else model.first_token_stage, tokens, model.backbone.width)
     return Cost(encode, kept * (forward + backward) + heads, whole + tokens * (forward + backward) + heads)
 
 

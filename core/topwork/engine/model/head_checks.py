@@ -5,14 +5,14 @@ import re
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from topwork.engine.model.checked_head import denominator_of, part_errors, texts
 from topwork.engine.model.plugin_checks import METRIC_NAME, plugin_of
 from topwork.errors import PluginError, describe, text_of
 from topwork.interfaces.head import Head, HeadConfig, Label, Reading
-from topwork.interfaces.labels import Distribution, LabelSet, LabelSpace, Numbers
+from topwork.interfaces.labels import NO_LABEL, Distribution, LabelSet, LabelSpace, Numbers, WordLabels, are_of_words
 
 #: So many texts a head is tried on, and on one of each class where there are more classes.
 TRIED_ROWS = (2, 1, 7)
@@ -22,6 +22,9 @@ MAX_TRIED_ROWS = 1000
 TOLERANCE = 1e-3
 
 logger = logging.getLogger(__name__)
+
+#: What a head reads of N rows: vectors (N, W) or (N, 2, W); or those of words, (N, S, D), and their mask (N, S).
+HeadInputs = tuple[Tensor, ...]
 
 #: Builds a head that is held to its interface, each time with other initial weights.
 BuildHead = Callable[[], Head]
@@ -81,13 +84,13 @@ def check_parts(head: Head, config: HeadConfig, width: int, labels: LabelSpace, 
     with part_errors(config, where, "the names of metrics and figures"):
         check_names(head)
     for rows in (*TRIED_ROWS, _enough_rows(labels)):
-        vectors, targets = _texts(rows, width, labels, config.reads)
+        inputs, targets = _texts(rows, width, labels, config.reads)
         with torch.no_grad():
-            outputs = _run(head.module, vectors, config, where)
+            outputs = _run(head.module, inputs, targets, config, where)
             head.loss(outputs, targets)
             head.decode(outputs)
     for metric in head.metrics if len(labels.names) <= MAX_TRIED_ROWS else ():  # else some class has no text
-        metric.compute(outputs, targets)
+        metric.total(metric.compute(outputs, targets))
 
 
 def check_figures(build: BuildHead, config: HeadConfig, width: int, labels: LabelSpace) -> None:
@@ -97,9 +100,9 @@ def check_figures(build: BuildHead, config: HeadConfig, width: int, labels: Labe
         PluginError: one cannot be drawn.
     """
     head = build()
-    vectors, targets = _texts(_enough_rows(labels), width, labels, config.reads)
+    inputs, targets = _texts(_enough_rows(labels), width, labels, config.reads)
     with torch.no_grad():
-        outputs = head.module.eval()(vectors)
+        outputs = head.module.eval()(*inputs)
     for figure in head.figures:
         figure.draw(outputs, targets, labels)
         if figure.table:
@@ -130,7 +133,7 @@ def check_pieces(
     """
     head = build()
     smallest = smallest_piece(rows, batch_size, accumulation) if labelled == rows else 1
-    if smallest == 1 and (why := _why_not_one_text(head.module, width, config.reads)):
+    if smallest == 1 and (why := _why_not_one_text(head.module, width, labels, config.reads)):
         with part_errors(config, where, "the module"):
             if labelled < rows:
                 raise PluginError(
@@ -151,10 +154,10 @@ def check_pieces(
                 plugin_of(config),
                 accumulation,
             )
-        vectors, targets = _texts(_enough_rows(labels), width, labels, config.reads)
+        inputs, targets = _texts(_enough_rows(labels), width, labels, config.reads)
         head.module.eval()
         with torch.no_grad():
-            outputs = _run(head.module, vectors, config, where)
+            outputs = _run(head.module, inputs, targets, config, where)
         error = pieces_error(head, outputs + torch.randn_like(outputs), targets)
         if error:
             with part_errors(config, where, "the loss"):
@@ -162,7 +165,7 @@ def check_pieces(
 
 
 @torch.no_grad()
-def pieces_error(head: Head, outputs: Float[Tensor, "N C"], targets: Shaped[Tensor, "N ..."]) -> str:
+def pieces_error(head: Head, outputs: Float[Tensor, "N ..."], targets: Shaped[Tensor, "N ..."]) -> str:
     """Say how the loss of N texts differs from what the losses of each make up; nothing where it does not."""
     found = float(head.loss(outputs, targets))
     if found != float(head.loss(outputs, targets)):  # it draws random numbers
@@ -192,13 +195,13 @@ def check_gradients(head: Head, config: HeadConfig, width: int, labels: LabelSpa
     Raises:
         PluginError: it reaches none, or parameters that are not the module's.
     """
-    vectors, targets = _texts(_enough_rows(labels), width, labels, config.reads)
-    vectors.requires_grad_()
+    inputs, targets = _texts(_enough_rows(labels), width, labels, config.reads)
+    inputs[0].requires_grad_()
     head.module.train()
-    loss = head.loss(_run(head.module, vectors, config, where), targets)
+    loss = head.loss(_run(head.module, inputs, targets, config, where), targets)
     reached = _leaves_of(loss)
     _go_back(loss, config, where)
-    own = {id(vectors), *map(id, head.module.parameters())}
+    own = {id(inputs[0]), *map(id, head.module.parameters())}
     foreign = [leaf for leaf in reached.values() if id(leaf) not in own]
     trainable = {name: parameter for name, parameter in head.module.named_parameters() if parameter.requires_grad}
     unreached = [name for name, parameter in trainable.items() if parameter.grad is None]
@@ -229,9 +232,9 @@ def check_restored(head: Head, again: Head, config: HeadConfig, width: int, labe
         optimizer = torch.optim.AdamW(parameters, lr=1e-2)
         head.module.train()
         for _ in range(3):
-            vectors, targets = _texts(8, width, labels, config.reads)
+            inputs, targets = _texts(8, width, labels, config.reads)
             optimizer.zero_grad()
-            loss = head.loss(_run(head.module, vectors, config, where), targets)
+            loss = head.loss(_run(head.module, inputs, targets, config, where), targets)
             if not loss.isfinite():  # training says that, and keeps what it has
                 break
             _go_back(loss, config, where)
@@ -241,8 +244,8 @@ def check_restored(head: Head, again: Head, config: HeadConfig, width: int, labe
             again.module.load_state_dict(head.module.state_dict())
         except RuntimeError as error:  # of several lines
             raise PluginError(" ".join(text_of(error).split())) from error
-    vectors, _ = _texts(_enough_rows(labels), width, labels, config.reads)
-    trained, repeated, loaded = (results_of(one, vectors) for one in (head, head, again))
+    inputs, _ = _texts(_enough_rows(labels), width, labels, config.reads)
+    trained, repeated, loaded = (results_of(one, inputs) for one in (head, head, again))
     if changed := differing_results(trained, repeated):
         with part_errors(config, where, "the module"):
             raise PluginError(
@@ -262,9 +265,9 @@ Results = dict[str, Tensor | Sequence[Label] | None]
 
 
 @torch.no_grad()
-def results_of(head: Head, vectors: Float[Tensor, "N ..."]) -> Results:
-    """Return what a head gives in eval mode for the pooled vectors of N rows."""
-    outputs = head.module.eval()(vectors)
+def results_of(head: Head, inputs: HeadInputs) -> Results:
+    """Return what a head gives in eval mode for what it reads of N rows."""
+    outputs = head.module.eval()(*inputs)
     decoded = head.decode(outputs)
     return {"outputs": outputs, "labels": decoded.labels, "probabilities": decoded.probabilities}
 
@@ -302,14 +305,17 @@ def check_names(head: Head) -> None:
         raise PluginError("\n".join(messages))
 
 
-def _run(module: nn.Module, vectors: Tensor, config: HeadConfig, where: str) -> Tensor:
-    """Return a module's outputs (N, C) for vectors (N, W) or (N, 2, W)."""
-    rows = len(vectors)
+def _run(module: nn.Module, inputs: HeadInputs, targets: Tensor, config: HeadConfig, where: str) -> Tensor:
+    """Return a module's outputs (N, C) for what it reads of N rows, or (N, S, C) where targets are of words."""
+    rows = len(targets)
+    items = targets.shape if are_of_words(targets) else targets.shape[:1]
     with part_errors(config, where, "the module"):
-        outputs: object = module(vectors.clone())  # it may write into them, as it may in training
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != rows:
+        outputs: object = module(*(one.clone() for one in inputs))  # it may write into them, as it may in training
+        if not isinstance(outputs, Tensor) or outputs.ndim != len(items) + 1 or outputs.shape[:-1] != items:
             shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise PluginError(f"the module must give ({rows}, C) for {texts(rows)}, got {shape}")
+            wanted = f"({', '.join(map(str, items))}, C)"
+            of_words = f" of up to {items[1]} words" if len(items) == 2 else ""
+            raise PluginError(f"the module must give {wanted} for {texts(rows)}{of_words}, got {shape}")
     return outputs
 
 
@@ -335,29 +341,45 @@ def _leaves_of(result: Tensor) -> dict[int, Tensor]:
     return found
 
 
-def _why_not_one_text(module: nn.Module, width: int, reads: Reading) -> str:
+def _why_not_one_text(module: nn.Module, width: int, labels: LabelSpace, reads: Reading) -> str:
     """Say why a module fails on one text in train mode though not on two; nothing where it does not."""
     module.train()
     try:
-        module(vectors_for(reads, 1, width))
+        module(*inputs_for(reads, targets_for(labels, 1), width))
     except Exception as error:  # a plugin may raise anything
         return describe(error)
     return ""
 
 
-def vectors_for(reads: Reading, rows: int, width: int) -> Float[Tensor, "N ..."]:
-    """Return random pooled vectors of N rows as a head reads them: (N, W), or (N, 2, W)."""
-    return torch.randn(rows, 2, width) if reads == "two pooled" else torch.randn(rows, width)
+def inputs_for(reads: Reading, targets: Shaped[Tensor, "N ..."], width: int) -> HeadInputs:
+    """Return what a head may read of N rows with these targets: random vectors."""
+    rows = len(targets)
+    if reads == "words":
+        mask = targets != NO_LABEL if are_of_words(targets) else _are_words(rows)
+        return torch.randn(*mask.shape, width), mask
+    return (torch.randn(rows, 2, width) if reads == "two pooled" else torch.randn(rows, width),)
 
 
-def _texts(rows: int, width: int, labels: LabelSpace, reads: Reading) -> tuple[Tensor, Tensor]:
-    """Random vectors (N, W) or (N, 2, W), and targets (N, ...) of one class after the other, or of the label space."""
-    return vectors_for(reads, rows, width), targets_for(labels, rows)
+def _are_words(rows: int) -> Bool[Tensor, "N S"]:
+    """Return a mask (N, S) of texts of one, two and three words in turn."""
+    counts = torch.arange(rows) % 3 + 1
+    return torch.arange(int(counts.max())) < counts[:, None]
+
+
+def _texts(rows: int, width: int, labels: LabelSpace, reads: Reading) -> tuple[HeadInputs, Tensor]:
+    """Random vectors of N texts, and targets (N, ...) of one class after the other, or of the label space."""
+    targets = targets_for(labels, rows)
+    return inputs_for(reads, targets, width), targets
 
 
 def targets_for(labels: LabelSpace, rows: int) -> Shaped[Tensor, "N ..."]:
     """Return targets of a label space for N texts, in which every name occurs once there are as many texts."""
     names = len(labels.names)
+    if isinstance(labels, WordLabels):
+        mask = _are_words(rows)
+        targets = torch.full(mask.shape, NO_LABEL)
+        targets[mask] = torch.arange(int(mask.sum())) % names
+        return targets
     number = torch.arange(rows) % names
     if isinstance(labels, Numbers):
         mean, scale = torch.tensor(labels.mean), torch.tensor(labels.scale)

@@ -89,6 +89,23 @@ class MultiTaskModel(nn.Module):
         return self
 
     @torch.no_grad()
+    def run_prefix_on_words(
+        self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B vectors columns"]:
+        """Turn token ids into what the cut keeps of a text, and behind it the hidden states of all of its tokens.
+
+        Where the cut keeps the first token, or the pooled vector, that gives (B, 1 + T, D).
+        """
+        self.running = ("backbone",)
+        hidden = token_ids
+        for stage in self.backbone.stages()[: self.cut.stage]:
+            hidden = stage.run(hidden, mask)
+        whole = (
+            self.pooling(hidden, mask)[:, None] if self.cut.keeps == "pooled" and self.reads_pooled else hidden[:, :1]
+        )
+        return torch.cat([whole, hidden], dim=1)
+
+    @torch.no_grad()
     def run_prefix(self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Shaped[Tensor, "B kept *columns"]:
         """Turn token ids (B, T) with mask (B, T) into what the cut keeps: (B, T), (B, 1, D), (B, T, D) or (B, 1, W).
 
@@ -121,11 +138,36 @@ class MultiTaskModel(nn.Module):
         stages = self.backbone.stages()[: self.cut.stage]
         return max((number for number, stage in enumerate(stages) if stage.mixes_tokens), default=0)
 
+    @property
+    def reads_pooled(self) -> bool:
+        """Whether some head reads a pooled vector."""
+        return not self.reads or any(reading != "words" for reading in self.reads.values())
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether some head reads words."""
+        return "words" in self.reads.values()
+
+    @property
+    def kept_width(self) -> int:
+        """The columns of what the cut keeps, D or W."""
+        return self.pooling.width if self.cut.keeps == "pooled" and self.reads_pooled else self.backbone.width
+
+    def head_width(self, reading: Reading) -> int:
+        """The columns of the vectors that a head reads: W, or D of words."""
+        return self.backbone.width if reading == "words" else self.pooling.width
+
     def pool(self, hidden: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]) -> Float[Tensor, "B W"]:
         """Turn what the cut keeps, with its mask (B, T) or (B, 1), into pooled vectors (B, W)."""
+        return self._pool(self._run_suffix(hidden, mask), mask)
+
+    def _pool(self, states: Float[Tensor, "B kept D"], mask: Bool[Tensor, "B kept"]) -> Float[Tensor, "B W"]:
+        """Pool the hidden states of what is kept of texts, of which words that heads read may be a part."""
         if self.cut.keeps == "pooled":
-            return hidden[:, 0]
-        pooled: Tensor = self.pooling(self._run_suffix(hidden, mask), mask)
+            return states[:, 0]
+        if self.cut.keeps == "first token":
+            states, mask = states[:, :1], mask[:, :1]
+        pooled: Tensor = self.pooling(states, mask)
         return pooled
 
     def _run_suffix(
@@ -133,6 +175,8 @@ class MultiTaskModel(nn.Module):
     ) -> Float[Tensor, "B kept columns"]:
         """Run the stages right of the cut; where none mixes tokens, on the real tokens alone, without padding."""
         stages = self.backbone.stages()[self.cut.stage :]
+        if self.cut.keeps == "pooled":
+            return hidden
         packable = self.cut.stage > 0 and not any(stage.mixes_tokens for stage in stages) and not mask.all()
         if packable:
             padded, packed = hidden, hidden[mask][None]  # (B, T, D), (1, real tokens, D)
@@ -148,21 +192,28 @@ class MultiTaskModel(nn.Module):
         hidden: Shaped[Tensor, "B kept *D"],
         mask: Bool[Tensor, "B kept"],
         inputs: Mapping[str, Int[Tensor, "_L ..."]],
-    ) -> dict[str, Float[Tensor, "_L _C"]]:
-        """Turn what the cut keeps of B texts into the outputs (L, C) of each task.
+    ) -> dict[str, Float[Tensor, "_L ..."]]:
+        """Turn what the cut keeps of B texts into the outputs (L, C) of each task, or (L, S, C) of words.
 
         Args:
             inputs: for each task whose head is to run, the numbers of the texts that it gets: (L,), or (L, 2) for a
-                head that reads two apart.
+                head that reads two apart. For a head that reads words, their places (L, S) among all vectors that are
+                kept, counted through: the vector k of text b is b * kept + k. -1 where a text has no further word.
         """
         self.running = ("pooling",)
-        pooled = self.pool(hidden, mask)
+        states = self._run_suffix(hidden, mask)
+        pooled = self._pool(states, mask) if any(self.reads[name] != "words" for name in inputs) else states[:, 0]
         outputs = {}
-        for name, texts in inputs.items():
+        for name, numbers in inputs.items():
             self.running = ("tasks", name, "head")
-            # a copy in either case: what one head writes into it no other sees
-            vectors = pooled.clone() if texts.shape == (len(pooled),) else pooled[texts.to(pooled.device)]
-            outputs[name] = self.heads[name](vectors)
+            # copies in all cases: what one head writes into them no other sees
+            if self.reads[name] == "words":
+                places = numbers.to(states.device)
+                words = states.flatten(0, 1)[places.clamp(min=0)].masked_fill((places < 0)[:, :, None], 0.0)
+                outputs[name] = self.heads[name](words, places >= 0)
+            else:
+                whole = numbers.shape == (len(pooled),)
+                outputs[name] = self.heads[name](pooled.clone() if whole else pooled[numbers.to(pooled.device)])
         return outputs
 
 
@@ -172,9 +223,12 @@ def find_cut(model: MultiTaskModel) -> Cut:
     first = next((number for number, stage in enumerate(stages) if _trains(*stage.modules)), len(stages))
     if first == 0:
         return Cut(0, "token ids")
-    if first == len(stages) and not _trains(model.pooling):
+    of_one_width = not (model.reads_words and model.reads_pooled) or model.pooling.width == model.backbone.width
+    if first == len(stages) and not _trains(model.pooling) and of_one_width:
         return Cut(first, "pooled")
-    one_token = model.pooling.reads_first_token_only and not any(stage.mixes_tokens for stage in stages[first:])
+    one_token = (model.pooling.reads_first_token_only or not model.reads_pooled) and not any(
+        stage.mixes_tokens for stage in stages[first:]
+    )
     return Cut(first, "first token" if one_token else "tokens")
 
 

@@ -36,14 +36,24 @@ class CorpusSize:
         texts: N.
         tokens: of all N texts, special tokens included.
         distinct_texts, distinct_tokens: the same with equal texts counted once.
+        distinct_pooled, distinct_words: of how many of these heads read the pooled vector, and how many words of them.
         truncated: how many of the N texts were cut at the maximum length.
+        unread_words: how many words were lost with that, of texts of which heads read words.
     """
 
     texts: int
     tokens: int
     distinct_texts: int
     distinct_tokens: int
+    distinct_pooled: int
+    distinct_words: int
     truncated: int
+    unread_words: int
+
+    @property
+    def distinct_vectors(self) -> int:
+        """How many vectors heads read of the distinct texts."""
+        return self.distinct_pooled + self.distinct_words
 
 
 @dataclass(frozen=True)
@@ -102,9 +112,9 @@ class Plan:
 
     def kept_bytes(self, phase: Phase) -> int:
         """The size of the activations of all distinct texts; 0 where nothing is kept."""
-        texts, tokens = self.corpus_size.distinct_texts, self.corpus_size.distinct_tokens
-        vectors = {"token ids": 0, "first token": texts, "pooled": texts, "tokens": tokens}
-        return vectors[phase.cut.keeps] * self.bytes_per_vector(phase)
+        size = self.corpus_size
+        vectors = {"token ids": 0, "tokens": size.distinct_tokens}
+        return vectors.get(phase.cut.keeps, size.distinct_vectors) * self.bytes_per_vector(phase)
 
     def bytes_per_vector(self, phase: Phase) -> int:
         """The size of one vector that is kept."""
@@ -159,7 +169,7 @@ def make_plan(
         with plugin_errors(optimizer, origin.locate("optimizer")):
             groups = tuple(group for group in map(_settled, optimizer.groups(model)) if group.parameters)
             check_partition(model, groups)
-        phases.append(_make_phase(model, epoch, unfrozen, groups, trained, tokens=size.tokens / size.texts))
+        phases.append(_make_phase(model, epoch, unfrozen, groups, trained, size))
         known[unfrozen] = phases[-1]
         trained |= {name for group in groups for name in group.parameters}
     model.set_trainable(phases[0].unfrozen)
@@ -216,10 +226,9 @@ def _make_phase(
     unfrozen: tuple[str, ...],
     groups: tuple[ParameterGroup, ...],
     trained: Collection[str],
-    *,
-    tokens: float,
+    size: CorpusSize,
 ) -> Phase:
-    """Describe the phase that begins with ``epoch``, after ``trained`` were trained, for texts of ``tokens`` tokens."""
+    """Describe the phase that begins with ``epoch``, after ``trained`` were trained."""
     stages = model.backbone.stages()
     return Phase(
         first=epoch,
@@ -228,9 +237,9 @@ def _make_phase(
         cut=model.cut,
         prefix=tuple(stage.name for stage in stages[: model.cut.stage]),
         suffix=tuple(stage.name for stage in stages[model.cut.stage :]),
-        width=model.pooling.width if model.cut.keeps == "pooled" else model.backbone.width,
+        width=model.kept_width,
         prefix_is_pretrained=_is_pretrained(model, model.cut, trained),
-        cost=cost_per_text(model, tokens),
+        cost=cost_per_text(model, tokens=size.tokens / size.texts, words=size.distinct_words / size.distinct_texts),
     )
 
 

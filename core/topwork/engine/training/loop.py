@@ -22,7 +22,8 @@ from topwork.engine.observer import Epoch, Observer
 from topwork.engine.training.early_stopping import EarlyStopping, metric_directions
 from topwork.engine.training.optimizer import make_optimizer, set_learning_rates, start_phase
 from topwork.errors import TrainingError
-from topwork.experiment.schema import SplitName, Training
+from topwork.experiment.schema import Training
+from topwork.experiment.source import SplitName
 from topwork.interfaces.head import Head
 
 #: Returns the examples of each split for a phase. The model is already cut as that phase says.

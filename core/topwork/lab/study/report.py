@@ -14,8 +14,9 @@ from topwork.data.dataset import DataSplit
 from topwork.engine.evaluation.comparison import SplitOutputs, difference, digests_of_texts, metrics_of
 from topwork.engine.evaluation.estimates import estimate
 from topwork.errors import StorageError, first_line
-from topwork.experiment.schema import FILE_FIELDS, Experiment
+from topwork.experiment.schema import Experiment
 from topwork.experiment.search import SearchedSetting, get
+from topwork.experiment.source import FILE_FIELDS
 from topwork.files import write_file
 from topwork.interfaces.head import Metric
 from topwork.lab.study.resolved_study import ResolvedStudy

@@ -11,8 +11,9 @@ from topwork.engine.preparation_cache import PreparationCache
 from topwork.engine.training.early_stopping import metric_directions
 from topwork.errors import ConfigurationError, text_of
 from topwork.experiment.objective import Objective, greater_is_better, parse_objective
-from topwork.experiment.schema import FILE_FIELDS, Experiment
+from topwork.experiment.schema import Experiment
 from topwork.experiment.search import SearchedSetting, resolve_search, study_of, with_overrides
+from topwork.experiment.source import FILE_FIELDS
 from topwork.experiment.study import StudySettings
 from topwork.lab.study.search_space import count_trials
 from topwork.lab.tracking.store import flatten
@@ -26,7 +27,7 @@ NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed")
 
 #: Settings that studies of version 0.1 know nothing of; they are in the identity where they are not the default.
 ADDED = re.compile(
-    r"data\.[^.]+\.(on_faulty_rows|columns)|tasks\.[^.]+\.(labels\..+|missing|head\.(class_weights|label_smoothing))"
+    r"data\.[^.]+\.(on_faulty_rows|columns|words)|tasks\.[^.]+\.(labels\..+|missing|head\.(class_weights|label_smoothing))"
 )
 
 

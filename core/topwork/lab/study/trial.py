@@ -17,7 +17,7 @@ from topwork.engine.training.accelerator import make_accelerator
 from topwork.engine.training.loop import Fit
 from topwork.errors import TrainingError
 from topwork.experiment.objective import Objective
-from topwork.experiment.schema import SplitName
+from topwork.experiment.source import SplitName
 from topwork.lab.study.resolved_study import VALIDATION, ResolvedStudy
 
 #: Called with a step, the number of an epoch from 1, or of later seeds that plus ``max_epochs`` for each seed before,
@@ -78,7 +78,7 @@ def train_trial(
         if "test" in fitted.data:
             device = next(prepared.model.parameters()).device
             of_test = prepared.outputs(fitted.data["test"], device=device)
-            outputs.append(prepared.split_outputs("test", of_test))
+            outputs.append(prepared.split_outputs("test", of_test, fitted.data["test"]))
     means = [fmean(column) for column in zip(*finished, strict=True)]
     return TrialOutcome(means, stack_seeds(outputs) if outputs else None, seconds)
 

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from encoding_helpers import CPU, Counter, assert_same, read
+from encoding_helpers import CPU, Counter, assert_same, digests_of, read
 from topwork.engine.encoding import activations as module
 from topwork.engine.encoding.activations import in_shards
 from topwork.engine.encoding.corpus import tokenize
 from topwork.engine.encoding.encoder import RecomputedActivations, encode
 from topwork.engine.encoding.ragged import Ragged
+from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.encoding.store import activation_store as store_module
 from topwork.engine.encoding.store.activation_store import ActivationStore, StoredActivations
 from topwork.engine.encoding.store.cache_folder import cache_folder, list_entries, prune
@@ -54,12 +55,12 @@ def fill(prepared: Preparation, values: Callable[[Tensor], Tensor]) -> Activatio
     )
     right = encode(
         prepared.model,
-        prepared.corpus.token_ids,
+        prepared.corpus.sequences,
         device=CPU,
         dtype=dtype_of(prepared),
     )
     with store.building(lambda: None):
-        store.add(prepared.corpus.digests, Ragged(values(right.values), right.offsets))
+        store.add(digests_of(prepared.corpus), Ragged(values(right.values), right.offsets))
     return store
 
 
@@ -109,8 +110,10 @@ def test_rows_have_the_activation_of_their_own_text(
     prepared = prepare(on_minilm(pooling=pooling, training={"activation_dtype": str(dtype).removeprefix("torch.")}))
     for _ in range(2):  # built, then found
         for name, rows in read(prepared)[0].items():
-            ids, _ = tokenize(prepared.model.backbone.tokenizer, prepared.dataset.splits[name].texts)
-            values, mask = encode(prepared.model, ids, device=CPU).batch(torch.arange(rows.count))
+            sequences = Sequences.of_texts(
+                tokenize(prepared.model.backbone.tokenizer, prepared.dataset.splits[name].texts).token_ids
+            )
+            values, mask = encode(prepared.model, sequences, device=CPU).batch(torch.arange(rows.count))
             given = rows.batch(torch.arange(rows.count))
             assert given.hidden.dtype == torch.float32
             assert torch.equal(given.mask, mask)
@@ -294,8 +297,8 @@ class Builder(Observer):
         self.phases.append((phase, total))
         if phase.startswith("waiting"):
             corpus = self.prepared.corpus
-            some = encode(self.prepared.model, corpus.token_ids.take(torch.arange(self.texts)), device=CPU)
-            self.store.add(corpus.digests[: self.texts], some)
+            some = encode(self.prepared.model, corpus.sequences.take(torch.arange(self.texts)), device=CPU)
+            self.store.add(digests_of(corpus)[: self.texts], some)
             self.lock.release()
 
 
@@ -305,7 +308,7 @@ def test_a_run_waits_for_another_and_encodes_only_what_is_left(on_minilm: Make, 
     plain = train(on_minilm(training={"store": "off"}))
     other = Builder(prepare(on_minilm()), texts)
     waited = train(on_minilm(), reader=other)
-    left = int(other.prepared.corpus.token_ids.lengths[texts:].sum())
+    left = int(other.prepared.corpus.sequences.lengths[texts:].sum())
     waiting = ("waiting for another process that encodes such texts", 0)
     assert other.phases == [waiting, ("encoding (tokens)", left)]
     said = waited.reports[0]

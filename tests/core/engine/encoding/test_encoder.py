@@ -15,6 +15,7 @@ from topwork.building_blocks import MIN_ROWS
 from topwork.engine.encoding.encoder import TOKENS_PER_BATCH, RecomputedActivations, encode
 from topwork.engine.encoding.examples import Activations
 from topwork.engine.encoding.ragged import Ragged
+from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment
@@ -27,6 +28,13 @@ from topwork_plugins.poolings.cls import ClsConfig, ClsPooling
 from topwork_plugins.poolings.mean import MeanConfig, MeanPooling
 
 CPU = torch.device("cpu")
+
+
+def encoded(model: MultiTaskModel, token_ids: Ragged, **options: Any) -> Ragged:
+    """Encode texts of which heads read the pooled vector."""
+    return encode(model, Sequences.of_texts(token_ids), device=CPU, **options)
+
+
 MINILM = 384
 RECIPE = ("layer.5.ffn", "layer.5.output_layer_norm")
 
@@ -42,12 +50,12 @@ RandomIds = Callable[..., Ragged]
 
 def assert_same_alone_together_reordered_and_repeated(model: MultiTaskModel, ids: Ragged) -> None:
     count = len(ids.lengths)
-    together = pieces(encode(model, ids, device=CPU))
+    together = pieces(encoded(model, ids))
     order = torch.arange(count).flip(0).repeat(2)
-    for row, piece in zip(order.tolist(), pieces(encode(model, ids.take(order), device=CPU)), strict=True):
+    for row, piece in zip(order.tolist(), pieces(encoded(model, ids.take(order))), strict=True):
         assert torch.equal(piece, together[row]), f"length {ids.lengths[row]}, reordered and repeated"
     for row in range(count):
-        alone = encode(model, ids.take(torch.tensor([row])), device=CPU)
+        alone = encoded(model, ids.take(torch.tensor([row])))
         assert torch.equal(alone.values, together[row]), f"length {ids.lengths[row]}, alone"
 
 
@@ -84,8 +92,8 @@ def test_an_activation_does_not_depend_on_the_company_at_any_length(
 def test_the_number_of_short_texts_changes_nothing(cut_minilm: CutMiniLm, random_ids: RandomIds, count: int) -> None:
     model = cut_minilm(ClsPooling(MINILM), RECIPE)
     ids = random_ids([5] * count)
-    first = encode(model, ids.take(torch.tensor([0])), device=CPU)
-    assert torch.equal(encode(model, ids, device=CPU).values[:1], first.values)
+    first = encoded(model, ids.take(torch.tensor([0])))
+    assert torch.equal(encoded(model, ids).values[:1], first.values)
 
 
 @pytest.mark.slow
@@ -104,12 +112,12 @@ def test_two_threads_give_the_bits_of_one_for_any_number_of_texts(
     model, ids = cut_minilm(pooling, trains), random_ids([length] * 65)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    one = pieces(encode(model, ids, device=CPU))
+    one = pieces(encoded(model, ids))
     torch.set_num_threads(2)
     try:
         for count in counts:
             rows = torch.arange(count)
-            for row, piece in enumerate(pieces(encode(model, ids.take(rows), device=CPU))):
+            for row, piece in enumerate(pieces(encoded(model, ids.take(rows)))):
                 assert torch.equal(piece, one[row]), f"{count} texts, number {row}"
     finally:
         torch.set_num_threads(before)
@@ -124,7 +132,7 @@ def test_prefix_and_suffix_equal_the_whole_forward_of_a_padded_batch(
     with torch.no_grad():
         whole = pooling(minilm(padded, mask), mask)
         model = cut_minilm(pooling, trains)
-        cut = model.pool(*encode(model, ids, device=CPU).batch(torch.arange(3)))
+        cut = model.pool(*encoded(model, ids).batch(torch.arange(3)))
     torch.testing.assert_close(cut, whole, atol=1e-5, rtol=0)
 
 
@@ -134,8 +142,8 @@ def test_recomputed_activations_equal_kept_ones(
 ) -> None:
     model, ids = cut_minilm(pooling, trains), random_ids([9, 40, 3, 40, 22])
     rows = torch.tensor([4, 1, 2, 1])
-    kept, kept_mask = encode(model, ids, device=CPU).batch(rows)
-    again, again_mask = RecomputedActivations(model, ids, CPU).batch(rows)
+    kept, kept_mask = encoded(model, ids).batch(rows)
+    again, again_mask = RecomputedActivations(model, Sequences.of_texts(ids), CPU).batch(rows)
     assert torch.equal(again_mask, kept_mask)
     assert torch.equal(again[again_mask], kept[kept_mask])
 
@@ -171,7 +179,7 @@ def test_recomputing_leaves_the_mode_of_the_model(random_ids: RandomIds, trainin
     model = tiny_model()
     model.set_trainable([])
     model.train(training)
-    RecomputedActivations(model, random_ids([4, 5], vocabulary=50), CPU).batch(torch.tensor([1]))
+    RecomputedActivations(model, Sequences.of_texts(random_ids([4, 5], vocabulary=50)), CPU).batch(torch.tensor([1]))
     assert model.training == training
     assert model.heads.training == training
 
@@ -183,7 +191,7 @@ def test_encoding_touches_neither_requires_grad_nor_the_generator(
     model = cut_minilm(pooling, trains).train()
     requires_grad = [parameter.requires_grad for parameter in model.parameters()]
     state = torch.get_rng_state()
-    activations = encode(model, random_ids([6, 12]), device=CPU)
+    activations = encoded(model, random_ids([6, 12]))
     assert torch.equal(torch.get_rng_state(), state)
     assert [parameter.requires_grad for parameter in model.parameters()] == requires_grad
     assert not activations.values.requires_grad
@@ -193,14 +201,17 @@ def test_encoding_in_train_mode_uses_no_dropout(random_ids: RandomIds) -> None:
     model = tiny_model()
     ids = random_ids([6, 12], vocabulary=50)
     model.set_trainable([name for name, _ in model.named_parameters() if ".layer.1.ffn" in name])
-    assert torch.equal(encode(model.train(), ids, device=CPU).values, encode(model.eval(), ids, device=CPU).values)
+    assert torch.equal(
+        encoded(model.train(), ids).values,
+        encoded(model.eval(), ids).values,
+    )
 
 
 def test_with_an_empty_prefix_the_token_ids_are_kept(random_ids: RandomIds) -> None:
     model = tiny_model()
     model.set_trainable([f"backbone.{name}" for name, _ in model.backbone.named_parameters()])
     ids = random_ids([6, 12], vocabulary=50)
-    assert encode(model, ids, device=CPU) is ids
+    assert encoded(model, ids) is ids
 
 
 @pytest.mark.parametrize(
@@ -222,7 +233,7 @@ def test_batches_hold_texts_of_one_length_and_at_least_64_token_rows(
     model.set_trainable([])
     seen: list[tuple[int, ...]] = []
     model.backbone.embeddings.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
-    encode(model, random_ids(lengths, vocabulary=50), device=CPU)
+    encoded(model, random_ids(lengths, vocabulary=50))
     assert seen == batches
     assert all(rows * length >= MIN_ROWS for rows, length in seen)
 
@@ -240,7 +251,7 @@ def test_there_is_one_vector_for_each_text_or_for_each_token(
 ) -> None:
     model = tiny_model(pooling)
     model.set_trainable([name for name, _ in model.named_parameters() if trains in name])
-    activations = encode(model, random_ids([3, 5, 4], vocabulary=50), device=CPU)
+    activations = encoded(model, random_ids([3, 5, 4], vocabulary=50))
     assert activations.values.shape == shape
     assert activations.values.dtype == torch.float32
 
@@ -249,7 +260,9 @@ def test_progress_counts_every_token_once(random_ids: RandomIds) -> None:
     model = tiny_model()
     model.set_trainable([])
     done: list[int] = []
-    encode(model, random_ids([3, 9, 3, 40, 40, 40], vocabulary=50), device=CPU, progress=done.append)
+    encode(
+        model, Sequences.of_texts(random_ids([3, 9, 3, 40, 40, 40], vocabulary=50)), device=CPU, progress=done.append
+    )
     assert sum(done) == 3 + 9 + 3 + 40 + 40 + 40
 
 
@@ -363,5 +376,5 @@ def test_what_float16_cannot_hold_is_told(random_ids: RandomIds) -> None:
         model.backbone.layer[-1].output_layer_norm.weight *= 1e6
     ids = random_ids([6, 12], vocabulary=50)
     with pytest.raises(ConfigurationError, match=r"float16 holds numbers up to 65,504, but activations reach [\d,]{9}"):
-        encode(model, ids, device=CPU, dtype=torch.float16)
-    assert encode(model, ids, device=CPU, dtype=torch.bfloat16).values.isfinite().all()
+        encoded(model, ids, dtype=torch.float16)
+    assert encoded(model, ids, dtype=torch.bfloat16).values.isfinite().all()

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from encoding_helpers import no_words
 from topwork.data.dataset import DataSplit
 from topwork.engine.encoding.examples import Activations, Examples, make_examples
 from topwork.engine.encoding.ragged import Ragged, offsets_of
@@ -15,7 +16,7 @@ def examples_of(distinct: Activations, text_ids: list[list[int]], **reads: Readi
     """Rows that all have a label of each task."""
     rows = torch.tensor(text_ids)
     every = torch.ones(len(rows), dtype=torch.bool)
-    return Examples(distinct, rows, {}, dict.fromkeys(reads, every), reads, (len(rows),))
+    return Examples(distinct, no_words(3), rows, {}, dict.fromkeys(reads, every), reads, (len(rows),))
 
 
 def test_rows_with_equal_texts_get_the_same_activation() -> None:
@@ -41,6 +42,7 @@ def test_a_head_that_reads_two_texts_apart_gets_both_and_others_the_sequence() -
     labelled = {"whole": [True, False, True], "apart": [False, True, True]}
     examples = Examples(
         DISTINCT,
+        no_words(3),
         torch.tensor(text_ids),
         targets={},
         labelled={task: torch.tensor(values) for task, values in labelled.items()},
@@ -61,7 +63,9 @@ def test_examples_hold_the_targets_of_every_task_and_are_counted() -> None:
     targets = {"mood": np.array([1, 0, 1]), "topic": np.array([2, 2, 0])}
     every = dict.fromkeys(targets, np.ones(3, np.bool_))
     rows = DataSplit(["a", "b", "c"], targets, every, {"rows": 3})
-    examples = make_examples(DISTINCT, torch.tensor([[0], [1], [2]]), rows, dict.fromkeys(targets, "pooled"))
+    examples = make_examples(
+        DISTINCT, no_words(3), torch.tensor([[0], [1], [2]]), rows, dict.fromkeys(targets, "pooled")
+    )
     assert examples.count == 3
     assert {task: values.tolist() for task, values in examples.targets.items()} == {
         "mood": [1, 0, 1],
@@ -73,6 +77,7 @@ def partly_labelled() -> Examples:
     labelled = {"mood": [True, False, True, True], "topic": [True] * 4, "rating": [False] * 4}
     return Examples(
         DISTINCT,
+        no_words(3),
         torch.zeros(4, 1, dtype=torch.int64),
         targets={"mood": torch.tensor([1, 0, 0, 1]), "topic": torch.arange(4), "rating": torch.zeros(4)},
         labelled={task: torch.tensor(values) for task, values in labelled.items()},

@@ -9,7 +9,8 @@ import torch
 
 from encoding_helpers import Counter, assert_same, read
 from topwork.engine.preparation import prepare
-from topwork.experiment.schema import Experiment, Source, Split, Task
+from topwork.experiment.schema import Experiment, Task
+from topwork.experiment.source import Source, Split
 from topwork.interfaces.pooling import PoolingConfig
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.heads.classification import ClassificationConfig

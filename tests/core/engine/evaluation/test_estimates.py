@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from encoding_helpers import no_words
 from topwork.building_blocks import class_metrics
 from topwork.engine.encoding.encoder import encode
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.encoding.ragged import Ragged
+from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.evaluation.bootstrap import draw_rows
-from topwork.engine.evaluation.estimates import EVALUATION_BATCH, estimate, estimates, measure, outputs_of
+from topwork.engine.evaluation.estimates import EVALUATION_BATCH, estimate, estimates, join_rows, measure, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.errors import PluginError
 from topwork.interfaces.head import Head, Metric
@@ -138,11 +140,14 @@ def test_outputs_come_in_the_order_of_the_rows(
     tiny: MultiTaskModel, random_ids: Callable[..., Ragged], count: int
 ) -> None:
     tiny.set_trainable([])
-    activations = encode(tiny, random_ids([3 + number % 5 for number in range(count)], vocabulary=50), device=CPU)
+    activations = encode(
+        tiny, Sequences.of_texts(random_ids([3 + number % 5 for number in range(count)], vocabulary=50)), device=CPU
+    )
     outputs = outputs_of(
         tiny,
         Examples(
             activations,
+            no_words(count),
             torch.arange(count)[:, None],
             targets={},
             labelled=dict.fromkeys(tiny.tasks, torch.ones(count, dtype=torch.bool)),
@@ -192,3 +197,29 @@ def test_a_metric_that_fails_on_the_rows_themselves_has_no_value() -> None:
     found = estimate(Metric("area", area), [torch.ones(5, 2)], torch.zeros(5, dtype=torch.int64))
     assert math.isnan(found.value)
     assert found.note == "only one class present"
+
+
+def test_an_interval_of_combined_counts_is_that_of_measuring_each_resample() -> None:
+    def count(outputs: Tensor, targets: Tensor) -> Tensor:
+        calls.append(len(outputs))
+        hits = (outputs.argmax(1) == targets) & (targets == 1)
+        return torch.stack([hits, targets == 1], dim=1).float()
+
+    def share(outputs: Tensor, targets: Tensor) -> Tensor:
+        counts = count(outputs, targets).sum(dim=0)
+        return counts[0] / counts[1]
+
+    calls: list[int] = []
+    generator = torch.Generator().manual_seed(3)
+    outputs, targets = torch.randn(50, 2, generator=generator), torch.randint(2, (50,), generator=generator)
+    combined = Metric("recall", count, combine=lambda counts: counts[0] / counts[1])
+    found = estimate(combined, [outputs], targets)
+    assert len(calls) <= 2  # not once for each resample
+    assert found == estimate(Metric("recall", share), [outputs], targets)
+    assert found.low < found.value < found.high
+
+
+def test_outputs_of_words_are_joined_with_zeros_behind_shorter_texts() -> None:
+    joined = join_rows([torch.ones(2, 3, 2), torch.ones(1, 1, 2)])
+    assert joined.shape == (3, 3, 2)
+    assert joined[2].tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]

@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 import torch
 
+from encoding_helpers import corpus_of
 from model_helpers import model_of
-from topwork.engine.encoding.corpus import make_corpus
 from topwork.engine.model.plan import make_plan
 from topwork.errors import ConfigurationError
 from topwork.experiment.loading import load_experiment
@@ -92,7 +92,7 @@ def test_a_setting_that_does_not_fit_is_reported_where_it_stands(
     experiment = load_experiment(path).model_copy(update={"backbone": TinyBackboneConfig()})
     with pytest.raises(ConfigurationError) as caught:
         model = model_of(experiment, LABELS)
-        size = make_corpus(model.backbone.tokenizer, {"train": [["a text"]]}).size
+        size = corpus_of(model.backbone.tokenizer, ["a text"]).size
         make_plan(model, size, experiment.freeze, experiment.optimizer, experiment.training, origin=experiment.origin)
     assert str(caught.value) == f"{path.parent}/{message}"
 

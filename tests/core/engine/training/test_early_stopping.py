@@ -12,7 +12,8 @@ from topwork.building_blocks import class_metrics, decode_logits
 from topwork.engine.observer import Epoch, Observer
 from topwork.engine.preparation import prepare
 from topwork.errors import ConfigurationError, TrainingError
-from topwork.experiment.schema import Experiment, Source, Split, Task
+from topwork.experiment.schema import Experiment, Task
+from topwork.experiment.source import Source, Split
 from topwork.interfaces.head import Head, HeadConfig, Metric
 from topwork.interfaces.labels import Classes
 

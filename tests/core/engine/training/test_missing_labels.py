@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from encoding_helpers import no_words
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.evaluation.estimates import outputs_of
@@ -21,9 +22,13 @@ from topwork.engine.observer import Observer
 from topwork.engine.preparation import prepare
 from topwork.engine.training.loop import backward, measure_epoch, train_epoch
 from topwork.engine.training.optimizer import make_optimizer
-from topwork.experiment.schema import Experiment, SplitName
+from topwork.experiment.schema import Experiment
+from topwork.experiment.source import SplitName
 from topwork.interfaces.head import Head
-from topwork.testing.tiny import tiny_model
+from topwork.interfaces.labels import NO_LABEL, Classes, WordLabels
+from topwork.testing.tiny import FirstToken, TinyBackbone, tiny_model
+from topwork_plugins.heads.classification import ClassificationConfig
+from topwork_plugins.heads.tagging import TaggingConfig
 
 CPU = torch.device("cpu")
 CLASS_WEIGHTS = torch.tensor([2.0, 0.0], dtype=torch.float64)
@@ -54,7 +59,9 @@ def examples_with(labelled: Mapping[str, list[bool]]) -> Examples:
     ids = Ragged(torch.randint(3, 50, (int(lengths.sum()),), generator=generator), offsets_of(lengths))
     targets = {task: torch.randint(2, (count,), generator=generator) for task in labelled}
     masks = {task: torch.tensor(values) for task, values in labelled.items()}
-    return Examples(ids, torch.arange(count)[:, None], targets, masks, dict.fromkeys(labelled, "pooled"), (count,))
+    return Examples(
+        ids, no_words(count), torch.arange(count)[:, None], targets, masks, dict.fromkeys(labelled, "pooled"), (count,)
+    )
 
 
 def row_by_row(model: MultiTaskModel, head: Head, examples: Examples, task: str) -> Tensor | None:
@@ -190,3 +197,68 @@ def test_a_task_without_validation_labels_is_not_measured_and_not_in_the_total(m
     metrics, _ = measure_epoch(prepared.model, dict.fromkeys(weights, 0.0), data, weights, device=CPU)
     assert not [name for name in metrics if name.startswith("validation/category")]
     assert metrics["validation/loss"] == metrics["validation/sentiment/loss"]
+
+
+def double_tagger() -> MultiTaskModel:
+    """A model in float64 all of which trains, with a head for words beside one that reads the pooled vector."""
+    torch.manual_seed(1)
+    backbone = TinyBackbone(max_length=32)
+    labels = WordLabels(("a", "b", "c"))
+    heads = {
+        "tag": TaggingConfig(hidden=(5,)).build(backbone.width, labels),
+        "mood": ClassificationConfig(hidden=()).build(backbone.width, Classes(("no", "yes"))),
+    }
+    model = MultiTaskModel(backbone, FirstToken(), heads, {"tag": "words", "mood": "pooled"}).double().eval()
+    model.set_trainable([f"backbone.{name}" for name, _ in model.backbone.named_parameters()])
+    return model
+
+
+#: The classes of the words of each text, None where one has none; and whether it has a mood.
+TAGGED = st.lists(
+    st.tuples(st.lists(st.none() | st.integers(0, 2), min_size=1, max_size=5), st.booleans()), min_size=1, max_size=7
+)
+
+
+@given(rows=TAGGED, accumulation=st.integers(1, 4))
+def test_gradients_of_words_are_those_of_the_loss_written_out_word_by_word(
+    rows: list[tuple[list[int | None], bool]], accumulation: int
+) -> None:
+    model = double_tagger()
+    lengths = torch.tensor([2 * len(words) + 1 for words, _ in rows])
+    ids = Ragged(torch.randint(3, 50, (int(lengths.sum()),)), offsets_of(lengths))
+    starts = [1 + 2 * word for words, _ in rows for word in range(len(words))]
+    places = Ragged(torch.tensor(starts), offsets_of(torch.tensor([len(words) for words, _ in rows])))
+    targets = torch.full((len(rows), 5), NO_LABEL)
+    for row, (words, _) in zip(targets, rows, strict=True):
+        row[: len(words)] = torch.tensor([NO_LABEL if word is None else word for word in words])
+    examples = Examples(
+        ids,
+        places,
+        torch.arange(len(rows))[:, None],
+        {"tag": targets, "mood": torch.arange(len(rows)) % 2},
+        {"tag": (targets != NO_LABEL).any(1), "mood": torch.tensor([mood for _, mood in rows])},
+        {"tag": "words", "mood": "pooled"},
+        (len(rows),),
+    )
+    weights, every = {"tag": 0.5, "mood": 1.0}, torch.arange(len(rows))
+    backward(model, model.tasks, examples, every, weights, accumulation, accelerator=Accelerator(cpu=True))
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    losses: dict[str, list[Tensor]] = {"tag": [], "mood": []}
+    for number, (words, mood) in enumerate(rows):
+        token_ids, mask = ids.batch(torch.tensor([number]))
+        hidden = model.backbone(token_ids, mask)
+        for place, word in enumerate(words):
+            if word is not None:
+                one = hidden[:, 1 + 2 * place][:, None]
+                outputs = model.heads["tag"](one, torch.ones(1, 1, dtype=torch.bool))[:, 0]
+                losses["tag"].append(nn.functional.cross_entropy(outputs, torch.tensor([word])))
+        if mood:
+            outputs = model.heads["mood"](model.pooling(hidden, mask))
+            losses["mood"].append(nn.functional.cross_entropy(outputs, torch.tensor([number % 2])))
+    if written := [weights[task] * torch.stack(of_task).mean() for task, of_task in losses.items() if of_task]:
+        sum(written).backward()  # type: ignore[union-attr]  # the sum of some tensors is one
+    for name, parameter in model.named_parameters():
+        assert (found[name] is None) == (parameter.grad is None), name
+        if parameter.grad is not None:
+            torch.testing.assert_close(found[name], parameter.grad, atol=1e-10, rtol=0)

@@ -155,7 +155,7 @@ def plainly_trained(prepared: Preparation) -> dict[str, Tensor]:
     """Train by plain torch: the whole model in every step, one AdamW for all, no gradient where frozen."""
     model, experiment, settings = prepared.model, prepared.experiment, prepared.experiment.training
     part = prepared.dataset.splits["train"]
-    ids, _ = tokenize(model.backbone.tokenizer, part.texts)
+    ids = tokenize(model.backbone.tokenizer, part.texts).token_ids
     named = dict(model.named_parameters())
     rates = {name: 1e-3 if name.startswith("backbone.") else 1e-2 for name in named}
     optimizer = torch.optim.AdamW(

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from run_helpers import epoch, open_small_store, run_of, small, sql
 from small_experiment import QUICKSTART
-from topwork.engine.observer import EncodingReport
+from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.preparation import prepare
 from topwork.errors import StorageError
 from topwork.experiment.schema import Experiment, Task
@@ -338,8 +338,9 @@ def test_a_head_whose_figure_cannot_be_drawn_costs_only_the_figure(
         raise ValueError("no ink")
 
     broken = replace(head, figures=[HeadFigure("sketch", draw), *head.figures])
-    targets = prepared.dataset.splits["test"].targets["category"]
-    outputs = prepared.split_outputs("test", {task: torch.zeros(len(targets), 3) for task in prepared.model.tasks})
+    examples = prepared.load_examples(prepared.plan.phases[0], torch.device("cpu"), Observer())[0]["test"]
+    nothing = {task: torch.zeros(examples.count, 3) for task in prepared.model.tasks}
+    outputs = prepared.split_outputs("test", nothing, examples)
     log.log_head_figures({"category": broken}, outputs)
     assert "figures/sketch_category.png could not be logged to MLflow: ValueError: no ink" in caplog.text
     assert [one.path for one in log.store.client.list_artifacts(log.run_id, "figures")] == [

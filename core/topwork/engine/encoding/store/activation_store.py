@@ -1,7 +1,8 @@
 """One folder of the activation store: shards, and a manifest that says which of them count.
 
 A shard is a safetensors file with the activations of some texts: ``values`` (rows, D), ``offsets`` (texts + 1,) and
-``digests`` (texts, 32), the sha256 of each text's token ids. It is named by its own sha256 and never changed.
+``digests`` (texts, 32), of each text's token ids and what heads read of it; see ``Sequences.digests``. It is named by
+its own sha256 and never changed.
 The manifest is replaced in one step after the shards it names are on disk, so a process killed at any moment
 leaves either the old state or the new one, and files that the manifest does not name, which the next build removes.
 """
@@ -121,7 +122,7 @@ class ActivationStore:
         self._warned: set[str] = set()
 
     def find(self, digests: Sequence[bytes]) -> StoredActivations:
-        """Look U texts up by the sha256 of their token ids.
+        """Look U texts up by their digests.
 
         A damaged shard counts as absent, with a warning; what it held is missing and will be computed again.
 
@@ -129,7 +130,9 @@ class ActivationStore:
             StorageError: the folder cannot be read.
         """
         self._damaged.clear()
-        wanted = {digest: number for number, digest in enumerate(digests)}
+        wanted: dict[bytes, list[int]] = {}
+        for number, digest in enumerate(digests):
+            wanted.setdefault(digest, []).append(number)
         shard_index, position = torch.full((len(digests),), -1), torch.zeros(len(digests), dtype=torch.int64)
         shards: list[Ragged] = []
         named = self.listed_shards()
@@ -137,7 +140,7 @@ class ActivationStore:
             opened = self._open(record)
             if opened is None:
                 continue
-            held = [(wanted[digest], place) for place, digest in enumerate(opened[0]) if digest in wanted]
+            held = [(number, place) for place, digest in enumerate(opened[0]) for number in wanted.get(digest, ())]
             if held and self.is_sound(record):
                 numbers, places = torch.tensor(held).T
                 shard_index[numbers], position[numbers] = len(shards), places

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from encoding_helpers import digests_of
 from topwork.cli import main as topwork_main
 from topwork.engine.encoding import activations
 from topwork.engine.encoding.encoder import encode
@@ -27,7 +28,8 @@ from topwork.engine.encoding.store.cache_folder import cache_folder, list_entrie
 from topwork.engine.encoding.store.key import make_key
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import Preparation, prepare
-from topwork.experiment.schema import Experiment, Source, Task, Training
+from topwork.experiment.schema import Experiment, Task, Training
+from topwork.experiment.source import Source
 from topwork.testing import TinyBackboneConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
 from topwork_plugins.heads.binary import BinaryConfig
@@ -78,7 +80,7 @@ def read(prepared: Preparation, observer: Observer) -> dict[str, Any]:
     rows, got = prepared.load_examples(prepared.plan.phases[0], CPU, observer)
     everything = torch.arange(prepared.plan.corpus_size.distinct_texts)
     values, mask = rows["train"].activations.batch(everything)
-    expected, expected_mask = encode(prepared.model, prepared.corpus.token_ids, device=CPU).batch(everything)
+    expected, expected_mask = encode(prepared.model, prepared.corpus.sequences, device=CPU).batch(everything)
     exact = torch.equal(mask, expected_mask) and torch.equal(values[mask], expected[mask])
     return {"exact": exact, "where": got.where, "texts": got.texts, "found": got.found}
 
@@ -134,7 +136,7 @@ def kill_everywhere(file: Path, folder: Path) -> None:
     After each kill, say what the store held, and read the texts again in a process that is left alone.
     """
     prepared = prepare_file(file)
-    lengths = prepared.corpus.token_ids.lengths
+    lengths = prepared.corpus.sequences.lengths
     for number in itertools.count(1):
         os.environ["TOPWORK_CACHE"] = str(folder / str(number))
         child = os.fork()
@@ -146,7 +148,7 @@ def kill_everywhere(file: Path, folder: Path) -> None:
         is_finished = Count()
         logging.getLogger("topwork").addHandler(is_finished)
         key = make_key(prepared.model, prepared.experiment.pooling, dtype=torch.float32, device=CPU)
-        missing = ActivationStore(cache_folder(), key).find(prepared.corpus.digests).missing
+        missing = ActivationStore(cache_folder(), key).find(digests_of(prepared.corpus)).missing
         result = read(prepared, is_finished)
         logging.getLogger("topwork").removeHandler(is_finished)
         (entry,) = list_entries(cache_folder())

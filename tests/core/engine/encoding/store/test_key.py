@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from topwork.engine.encoding.corpus import Corpus, make_corpus
+from encoding_helpers import EVERY_TOKEN, corpus_of, digests_of
 from topwork.engine.encoding.ragged import Ragged, offsets_of
+from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.encoding.store import key as key_module
 from topwork.engine.encoding.store.key import Key, make_key
 from topwork.engine.model.multitask import MultiTaskModel
@@ -291,7 +292,7 @@ def test_other_heads_are_not_part_of_the_key() -> None:
 def test_having_tokenized_is_not_part_of_the_key() -> None:
     model = cut_model(*LAST_FFN)
     before = key_of(model).digest
-    make_corpus(model.backbone.tokenizer, {"train": [["some text", "some more"]]})
+    corpus_of(model.backbone.tokenizer, ["some text", "some more"])
     assert key_of(model).digest == before
 
 
@@ -366,58 +367,58 @@ def test_minilm_in_a_distilbert_folder_has_the_key_and_the_entries_of_minilm(min
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     other = DistilBertConfig(model=str(tmp_path), max_length=512).build()
     assert minilm_key(other) == minilm_key(minilm)
-    texts = {"train": [["A short one.", "Ünïcödé, and a good many words more " * 30]]}
-    assert make_corpus(other.tokenizer, texts).digests == make_corpus(minilm.tokenizer, texts).digests
+    texts = ["A short one.", "Ünïcödé, and a good many words more " * 30]
+    assert digests_of(corpus_of(other.tokenizer, texts)) == digests_of(corpus_of(minilm.tokenizer, texts))
 
 
 def test_a_space_that_alters_no_token_alters_neither_key_nor_entry(minilm: Backbone) -> None:
     before = minilm_key(minilm)
     texts = ["the saw is fine", " the saw  is fine ", "the saw is\tfine\n", "The saw is fine"]
-    corpora = [make_corpus(minilm.tokenizer, {"train": [[text]]}) for text in texts]
-    assert len({corpus.digests[0] for corpus in corpora}) == 1
-    assert make_corpus(minilm.tokenizer, {"train": [texts]}).digests == corpora[0].digests
-    assert make_corpus(minilm.tokenizer, {"train": [["the sawis fine"]]}).digests != corpora[0].digests
+    corpora = [corpus_of(minilm.tokenizer, [text]) for text in texts]
+    assert len({digests_of(corpus)[0] for corpus in corpora}) == 1
+    assert digests_of(corpus_of(minilm.tokenizer, texts)) == digests_of(corpora[0])
+    assert digests_of(corpus_of(minilm.tokenizer, ["the sawis fine"])) != digests_of(corpora[0])
     assert minilm_key(minilm) == before
 
 
 Ids = st.lists(st.integers(0, 2**40), min_size=1, max_size=8)
 
 
-def corpus_of(sequences: list[list[int]]) -> Corpus:
+def digests_of_ids(sequences: list[list[int]]) -> list[bytes]:
     values = torch.tensor([number for sequence in sequences for number in sequence])
     token_ids = Ragged(values, offsets_of(torch.tensor([len(sequence) for sequence in sequences])))
-    return Corpus(token_ids, {"train": torch.arange(len(sequences))[:, None]}, {})
+    return Sequences.of_texts(token_ids).digests(EVERY_TOKEN)
 
 
 @given(Ids)
 def test_an_entrys_digest_is_the_sha256_of_its_token_ids(ids: list[int]) -> None:
-    assert corpus_of([ids]).digests == [hashlib.sha256(struct.pack(f"<{len(ids)}q", *ids)).digest()]
+    assert digests_of_ids([ids]) == [hashlib.sha256(struct.pack(f"<{len(ids)}q", *ids)).digest()]
 
 
 @given(ids=Ids, data=st.data(), other=st.integers(0, 2**40))
 def test_one_token_changes_an_entrys_digest_and_no_other(ids: list[int], data: st.DataObject, other: int) -> None:
     place = data.draw(st.integers(0, len(ids) - 1))
     changed = [*ids[:place], other, *ids[place + 1 :]]
-    digests = corpus_of([[1, 2], changed, [3]]).digests
-    before = corpus_of([[1, 2], ids, [3]]).digests
+    digests = digests_of_ids([[1, 2], changed, [3]])
+    before = digests_of_ids([[1, 2], ids, [3]])
     assert (digests[1] == before[1]) == (changed == ids)
     assert digests[::2] == before[::2]
 
 
 @given(st.lists(Ids, min_size=1, max_size=6, unique_by=tuple))
 def test_different_sequences_have_different_digests_wherever_they_stand(sequences: list[list[int]]) -> None:
-    digests = corpus_of(sequences).digests
+    digests = digests_of_ids(sequences)
     assert len(set(digests)) == len(sequences)
-    assert corpus_of(sequences[::-1]).digests == digests[::-1]
+    assert digests_of_ids(sequences[::-1]) == digests[::-1]
 
 
 @pytest.mark.parametrize(("letters", "same"), [(1, True), (14, True), (15, False), (40, False)])
 def test_max_length_changes_the_digests_of_texts_that_it_truncates(letters: int, same: bool) -> None:
-    texts = {"train": [["abc" * 20, "x" * letters]]}
-    short, long = (make_corpus(letter_tokenizer(length), texts) for length in (16, 32))
-    assert (short.digests[1] == long.digests[1]) is same
+    texts = ["abc" * 20, "x" * letters]
+    short, long = (corpus_of(letter_tokenizer(length), texts) for length in (16, 32))
+    assert (digests_of(short)[1] == digests_of(long)[1]) is same
 
 
 def test_texts_that_differ_behind_max_length_share_an_entry() -> None:
-    corpus = make_corpus(letter_tokenizer(16), {"train": [["x" * 14 + "a", "x" * 14 + "b"]]})
-    assert len(corpus.digests) == 1
+    corpus = corpus_of(letter_tokenizer(16), ["x" * 14 + "a", "x" * 14 + "b"])
+    assert len(digests_of(corpus)) == 1

@@ -1,0 +1,87 @@
+"""Heads from other packages that read two texts apart, and words: installed, tested by their contract, trained."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from topwork.testing import HeadContract
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent
+PACKAGES = ["topwork-relations", "topwork-bilstm"]
+
+ANIMALS = ["cat", "dog", "horse", "bird"]
+PAIRS = [f"a {a},the {b},{'same' if a == b else 'other'}" for a in ANIMALS for b in ANIMALS for _ in range(3)]
+SENTENCES = [
+    {"words": ["look", "a", animal, "there"][: 3 + n % 2], "tags": ["O", "O", "B-animal", "O"][: 3 + n % 2]}
+    for n, animal in enumerate(ANIMALS * 6)
+]
+EXPERIMENTS: dict[str, dict[str, Any]] = {
+    "topwork-relations": {
+        "data": {"rows": {"path": "pairs.csv", "text": ["first", "second"]}},
+        "tasks": {"alike": {"label": "label", "head": {"kind": "relation"}}},
+    },
+    "topwork-bilstm": {
+        "data": {"rows": {"path": "sentences.jsonl", "words": "words"}},
+        "tasks": {"animals": {"label": "tags", "head": {"kind": "bilstm"}}},
+    },
+}
+REST = {
+    "name": "outside",
+    "backbone": {"kind": "minilm"},
+    "pooling": {"kind": "mean"},
+    "freeze": {"kind": "all"},
+    "training": {"epochs": 30, "patience": None},
+    "tracking": {"enabled": False},
+}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which pip has installed the packages, outside of the environment of these tests."""
+    target = tmp_path_factory.mktemp("site")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
+    packages = [str(HERE / name) for name in PACKAGES]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", *options, *packages]
+    subprocess.run(pip, check=True)
+    return target
+
+
+def run(*command: str, path: Path, folder: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(path), "HF_HUB_OFFLINE": "1"}
+    command = (sys.executable, *command)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_it_passes_the_contract_that_topwork_ships(installed: Path, tmp_path: Path, name: str) -> None:
+    tested = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / name), path=installed, folder=tmp_path)
+    checks = [name for name in dir(HeadContract) if name.startswith("test_")]
+    assert f"{len(checks)} passed" in tested
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_it_is_written_in_fewer_than_40_lines(name: str) -> None:
+    lines = (HERE / name / f"{name.replace('-', '_')}.py").read_text().splitlines()
+    assert len([line for line in lines if line.strip()]) < 40
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [("topwork-relations", "a dog\tthe dog", "same"), ("topwork-bilstm", "look a bird", "look/O a/O bird/B-animal")],
+)
+def test_it_trains_and_predicts(installed: Path, tmp_path: Path, name: str, text: str, expected: str) -> None:
+    (tmp_path / "pairs.csv").write_text("\n".join(["first,second,label", *PAIRS]))
+    (tmp_path / "sentences.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in SENTENCES))
+    (tmp_path / "experiment.yaml").write_text(json.dumps({**REST, **EXPERIMENTS[name]}))
+    topwork = ("-m", "topwork.cli")
+    run(*topwork, "train", "experiment.yaml", "--output", "model", path=installed, folder=tmp_path)
+    assert expected in run(*topwork, "predict", "model", text, path=installed, folder=tmp_path)
