@@ -55,4 +55,9 @@ def test_a_typo_is_told_before_anything_is_read(command: Command) -> None:
     ],
 )
 def test_labels_are_described_with_the_most_frequent_first(labels: dict[str, object], said: str) -> None:
-    assert describe_labels(TaskReport("a", "rows", "train", 40, 40, labels)) == said
+    assert describe_labels(TaskReport("a", "rows", "train", 40, 40, 40, labels)) == said
+
+
+def test_shares_of_words_are_of_all_words() -> None:
+    report = TaskReport("a", "rows", "train", 40, 40, 200, {"NOUN": 150, "VERB": 50})
+    assert describe_labels(report) == "NOUN 150 (75%), VERB 50 (25%)"

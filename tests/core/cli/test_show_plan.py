@@ -106,3 +106,27 @@ def test_a_plan_is_printed_for_programs_too(command: Command) -> None:
     assert sum(int(row["numbers"]) for row in rows) == sum(
         math.prod(plan["shapes"][name]) for group in plan["phases"][0]["groups"] for name in group["parameters"]
     )
+
+
+@pytest.mark.slow
+def test_plan_says_what_is_kept_of_words_and_which_are_not_read(command: Command, tmp_path: Path) -> None:
+    rows = [
+        {"words": [f"w{n}", "x"] * (10 if n == 7 else 1), "tags": "A B " * (10 if n == 7 else 1)} for n in range(10)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    experiment = {
+        "name": "words",
+        "data": {"rows": {"path": "rows.jsonl", "words": "words"}},
+        "backbone": {"kind": "minilm", "max_length": 14},
+        "freeze": {"kind": "all"},
+        "tasks": {"tag": {"label": "tags", "head": {"kind": "tagging"}}},
+    }
+    (tmp_path / "words.yaml").write_text(json.dumps(experiment))
+    code, out, _ = command("plan", tmp_path / "words.yaml")
+    assert code == 0
+    read = 9 * 2 + 8  # "w7" is two tokens, "x" one, and two of 14 are special
+    assert f"kept: the first token of {read} words, 4.0 kB per text, 39.9 kB in all" in out
+    assert (
+        "warning: 1 of 10 texts are longer than the backbone's max_length and were truncated; 12 of their words are not "
+        "read, so they are neither trained nor measured"
+    ) in out

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from topwork.data.texts import Words
 from topwork.engine.data_report import Conflict, DataReport
 from topwork.engine.preparation import describe_rows
 from topwork.experiment.schema import Experiment
@@ -90,3 +91,23 @@ def test_what_else_is_known_of_the_files_is_told(report: DataReport) -> None:
 
 def test_a_report_is_json(report: DataReport) -> None:
     assert json.loads(json.dumps(report.dump()))["tasks"][0]["labels"] == {"neg": 3, "pos": 2}
+
+
+def test_words_are_counted_one_by_one_and_compared_text_by_text(registry: Registry, write: Callable[..., Path]) -> None:
+    rows = [
+        {"words": ["a", "cat"], "tags": ["DET", "NOUN"]},
+        {"words": ["a", "cat"], "tags": ["DET", None]},
+        {"words": ["cats"], "tags": ["NOUN"]},
+    ]
+    path = write("rows.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    raw = {
+        "name": "small",
+        "data": {"rows": {"path": str(path), "words": "words", "split": {"test": 0}}},
+        "backbone": TinyBackboneConfig(),
+        "tasks": {"tag": {"label": "tags", "missing": "skip", "head": {"kind": "tagging"}}},
+    }
+    found = describe_rows(Experiment.model_validate(raw, context={"registry": registry}))
+    (task,) = found.tasks
+    assert (task.labelled, task.items, task.labels) == (3, 4, {"DET": 2, "NOUN": 2})
+    assert found.conflicts == (Conflict("tag", Words(("a", "cat")), {"DET NOUN": 1, "DET": 1}),)
+    assert found.dump()["conflicts"][0]["text"] == {"words": ("a", "cat")}
