@@ -127,6 +127,6 @@ def test_plan_says_what_is_kept_of_words_and_which_are_not_read(command: Command
     read = 9 * 2 + 8  # "w7" is two tokens, "x" one, and two of 14 are special
     assert f"kept: the first token of {read} words, 4.0 kB per text, 39.9 kB in all" in out
     assert (
-        "warning: 1 of 10 texts are longer than the backbone's max_length and were truncated; 12 of their words are not "
-        "read, so they are neither trained nor measured"
+        "warning: 1 of 10 texts are longer than the backbone's max_length and were truncated; 12 of their words are "
+        "not read, so they are neither trained nor measured"
     ) in out
