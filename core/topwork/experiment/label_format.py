@@ -30,6 +30,15 @@ class LabelFormat(Section):
     casefold: bool = Field(default=False, strict=True)
     normalize: Literal["NFC", "NFKC"] | None = "NFC"
 
+    @property
+    def changed(self) -> list[str]:
+        """The names of the settings that are not the defaults."""
+        return [
+            name
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True)
+        ]
+
     @field_validator("order")
     @classmethod
     def _names_each_once(cls, order: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -23,6 +23,7 @@ from topwork.experiment.study import StudySettings
 from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import HeadConfig, Reading
+from topwork.interfaces.labels import LabelSet, Numbers, WordLabels
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
 from topwork.interfaces.plugin import Count, PluginConfig
 from topwork.interfaces.pooling import PoolingConfig
@@ -99,6 +100,15 @@ class Task(Section):
     @classmethod
     def _defaults(cls, raw: object) -> object:
         return _with_default_kinds(raw, "head")
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> Self:
+        spaces, head = set(self.head.label_spaces), self.head.kind
+        if spaces == {Numbers} and (given := self.labels.changed):
+            raise ValueError(f"head {head} takes numbers, which are read as they are; leave out labels.{given[0]}")
+        if self.labels.separator and not spaces & {LabelSet, WordLabels}:
+            raise ValueError(f"head {head} takes one label of a cell, which is not divided; leave out labels.separator")
+        return self
 
 
 class Training(Section):

@@ -231,7 +231,7 @@ def test_a_pattern_that_is_no_regular_expression_is_quoted(pattern: str) -> None
 @pytest.mark.parametrize(("name", "suffix"), [("a.txt", ".txt"), ("a.xlsx", ".xlsx"), ("a", "suffixless")])
 def test_a_file_of_unknown_kind_says_what_is_read(name: str, suffix: str) -> None:
     assert error(name, "x") == (
-        f"{name}: files ending in .csv, .tsv, .jsonl or .parquet are read as they are; "
+        f"{name}: files ending in .csv, .tsv, .jsonl, .parquet, .conllu, .conll are read as they are; "
         f"set `pattern` to read the lines of a {suffix} file"
     )
 
@@ -319,7 +319,9 @@ def test_a_column_that_is_not_among_the_names_is_told() -> None:
 
 def test_names_are_for_files_whose_rows_have_none() -> None:
     source = Source(path=Path("a.jsonl"), columns=("text", "label"))
-    with pytest.raises(DataError, match=r"^a\.jsonl: only \.csv and \.tsv files have rows without names; leave out"):
+    with pytest.raises(
+        DataError, match=r"^a\.jsonl: only \.csv, \.tsv and \.conll files have rows without names; leave"
+    ):
         read(Path("a.jsonl"), b"{}", source, wanted=["text"])
 
 

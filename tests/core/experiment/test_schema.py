@@ -304,3 +304,22 @@ def test_a_head_for_words_wants_a_source_with_words(registry: Registry) -> None:
     }
     made = make(registry, tasks=tag, data={"reviews": {"path": "a.jsonl", "words": "tokens"}})
     assert made.reads == {"tag": "words"}
+
+
+@pytest.mark.parametrize("labels", [{"order": ["1", "2"]}, {"rename": {"a": "1"}}, {"casefold": True}], ids=repr)
+def test_what_would_do_nothing_to_numbers_is_refused(registry: Registry, labels: dict[str, object]) -> None:
+    task = {"label": "score", "labels": labels, "head": {"kind": "regression"}}
+    setting = f"labels.{next(iter(labels))}"
+    assert errors(registry, tasks={"score": task}) == {
+        "tasks.score": f"head regression takes numbers, which are read as they are; leave out {setting}"
+    }
+
+
+def test_a_separator_is_refused_where_a_cell_has_one_label(registry: Registry) -> None:
+    task = {"label": "mood", "labels": {"separator": ","}}
+    assert errors(registry, tasks={"mood": task}) == {
+        "tasks.mood": "head classification takes one label of a cell, which is not divided; leave out labels.separator"
+    }
+    for kind in ("multilabel", "tagging"):
+        source = {"reviews": {"path": "a.csv", "words": "words"}}
+        make(registry, data=source, tasks={"mood": task | {"head": {"kind": kind}}})
