@@ -219,6 +219,7 @@ BROKEN = [
     Broken(
         "test_metrics_give_one_number_or_one_for_each_text",
         OddHeadConfig(broken="gives a list of one number"),
+        topwork.PluginError,
         also={"test_outputs_loss_decoding_and_names_are_as_the_interface_says"},
     ),
     Broken("test_metrics_do_not_depend_on_the_order_of_the_texts", OddHeadConfig(broken="looks at the neighbours")),

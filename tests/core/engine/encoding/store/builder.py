@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from encoding_helpers import digests_of
 from topwork.cli import main as topwork_main
 from topwork.engine.encoding import activations
 from topwork.engine.encoding.encoder import encode
@@ -148,7 +147,11 @@ def kill_everywhere(file: Path, folder: Path) -> None:
         is_finished = Count()
         logging.getLogger("topwork").addHandler(is_finished)
         key = make_key(prepared.model, prepared.experiment.pooling, dtype=torch.float32, device=CPU)
-        missing = ActivationStore(cache_folder(), key).find(digests_of(prepared.corpus)).missing
+        missing = (
+            ActivationStore(cache_folder(), key)
+            .find(prepared.corpus.sequences.digests(prepared.plan.phases[0].cut))
+            .missing
+        )
         result = read(prepared, is_finished)
         logging.getLogger("topwork").removeHandler(is_finished)
         (entry,) = list_entries(cache_folder())
