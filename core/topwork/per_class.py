@@ -123,7 +123,7 @@ def draw_per_class(counts: ClassCounts, names: Sequence[str]) -> "Figure":
         axes.set_yticks(places, shown, parse_math=False)  # a $ in a name is a dollar
         axes.invert_yaxis()
         axes.set(xlim=(0, 1.02), xlabel="score", ylabel="rows" if not families else None)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.5 / (1 + len(chosen))), ncols=3, frameon=False)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
     more = len(names) - len(chosen)
     if more:
         axes.set_title(f"{more:,} less frequent ones are in the table", fontsize=9)

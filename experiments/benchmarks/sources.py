@@ -79,7 +79,7 @@ def main() -> None:
         write_files(arguments.reviews.absolute(), Path(temporary))
         for freeze in FREEZE:
             speeds: dict[int, list[float]] = {1: [], SOURCES: []}
-            for turn in range(4):
+            for turn in range(2):
                 for sources, of_sources in speeds.items():
                     experiment = make_experiment(Path(temporary), freeze, sources=sources)
                     result = train(experiment, output=Path(temporary) / f"{freeze}-{sources}-{turn}")

@@ -1,5 +1,6 @@
 """Figures of a run."""
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -7,21 +8,29 @@ from matplotlib.figure import Figure
 from topwork.engine.observer import Epoch
 
 #: Curves in a panel, panels in a figure, and curves up to which a panel has a legend: more make no readable figure.
-MAX_CURVES, MAX_PANELS, MAX_LEGEND = 200, 8, 20
+MAX_CURVES, MAX_PANELS, MAX_LEGEND = 200, 16, 20
+
+#: Panels side by side.
+COLUMNS = 4
 
 
 def learning_curves(epochs: Sequence[Epoch], best_epoch: int) -> Figure:
     """Draw every metric over the epochs, a panel each: training dashed, validation solid.
 
-    Of more than 200 curves in a panel and more than 8 panels the first are drawn, and it is said how many there are.
+    Of more than 200 curves in a panel and more than 16 panels the first are drawn, and it is said how many there are.
     """
     names = list(epochs[0].metrics)
     kinds = list(dict.fromkeys(name.rpartition("/")[2] for name in names))
     panels = kinds[:MAX_PANELS]
-    figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
+    columns = min(len(panels), COLUMNS)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
     numbers = [epoch.number for epoch in epochs]
     subjects = {subject: number for number, subject in enumerate(dict.fromkeys(_subject(name) for name in names))}
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    places = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for empty in places[len(panels) :]:
+        empty.remove()
+    for axes, panel in zip(places, panels, strict=False):
         curves = [name for name in names if name.rpartition("/")[2] == panel]
         for name in curves[:MAX_CURVES]:
             style = "--" if name.startswith("training") else "-"

@@ -89,7 +89,7 @@ def test_of_very_many_curves_and_metrics_the_first_are_drawn_and_it_is_said() ->
     assert len(figure.axes) == MAX_PANELS
     assert figure.axes[0].get_title() == "loss (the first 200 of 10,000 curves)"
     assert figure.axes[0].get_legend() is None
-    assert figure.get_suptitle() == "the first 8 of 10,001 metrics"
+    assert figure.get_suptitle() == "the first 16 of 10,001 metrics"
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
