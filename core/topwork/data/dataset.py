@@ -114,7 +114,7 @@ def load_dataset(data: Mapping[str, Source], columns: Mapping[str, Mapping[str, 
             for task, of_task in columns[source].items()
         }
         for split, table in of_source.tables.items():
-            parts.setdefault(split, {})[source] = encode_rows(table, source, columns[source], spaces)
+            parts.setdefault(split, {})[source] = encode_rows(table, source, columns[source], spaces, in_training=True)
         labels |= spaces
         warnings += of_source.warnings
         for task, of_task in columns[source].items():
@@ -167,9 +167,17 @@ def read_all_rows(
 
 
 def encode_rows(
-    table: Table, source: str, columns: Mapping[str, LabelColumns], labels: Mapping[str, LabelSpace]
+    table: Table,
+    source: str,
+    columns: Mapping[str, LabelColumns],
+    labels: Mapping[str, LabelSpace],
+    *,
+    in_training: bool = False,
 ) -> DataSplit:
     """Turn the labels of a source's rows into targets.
+
+    Args:
+        in_training: whether the labels are still to be learnt, so that settings may say what they are.
 
     Raises:
         DataError: names the rows whose label was not met in training, or is of another kind.
@@ -185,7 +193,13 @@ def encode_rows(
         unseen += [(where, task, name) for label, where in pairs for name in unknown_names(label, labels[task])]
     if unseen:
         problems = [_unseen(*one, columns, labels) for one in unseen[:SHOWN]]
-        raise DataError("\n".join(summarize(problems, len(unseen))))
+        tasks = dict.fromkeys(task for _, task, _ in unseen)
+        hints = [
+            f"to have classes without a training row, name all in tasks.{task}.labels.order"
+            for task in tasks
+            if in_training
+        ]
+        raise DataError("\n".join([*summarize(problems, len(unseen)), *hints]))
     targets = {task: encode(table.labels[task], labels[task]) for task in columns}
     labelled = {task: np.array([label is not None for label in table.labels[task]], np.bool_) for task in columns}
     return DataSplit(table.texts, targets, labelled, {source: len(table.texts)})

@@ -17,6 +17,7 @@ from topwork.data.rows import Row
 from topwork.errors import enumerate_names, quote
 from topwork.experiment.label_format import LabelColumns
 from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers, WordLabels
+from topwork.registry import discover
 
 #: A row's label as it was read: the name of a class; the names of some labels, or of the class of each word, None where
 #: a word has none; numbers, one for each column; or shares of classes by their names.
@@ -87,12 +88,16 @@ class LabelReader:
             fitting = [space for space in spaces if space not in (Classes, WordLabels)]
         elif any(isinstance(cell, Mapping) for cell in cells.values()):
             fitting = [space for space in spaces if space is Distribution]
+        elif any(isinstance(cell, list | tuple) for cell in cells.values()):
+            fitting = [space for space in spaces if space in (LabelSet, WordLabels)]
         else:
             fitting = [space for space in spaces if space is not Distribution]
         if not fitting:
-            what = f"{len(cells)} columns" if len(cells) > 1 else quote(next(iter(cells.values())))
+            only = next(iter(cells.values()))
+            what = f"{len(cells)} columns" if len(cells) > 1 else quote(only)
+            lists = f"; for lists use head {heads_for(LabelSet, WordLabels)}" if isinstance(only, list | tuple) else ""
             raise ValueError(
-                f"{', '.join(cells)}: head {self.columns.head} takes {describe_spaces(spaces)}, got {what}"
+                f"{', '.join(cells)}: head {self.columns.head} takes {describe_spaces(spaces)}, got {what}{lists}"
             )
         return fitting[0]
 
@@ -156,6 +161,12 @@ class LabelReader:
                 f"{column}: label {quote(name)} is not in labels.order, which has {enumerate_names(format.order)}"
             )
         return name
+
+
+def heads_for(*spaces: type[LabelSpace]) -> str:
+    """Name the installed heads that take one of some label spaces."""
+    heads = discover().heads.plugins.items()
+    return enumerate_names([kind for kind, head in heads if set(spaces) & set(head.config.label_spaces)]) or "(none)"
 
 
 def describe_spaces(spaces: tuple[type[LabelSpace], ...]) -> str:

@@ -7,12 +7,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.data.label_reader import RowLabel
+from topwork.data.label_reader import RowLabel, heads_for
 from topwork.data.labels import read_number
-from topwork.errors import DataError, enumerate_names, quote
+from topwork.errors import DataError, quote
 from topwork.experiment.label_format import LabelColumns
 from topwork.interfaces.labels import NO_LABEL, Classes, Distribution, LabelSet, LabelSpace, Numbers, WordLabels
-from topwork.registry import discover
 
 
 def find_space(
@@ -126,11 +125,10 @@ def _check_not_numbers(task: str, columns: LabelColumns, names: Sequence[str]) -
     odd = [name for name in names if not _is_whole(name)]
     if not odd:
         return
-    fitting = [kind for kind, head in discover().heads.plugins.items() if Numbers in head.config.label_spaces]
     raise DataError(
         f"task {task}: column {columns.names[0]} holds {len(set(numbers)):,} different numbers, such as "
         f"{', '.join(odd[:3])}, but head {columns.head or 'classification'} takes one of several classes; for numbers "
-        f"use head {enumerate_names(fitting) or '(none is installed)'}; "
+        f"use head {heads_for(Numbers)}; "
         f"if they are names of classes, list them all in tasks.{task}.labels.order"
     )
 

@@ -85,7 +85,9 @@ def test_labels_become_text(write: Write, label: object, wanted: str) -> None:
 
 def test_the_name_of_a_class_is_a_text_or_a_number(write: Write) -> None:
     path = write("a.jsonl", lines_of_json({"text": "a", "mood": ["a"]}))
-    assert errors(path, "mood") == ["a.jsonl:1: mood: a label must be a text or a whole number, got ['a']"]
+    assert errors(path, "mood") == [
+        "a.jsonl:1: mood: head binary takes one of several classes, got ['a']; for lists use head multilabel, tagging"
+    ]
     path = write("a.jsonl", lines_of_json({"text": "a", "mood": {"a": 1}}))
     assert errors(path, "mood") == ["a.jsonl:1: mood: head binary takes one of several classes, got {'a': 1}"]
 

@@ -114,7 +114,8 @@ def test_a_class_that_no_training_word_has_is_told_once_a_row(write: Write) -> N
     with pytest.raises(DataError) as caught:
         load_dataset({"rows": source}, {"rows": columns()})
     assert str(caught.value) == (
-        f"{path}:5: tags: label 'Z' of task tag does not occur in the training rows, which have X, Y"
+        f"{path}:5: tags: label 'Z' of task tag does not occur in the training rows, which have X, Y\n"
+        "to have classes without a training row, name all in tasks.tag.labels.order"
     )
 
 
