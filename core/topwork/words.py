@@ -115,7 +115,7 @@ def find_spans(classes: Sequence[str]) -> set[Span]:
     Where they contradict themselves, a span ends with an ``E``, ``L``, ``S`` or ``U``, with an ``O``, and before a
     ``B``, an ``S``, a ``U``, or another type, as the evaluation of CoNLL-2000 has it.
     """
-    from nervaluate.utils import collect_named_entities  # type: ignore[import-untyped]  # it has no types
+    from nervaluate.utils import collect_named_entities
 
     return {(one["label"], one["start"], one["end"]) for one in collect_named_entities(_in_bio(classes))}
 

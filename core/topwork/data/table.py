@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from topwork.data.files import decompress, find_files, format_suffix, read_file
+from topwork.data.hub import read_from_hub
 from topwork.data.label_reader import LabelReader, RowLabel
 from topwork.data.labels import MissingLabelError
 from topwork.data.readers import read
@@ -60,8 +61,8 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], 
     table = Table(labels={task: [] for task in columns})
     builder = _TableBuilder(table, source, columns, by)
     faults, notes, digests = _Faults(), list[str](), list[str]()
-    for file in find_files(path):
-        content = read_file(file)
+    for file in [path] if source.hub else find_files(path):
+        content = read_from_hub(source.hub, path.stem) if source.hub else read_file(file)
         digests.append(hashlib.sha256(content).hexdigest())
         found = read(file, decompress(file, content), source, wanted=wanted)
         notes += found.notes

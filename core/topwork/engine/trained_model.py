@@ -168,7 +168,7 @@ class TrainedModel:
             of = "all" if "all" in files else next(split for split in EVALUATED if split in files)
             raise ConfigurationError(f"give a file with rows to measure; the experiment's are in {files[of]}")
         if own is None or Path(file).resolve() != own:
-            everything = source.model_copy(update={"limit": None})
+            everything = source.model_copy(update={"limit": None, "hub": None})
             return read_all_rows(Path(file), everything, name, columns, self.labels), f"all rows of {file}"
         if sha256_of(Path(file)) != self.digests.get(str(files["all"])):
             raise DataError(

@@ -51,6 +51,42 @@ class Split(Section):
         return self
 
 
+class HubDataset(Section):
+    """A data set of the Hugging Face Hub, and which of its splits are used as which.
+
+    Attributes:
+        name: owner and name, such as ``stanfordnlp/imdb``.
+        config: one of its configurations, where there are several.
+        revision: a commit, branch or tag; without it the newest, which may be another tomorrow.
+        all: the split with all rows, which ``split`` of the source divides.
+        train, validation, test: the splits to use as these instead.
+    """
+
+    name: str = Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$")
+    config: str | None = None
+    revision: str | None = None
+    all: str | None = None
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        one_each = [name for name in SPLITS if getattr(self, name)]
+        if self.all and one_each:
+            raise ValueError(f"give either all or a split for each, not all and {', '.join(one_each)}")
+        if not self.all and not self.train:
+            raise ValueError("give all, or train and, where there are such splits, validation and test")
+        return self
+
+    @property
+    def splits(self) -> dict[SplitName | Literal["all"], str]:
+        """The names of its splits by what they are used as."""
+        if self.all:
+            return {"all": self.all}
+        return {name: split for name in SPLITS if (split := getattr(self, name))}
+
+
 #: Among the names of columns: any number of fields that have none.
 REST = "..."
 
@@ -62,6 +98,7 @@ class Source(Section):
         path: a file with all rows, or a pattern such as ``part-*.csv`` for the names of several. Relative paths start
             at the experiment file's folder, those given with ``--set`` at the working directory.
         train, validation, test: one file for each split instead.
+        hub: a data set of the Hugging Face Hub instead.
         pattern: a regular expression with named groups that reads each line of a file of any suffix;
             without it the suffix decides: .csv, .tsv, .jsonl, .parquet, .conllu, .conll, each also with .gz, .zst or
             .xz behind it.
@@ -82,6 +119,7 @@ class Source(Section):
     train: Path | None = None
     validation: Path | None = None
     test: Path | None = None
+    hub: HubDataset | None = None
     pattern: str | None = None
     columns: tuple[str, ...] | None = None
     text: str | tuple[str, str] = "text"
@@ -107,15 +145,17 @@ class Source(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         one_each = [name for name in SPLITS if getattr(self, name)]
+        if self.hub and (self.path or one_each or self.pattern or self.columns):
+            raise ValueError("give either hub or files; what is in the Hub has columns with names")
         if self.path and one_each:
             raise ValueError(f"give either path or one file for each split, not path and {', '.join(one_each)}")
-        if not self.path and not self.train:
+        if not self.path and not self.train and not self.hub:
             raise ValueError("give path, or train and, where there are such rows, validation and test")
         if self.columns and self.pattern:
             raise ValueError("a pattern names its columns itself; leave out columns")
         if self.words is not None and self.text != "text":
             raise ValueError("give either text or words; heads that read texts whole read words as one text")
-        if one_each and self.split:
+        if self.split and (one_each or (self.hub and not self.hub.all)):
             self._check_held_out(self.split)
         return self
 
@@ -125,7 +165,7 @@ class Source(Section):
         Raises:
             ValueError: it does something else.
         """
-        if self.validation:
+        if self.validation or (self.hub and self.hub.validation):
             raise ValueError("give either a validation file or split.validation, which takes rows of train")
         if "test" in split.model_fields_set and split.test:
             raise ValueError("beside a file train, split takes validation rows alone; leave out split.test")
@@ -142,7 +182,9 @@ class Source(Section):
         return (self.text,) if isinstance(self.text, str) else self.text
 
     def files(self) -> dict[SplitName | Literal["all"], Path]:
-        """The files by split; ``all`` for the one file that ``split`` divides."""
+        """The files by split, or what stands for them in the Hub; ``all`` for the one that ``split`` divides."""
+        if self.hub:
+            return {name: Path(f"hub:{self.hub.name}/{split}.parquet") for name, split in self.hub.splits.items()}
         if self.path:
             return {"all": self.path}
         return {name: path for name in SPLITS if (path := getattr(self, name))}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from topwork.experiment.source import Source, Split
+from topwork.experiment.source import HubDataset, Source, Split
 
 
 def errors(source: dict[str, Any]) -> dict[str, str]:
@@ -109,3 +109,36 @@ def test_each_column_has_a_name_of_its_own(columns: list[str]) -> None:
 def test_a_pattern_names_its_columns_itself() -> None:
     source = {"path": "reviews.txt", "pattern": "(?P<text>.*)", "columns": ["text"]}
     assert list(errors(source).values()) == ["a pattern names its columns itself; leave out columns"]
+
+
+@pytest.mark.parametrize(
+    ("hub", "error"),
+    [
+        ({}, "give all, or train and, where there are such splits, validation and test"),
+        ({"test": "test"}, "give all, or train and, where there are such splits, validation and test"),
+        ({"all": "train", "test": "test"}, "give either all or a split for each, not all and test"),
+    ],
+)
+def test_a_data_set_of_the_hub_has_one_split_or_one_for_each(hub: dict[str, str], error: str) -> None:
+    assert errors({"hub": {"name": "acme/films", **hub}}) == {"hub": error}
+
+
+@pytest.mark.parametrize("name", ["", "../films", "a/b/c", "/etc", "acme/..", ".hidden/x"], ids=repr)
+def test_the_name_of_a_data_set_is_no_path(name: str) -> None:
+    assert list(errors({"hub": {"name": name, "all": "train"}})) == ["hub.name"]
+
+
+def test_a_source_has_files_or_a_data_set_of_the_hub() -> None:
+    hub = {"name": "acme/films", "train": "train"}
+    either = "give either hub or files; what is in the Hub has columns with names"
+    for more in ({"path": "a.csv"}, {"test": "b.csv"}, {"columns": ["text"]}, {"pattern": "(?P<text>.*)"}):
+        assert errors({"hub": hub, **more}) == {"": either}
+    assert errors({"hub": hub, "split": {"test": 0.2}}) == {
+        "": "beside a file train, split takes validation rows alone; leave out split.test"
+    }
+
+
+def test_what_is_in_the_hub_stands_for_files() -> None:
+    source = Source(hub=HubDataset(name="acme/films", train="a", test="b"))
+    assert source.files() == {"train": Path("hub:acme/films/a.parquet"), "test": Path("hub:acme/films/b.parquet")}
+    assert Source(hub=HubDataset(name="acme/films", all="a")).files() == {"all": Path("hub:acme/films/a.parquet")}

@@ -27,7 +27,7 @@ NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed")
 
 #: Settings that studies of version 0.1 know nothing of; they are in the identity where they are not the default.
 ADDED = re.compile(
-    r"data\.[^.]+\.(on_faulty_rows|columns|words)|tasks\.[^.]+\.(labels\..+|missing|head\.(class_weights|label_smoothing))"
+    r"data\.[^.]+\.(on_faulty_rows|columns|words|hub)|tasks\.[^.]+\.(labels\..+|missing|head\.(class_weights|label_smoothing))"
 )
 
 

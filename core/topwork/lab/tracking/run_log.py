@@ -153,7 +153,12 @@ class RunLog(RunWriter, Observer):
         inputs = [
             # A digest may have 36 characters; the tag data.digest has all of them.
             DatasetInput(
-                Dataset(name, prepared.dataset.digests[path][:36], "local", json.dumps({"uri": path.as_uri()})),
+                Dataset(
+                    name,
+                    prepared.dataset.digests[path][:36],
+                    "hugging_face" if source.hub else "local",
+                    json.dumps({"uri": str(path) if source.hub else path.as_uri()}),
+                ),
                 [InputTag("mlflow.data.context", "rows" if split == "all" else split)],
             )
             for name, source in prepared.experiment.data.items()
