@@ -91,6 +91,7 @@ def test_a_model_that_was_trained_on_it_is_measured_on_a_file(films: str, tmp_pa
         "name": "hub",
         "data": {"rows": {"hub": {"name": films, "train": "train", "test": "test"}}},
         "backbone": {"kind": "tiny"},
+        "freeze": {"kind": "all"},
         "tasks": {"mood": {"label": "mood"}},
         "training": {"epochs": 1, "device": "cpu"},
         "tracking": {"enabled": False},
