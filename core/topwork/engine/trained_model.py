@@ -79,7 +79,7 @@ class TrainedModel:
                 words, a text is divided at blanks; a list of words is taken as it is.
         """
         of_row, rows = self._rows_without_labels(texts)
-        examples = self._examples(rows)
+        examples = self._examples(rows, of_row)
         outputs = outputs_of(self.model, examples, device=self.device)
         predictions: list[dict[str, Prediction]] = [{} for _ in texts]
         for task in (task for task in self.model.tasks if task in outputs):
@@ -227,13 +227,17 @@ class TrainedModel:
         rows = DataSplit([text for _, text in read], {}, labelled, {"texts": len(read)})
         return [number for number, _ in read], rows
 
-    def _examples(self, rows: DataSplit) -> Examples:
+    def _examples(self, rows: DataSplit, of_row: Sequence[int] | None = None) -> Examples:
+        """Encode rows, of which several may be of one text that was given: ``of_row`` has its number for each."""
         corpus = make_corpus(self.model.backbone.tokenizer, {"test": texts_to_read(rows, self.model.reads)})
-        if corpus.size.truncated:
+        numbers = range(len(rows.texts)) if of_row is None else of_row
+        too_long = {numbers[row] for row in corpus.truncated["test"].any(dim=1).nonzero()[:, 0].tolist()}
+        if too_long:
             logger.warning(
-                "%d of %d texts are longer than the model reads and were truncated",
-                corpus.size.truncated,
-                len(rows.texts),
+                "%d of %d texts are longer than the model reads and were truncated%s",
+                len(too_long),
+                len(set(numbers)),
+                f"; {corpus.unread_words:,} of their words are not read" if corpus.unread_words else "",
             )
         activations = encode(self.model, corpus.sequences, device=self.device)
         places = corpus.sequences.word_places(self.model.cut)
@@ -271,11 +275,22 @@ def check_texts(texts: Sequence[Text | list[str]]) -> None:
         raise DataError("give a list of texts, not one text")
     if not texts:
         raise DataError("no texts given")
+    if strange := [number for number, text in enumerate(texts, 1) if not _is_text(text)]:
+        raise DataError(
+            f"text number {strange[0]}: a text is a string, a tuple of two, or a list of words, "
+            f"got {quote(texts[strange[0] - 1])}"
+        )
     parts = [text if isinstance(text, list) else parts_of(text) for text in texts]
     for error, wrong in (("empty", _is_blank), ("not valid Unicode", has_lone_surrogate)):
         numbers = [str(number) for number, of_text in enumerate(parts, 1) if not of_text or any(map(wrong, of_text))]
         if numbers:
             raise DataError(f"{len(numbers)} of {len(texts)} texts are {error}: number {', '.join(numbers[:20])}")
+
+
+def _is_text(text: object) -> bool:
+    if isinstance(text, list | tuple):
+        return all(isinstance(part, str) for part in text) and (isinstance(text, list) or len(text) == 2)
+    return isinstance(text, str | Words)
 
 
 def _is_blank(text: str) -> bool:

@@ -1,6 +1,7 @@
 """A trained model is a folder that says what it is and gives back what was trained."""
 
 import dataclasses
+import inspect
 import json
 import logging
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from topwork.engine.model_folder import load_model
+from topwork.engine.trained_model import check_texts
 from topwork.errors import ConfigurationError, DataError, StorageError
 
 TEXTS = ["a good novel", "a broken saw, really", "an album", "good"]
@@ -60,6 +62,13 @@ def test_empty_texts_are_refused(loaded: Any, method: str, texts: list[str], mes
     with pytest.raises(DataError) as caught:
         getattr(loaded, method)(texts)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("text", [3, None, ("a",), ("a", "b", "c"), ("a", 1), ["a", 1], b"a"], ids=repr)
+def test_what_is_no_text_is_refused(text: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        inspect.unwrap(check_texts)(["fine", text])  # without the check of types that tests have
+    assert str(caught.value) == (f"text number 2: a text is a string, a tuple of two, or a list of words, got {text!r}")
 
 
 def test_truncated_texts_are_counted_in_a_warning(loaded: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -258,9 +258,14 @@ def test_words_are_given_as_a_list_or_divided_at_blanks(trained: Trained) -> Non
         model.predict([["a", " "], []])
 
 
-def test_words_that_are_not_read_have_no_label(trained: Trained) -> None:
+def test_words_that_are_not_read_have_no_label(trained: Trained, caplog: pytest.LogCaptureFixture) -> None:
     model = load_model(trained.results[0].folder)
     (found,) = model.predict([["a"] * 50])
+    model.predict([" ".join(["a"] * 50), "a"])  # read whole, and word by word
+    assert caplog.messages == [
+        "1 of 1 texts are longer than the model reads and were truncated; 20 of their words are not read",
+        "1 of 2 texts are longer than the model reads and were truncated; 20 of their words are not read",
+    ]
     assert found["tag"].words == ("a",) * 30  # the backbone reads 32 tokens
     assert len(found["tag"].label) == 30  # type: ignore[arg-type]
 
