@@ -73,6 +73,9 @@ def word_metrics(labels: WordLabels, predict: PredictWords = argmax_words) -> li
 def span_metrics(labels: WordLabels, predict: PredictWords = argmax_words) -> list[Metric]:
     """Return F1, precision and recall of spans, which are right where both ends and the type are.
 
+    Where there are true spans but none is predicted, precision is 0, and the other way round recall; where there are
+    neither, all three are NaN.
+
     Args:
         predict: maps outputs (N, S, C) to the number of the class of each word, (N, S) int64.
     """
@@ -85,9 +88,14 @@ def span_metrics(labels: WordLabels, predict: PredictWords = argmax_words) -> li
 
     return [
         Metric("span_f1", count, combine=lambda counts: 2 * counts[2] / (counts[0] + counts[1])),
-        Metric("span_precision", count, combine=lambda counts: counts[2] / counts[0]),
-        Metric("span_recall", count, combine=lambda counts: counts[2] / counts[1]),
+        Metric("span_precision", count, combine=lambda counts: _share(counts[2], of=counts[0], where=counts[1])),
+        Metric("span_recall", count, combine=lambda counts: _share(counts[2], of=counts[1], where=counts[0])),
     ]
+
+
+def _share(hits: Float[Tensor, ""], *, of: Float[Tensor, ""], where: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Return a share of spans, 0 of none where there are others, NaN where there are none at all."""
+    return hits if of == 0 and where > 0 else hits / of
 
 
 def word_figures(labels: WordLabels, predict: PredictWords = argmax_words) -> list[HeadFigure]:

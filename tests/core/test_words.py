@@ -67,6 +67,13 @@ def test_words_without_a_label_count_nowhere() -> None:
     }
 
 
+def test_where_no_span_is_predicted_the_precision_is_0_as_the_recall_is() -> None:
+    found = measure(word_metrics(LABELS), outputs_of([["O", "O"]]), numbers_of([["O", "B-a"]]))
+    assert (found["span_precision"], found["span_recall"], found["span_f1"]) == (0.0, 0.0, 0.0)
+    found = measure(word_metrics(LABELS), outputs_of([["O", "B-a"]]), numbers_of([["O", "O"]]))
+    assert (found["span_precision"], found["span_recall"], found["span_f1"]) == (0.0, 0.0, 0.0)
+
+
 def test_what_does_not_exist_has_no_f1() -> None:
     found = measure(word_metrics(LABELS), outputs_of([["O"]]), numbers_of([["O"]]))
     assert found["accuracy"] == found["macro_f1"] == 1.0

@@ -71,10 +71,11 @@ def describe_seeds(seeds: int) -> str:
 def describe_estimate(estimate: Estimate) -> str:
     """Write a value with its interval."""
     interval = "" if math.isnan(estimate.low) else f" ({estimate.low:.3f} to {estimate.high:.3f})"
-    return f"{estimate.value:.3f}{interval}"
+    return "undefined" if math.isnan(estimate.value) else f"{estimate.value:.3f}{interval}"
 
 
 def describe_difference(difference: Difference) -> tuple[str, str, str]:
-    """Write a difference, its interval, and the p of McNemar's test."""
-    interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
-    return f"{difference.value:+.3f}", interval, "" if difference.p_value is None else f"{difference.p_value:.3f}"
+    """Write a difference, its interval, and the p of McNemar's test; nothing for what is not known."""
+    value = "" if math.isnan(difference.value) else f"{difference.value:+.3f}"
+    interval = "" if math.isnan(difference.low) else f"{difference.low:+.3f} to {difference.high:+.3f}"
+    return value, interval, "" if difference.p_value is None else f"{difference.p_value:.3f}"

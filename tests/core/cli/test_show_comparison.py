@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,11 +50,13 @@ def test_the_command_prints_the_comparison(
 def test_an_estimate_is_written_with_its_interval_where_it_has_one() -> None:
     assert describe_estimate(Estimate(0.5, 0.25, 0.75, 20)) == "0.500 (0.250 to 0.750)"
     assert describe_estimate(Estimate(1.0, float("nan"), float("nan"), 20)) == "1.000"
+    assert describe_estimate(Estimate(math.nan, math.nan, math.nan, 20)) == "undefined"
 
 
 def test_a_difference_is_written_with_its_sign_and_p_where_it_has_one() -> None:
     assert describe_difference(Difference(0.1, -0.05, 0.2, 0.25)) == ("+0.100", "-0.050 to +0.200", "0.250")
     assert describe_difference(Difference(-0.1, -0.2, 0.0, None, seeds=3)) == ("-0.100", "-0.200 to +0.000", "")
+    assert describe_difference(Difference(math.nan, math.nan, math.nan, None)) == ("", "", "")
 
 
 def test_several_seeds_are_said() -> None:
