@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from topwork.data.table import Table, read_table
+from topwork.data.texts import Words
 from topwork.experiment.label_format import LabelColumns, LabelFormat
 from topwork.experiment.source import Source
-from topwork.interfaces.labels import Classes, LabelSet, Numbers
+from topwork.interfaces.labels import Classes, LabelSet, Numbers, WordLabels
 
 Row = tuple[str, list[str], str, str]
 
@@ -120,3 +121,72 @@ def test_several_files_are_read_as_one(tmp_path: Path) -> None:
     limited = read_table(pattern, Source(path=pattern, limit=1), TASKS)
     assert limited.texts == ["text 0", "text 2"]
     assert limited.digest == found.digest
+
+
+#: Words as every kind of file can hold them: without blanks, which divide a cell, or anything that ends a line.
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]) | st.sampled_from('",;|#'), min_size=1, max_size=8)
+SENTENCES = st.lists(
+    st.lists(st.tuples(WORDS, st.sampled_from(["NOUN", "VERB", "O", "B-x"])), min_size=1, max_size=5),
+    min_size=1,
+    max_size=4,
+)
+TAGS = {"tag": LabelColumns(("tag",), LabelFormat(), spaces=(WordLabels,))}
+UPOS = {"tag": LabelColumns(("upos",), LabelFormat(), spaces=(WordLabels,))}
+
+Sentence = list[tuple[str, str]]
+
+
+def words_as_csv(sentences: list[Sentence]) -> bytes:
+    file = io.StringIO()
+    writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(["word", "tag"])
+    writer.writerows([" ".join(column) for column in zip(*sentence, strict=True)] for sentence in sentences)
+    return file.getvalue().encode()
+
+
+def words_as_jsonl(sentences: list[Sentence]) -> bytes:
+    rows = [dict(zip(("word", "tag"), map(list, zip(*sentence, strict=True)), strict=True)) for sentence in sentences]
+    return "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+
+
+def words_as_parquet(sentences: list[Sentence]) -> bytes:
+    columns = {
+        name: [[pair[at] for pair in sentence] for sentence in sentences] for at, name in enumerate(("word", "tag"))
+    }
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
+
+
+def words_as_conll(sentences: list[Sentence]) -> bytes:
+    return "\n".join("".join(f"{word}\t{tag}\n" for word, tag in sentence) for sentence in sentences).encode()
+
+
+def words_as_conllu(sentences: list[Sentence]) -> bytes:
+    lines = [
+        "".join(f"{n}\t{word}\t_\t{tag}{chr(9)}_" + "\t_" * 5 + "\n" for n, (word, tag) in enumerate(sentence, 1))
+        for sentence in sentences
+    ]
+    return "\n".join(lines).encode()
+
+
+WORD_KINDS: dict[str, tuple[str, Callable[[list[Sentence]], bytes], dict[str, Any], dict[str, LabelColumns]]] = {
+    "csv": ("w.csv", words_as_csv, {"words": "word"}, TAGS),
+    "jsonl": ("w.jsonl", words_as_jsonl, {"words": "word"}, TAGS),
+    "parquet": ("w.parquet", words_as_parquet, {"words": "word"}, TAGS),
+    "conll": ("w.conll", words_as_conll, {"words": "word", "columns": ("word", "tag")}, TAGS),
+    "conllu": ("w.conllu", words_as_conllu, {"words": "form"}, UPOS),
+    "conllu.gz": ("w.conllu.gz", lambda rows: gzip.compress(words_as_conllu(rows)), {"words": "form"}, UPOS),
+}
+
+
+@pytest.mark.parametrize("kind", WORD_KINDS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(sentences=SENTENCES)
+def test_words_are_what_was_written(tmp_path: Path, kind: str, sentences: list[Sentence]) -> None:
+    name, encode, options, tasks = WORD_KINDS[kind]
+    path = tmp_path / name
+    path.write_bytes(encode(sentences))
+    found = read_table(path, Source(path=path, **options), tasks)
+    assert found.texts == [Words(tuple(word for word, _ in sentence)) for sentence in sentences]
+    assert found.labels["tag"] == [tuple(tag for _, tag in sentence) for sentence in sentences]
