@@ -70,14 +70,35 @@ class Corpus:
         )
 
 
+class _Distinct:
+    """Sequences that differ in their token ids, or in which tokens begin words that are read, as they come."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[tuple[bytes, bytes], int] = {}
+        self.pooled: list[bool] = []
+
+    def add(self, token_ids: bytes, word_starts: bytes, *, pooled: bool) -> int:
+        """Return the number of a sequence, which may be there already."""
+        number = self.numbers.setdefault((token_ids, word_starts), len(self.pooled))
+        if number == len(self.pooled):
+            self.pooled.append(pooled)
+        elif pooled:
+            self.pooled[number] = True
+        return number
+
+    def sequences(self) -> Sequences:
+        """Return all of them."""
+        token_ids, word_starts = ([key[part] for key in self.numbers] for part in (0, 1))
+        return Sequences(_ragged(token_ids), torch.tensor(self.pooled, dtype=torch.bool), _ragged(word_starts))
+
+
 def make_corpus(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[Sequence[TextRead | None]]]) -> Corpus:
     """Tokenize the texts of all splits and bring equal sequences together.
 
     Args:
         texts: of each split, one or three columns of N texts, as ``texts_to_read`` gives them.
     """
-    pooled: dict[tuple[bytes, bytes], bool] = {}  # by token ids and starts of words that are read
-    number_of: dict[tuple[bytes, bytes], int] = {}
+    distinct = _Distinct()
     text_ids: dict[SplitName, Tensor] = {}
     truncated: dict[SplitName, Tensor] = {}
     unread_words = 0
@@ -87,28 +108,14 @@ def make_corpus(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[Sequenc
         for number, column in enumerate(columns):
             read = [one for one in column if one is not None]
             found = tokenize(tokenizer, [one.text for one in read])
-            starts = zip(read, sequences_of(found.word_starts), strict=True)
-            keys = list(
-                zip(
-                    sequences_of(found.token_ids),
-                    (places if one.words else b"" for one, places in starts),
-                    strict=True,
-                )
-            )
-            for one, key in zip(read, keys, strict=True):
-                pooled[key] = pooled.get(key, False) or one.pooled
-                number_of.setdefault(key, len(number_of))
+            sequences = zip(read, sequences_of(found.token_ids), sequences_of(found.word_starts), strict=True)
+            ids = [distinct.add(ids, starts if one.words else b"", pooled=one.pooled) for one, ids, starts in sequences]
             there = torch.tensor([text is not None for text in column])
-            text_ids[split][there, number] = torch.tensor([number_of[key] for key in keys], dtype=torch.int64)
+            text_ids[split][there, number] = torch.tensor(ids, dtype=torch.int64)
             truncated[split][there, number] = found.truncated
-            unread_words += sum(len(parts_of(one.text)) for one in read if one.words)
-            unread_words -= sum(len(places) // 8 for _, places in keys)
-    sequences = Sequences(
-        _ragged([ids for ids, _ in pooled]),
-        torch.tensor(list(pooled.values())),
-        _ragged([places for _, places in pooled]),
-    )
-    return Corpus(sequences, text_ids, truncated, unread_words)
+            counts = zip(read, found.word_starts.lengths.tolist(), strict=True)
+            unread_words += sum(len(parts_of(one.text)) - count for one, count in counts if one.words)
+    return Corpus(distinct.sequences(), text_ids, truncated, unread_words)
 
 
 def texts_to_read(rows: DataSplit, reads: Mapping[str, Reading]) -> list[list[TextRead | None]]:
@@ -162,11 +169,12 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[Text]) -> Tokenized:
     ids: list[Tensor] = []
     starts: list[Tensor] = []
     truncated: list[bool] = []
+    no_words = torch.zeros(0, dtype=torch.int64)
     for start in range(0, len(texts), 1000):  # in parts, since an encoding takes far more memory than its ids
         part = [_shortened(text, shortener) for text in texts[start : start + 1000]]
         for text, encoding in zip(part, _encode_all(tokenizer, part), strict=True):
             ids.append(torch.tensor(encoding.ids))
-            starts.append(torch.tensor(_word_starts(encoding) if isinstance(text, Words) else [], dtype=torch.int64))
+            starts.append(torch.tensor(_word_starts(encoding)) if isinstance(text, Words) else no_words)
             truncated.append(bool(encoding.overflowing))
     return Tokenized(_joined(ids), _joined(starts), torch.tensor(truncated, dtype=torch.bool))
 
