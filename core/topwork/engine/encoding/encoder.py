@@ -82,7 +82,7 @@ def encode_batches(
                         f"training.activation_dtype: float16 holds numbers up to 65,504, but activations reach "
                         f"{float(activations.abs().max()):,.0f}; set bfloat16 or float32"
                     )
-                yield from _what_is_read(sequences, rows, kept) if divided else [(rows, kept)]
+                yield from _vectors_read(sequences, rows, kept) if divided else [(rows, kept)]
                 progress(len(rows) * length)
 
 
@@ -109,7 +109,7 @@ def _encode_batch(
     return run(ids, torch.ones_like(ids, dtype=torch.bool))[: len(rows)]
 
 
-def _what_is_read(
+def _vectors_read(
     sequences: Sequences, rows: Int[Tensor, " B"], vectors: Float[Tensor, "B vectors columns"]
 ) -> Iterator[tuple[Int[Tensor, " _B"], Float[Tensor, "_B kept columns"]]]:
     """Yield, by their number, the vectors that heads read of texts: what is pooled, and the first tokens of words.
