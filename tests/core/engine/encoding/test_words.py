@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from encoding_helpers import Counter, assert_same, read
 from topwork.data.texts import Words
@@ -18,7 +19,7 @@ from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.preparation import prepare
 from topwork.experiment.schema import Experiment, Task
 from topwork.experiment.source import Source, Split
-from topwork.interfaces.pooling import PoolingConfig
+from topwork.interfaces.pooling import Pooling, PoolingConfig
 from topwork.testing.tiny import letter_tokenizer
 from topwork_plugins.backbones.distilbert import prepare_tokenizer
 from topwork_plugins.backbones.minilm import MiniLmConfig, package_folder
@@ -224,3 +225,32 @@ def test_a_row_is_encoded_once_for_words_and_for_its_pooled_vector(tagged: Calla
     read(prepared, counter)
     assert counter.tokens == prepared.plan.corpus_size.distinct_tokens
     assert prepared.plan.corpus_size.distinct_texts == len({tuple(sentence(number)[0]) for number in range(24)})
+
+
+class FirstAndMean(Pooling):
+    """A pooling of another width than the hidden states have."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = 2 * width
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        real = mask[:, :, None].to(hidden.dtype)
+        return torch.cat([hidden[:, 0], (hidden * real).sum(1) / real.sum(1)], dim=1)
+
+
+class FirstAndMeanConfig(PoolingConfig):
+    kind: Literal["first and mean"] = "first and mean"
+
+    def build(self, width: int) -> Pooling:
+        return FirstAndMean(width)
+
+
+@pytest.mark.slow
+def test_where_pooled_vectors_are_wider_than_words_all_tokens_are_kept(
+    tagged: Callable[..., Experiment], train: Callable[..., Any]
+) -> None:
+    settings = {"pooling": FirstAndMeanConfig(), "freeze": AllConfig(), "training": {"store": "off"}}
+    assert train(tagged(**settings)).model.cut.keeps == "tokens"
+    assert train(tagged(**settings, only=("tag",))).model.cut.keeps == "pooled"
+    assert train(tagged(**settings, only=("kind",))).model.cut.keeps == "pooled"
