@@ -22,18 +22,16 @@ SENTENCES = [
     {"words": ["look", "a", animal, "there"][: 3 + n % 2], "tags": ["O", "O", "B-animal", "O"][: 3 + n % 2]}
     for n, animal in enumerate(ANIMALS * 6)
 ]
-EXPERIMENTS: dict[str, dict[str, Any]] = {
-    "topwork-relations": {
-        "data": {"rows": {"path": "pairs.csv", "text": ["first", "second"]}},
-        "tasks": {"alike": {"label": "label", "head": {"kind": "relation"}}},
-    },
-    "topwork-bilstm": {
-        "data": {"rows": {"path": "sentences.jsonl", "words": "words"}},
-        "tasks": {"animals": {"label": "tags", "head": {"kind": "bilstm"}}},
-    },
-}
-REST = {
+EXPERIMENT: dict[str, Any] = {
     "name": "outside",
+    "data": {
+        "pairs": {"path": "pairs.csv", "text": ["first", "second"]},
+        "sentences": {"path": "sentences.jsonl", "words": "words"},
+    },
+    "tasks": {
+        "alike": {"label": "label", "source": "pairs", "head": {"kind": "relation"}},
+        "animals": {"label": "tags", "source": "sentences", "head": {"kind": "bilstm"}},
+    },
     "backbone": {"kind": "minilm"},
     "pooling": {"kind": "mean"},
     "freeze": {"kind": "all"},
@@ -74,14 +72,13 @@ def test_it_is_written_in_fewer_than_40_lines(name: str) -> None:
     assert len([line for line in lines if line.strip()]) < 40
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "expected"),
-    [("topwork-relations", "a dog\tthe dog", "same"), ("topwork-bilstm", "look a bird", "look/O a/O bird/B-animal")],
-)
-def test_it_trains_and_predicts(installed: Path, tmp_path: Path, name: str, text: str, expected: str) -> None:
+def test_they_train_together_and_predict(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("\n".join(["first,second,label", *PAIRS]))
     (tmp_path / "sentences.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in SENTENCES))
-    (tmp_path / "experiment.yaml").write_text(json.dumps({**REST, **EXPERIMENTS[name]}))
+    (tmp_path / "experiment.yaml").write_text(json.dumps(EXPERIMENT))
     topwork = ("-m", "topwork.cli")
     run(*topwork, "train", "experiment.yaml", "--output", "model", path=installed, folder=tmp_path)
-    assert expected in run(*topwork, "predict", "model", text, path=installed, folder=tmp_path)
+    predict = (*topwork, "predict", "model", "--format", "csv")
+    pair, words = run(*predict, "a dog\tthe dog", "look a bird", path=installed, folder=tmp_path).splitlines()[1:]
+    assert pair.startswith("a dog\tthe dog,same,")
+    assert "look/O a/O bird/B-animal" in words

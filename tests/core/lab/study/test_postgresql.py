@@ -44,7 +44,7 @@ def test_one_of_two_studies_on_a_database_is_killed_and_the_other_loses_and_doub
     tmp_path: Path, server: str
 ) -> None:
     url, tracking = (postgresql.create_database(server, name) for name in ("trials", "runs"))
-    options = settings(f"tracking.uri={tracking}", epochs=200, trials=100, storage=url, search=SEARCH, sampler="grid")
+    options = settings(f"tracking.uri={tracking}", epochs=120, trials=100, storage=url, search=SEARCH, sampler="grid")
     # Two machines, as far as that goes on one: two folders, two parents, four workers.
     here, there = (Command(tmp_path / name, options) for name in ("here", "there"))
 
