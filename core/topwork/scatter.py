@@ -39,8 +39,15 @@ def scatter_figure() -> HeadFigure:
 
 def pearson(some: Float[Tensor, "N C"], others: Float[Tensor, "N C"]) -> Float[Tensor, " C"]:
     """Return the correlation of each column of two (N, C), shape (C,); NaN where one is constant."""
-    one, other = ((values - values.mean(0)).double() for values in (some, others))
+    one, other = map(_deviations, (some, others))
     return ((one * other).sum(0) / (one.square().sum(0) * other.square().sum(0)).sqrt()).float()
+
+
+def _deviations(values: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    """Return how far the numbers of a column are from their mean, in float64; NaN where all are equal."""
+    exact = values.double()
+    constant = exact.amax(dim=0) == exact.amin(dim=0)  # their mean need not be the same number
+    return (exact - exact.mean(dim=0)).masked_fill(constant, torch.nan)
 
 
 def _rmse(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -61,9 +68,9 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def _r2(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the share of each column's variance that is explained, (C,)."""
-    left = (targets - outputs).square().double().sum(0)
-    return (1 - left / (targets - targets.mean(0)).square().double().sum(0)).float()
+    """Return the share of each column's variance that is explained, (C,); NaN where targets are constant."""
+    left = (targets.double() - outputs.double()).square().sum(0)
+    return (1 - left / _deviations(targets).square().sum(0)).float()
 
 
 def _draw(outputs: Tensor, targets: Tensor, labels: Numbers) -> "Figure":

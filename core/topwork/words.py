@@ -74,7 +74,7 @@ def span_metrics(labels: WordLabels, predict: PredictWords = argmax_words) -> li
     """Return F1, precision and recall of spans, which are right where both ends and the type are.
 
     Where there are true spans but none is predicted, precision is 0, and the other way round recall; where there are
-    neither, all three are NaN.
+    neither, all three are NaN. Words without a label are left out of the text before its spans are found.
 
     Args:
         predict: maps outputs (N, S, C) to the number of the class of each word, (N, S) int64.

@@ -9,7 +9,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 import topwork
-from topwork.scatter import MAX_POINTS
+from topwork.scatter import MAX_POINTS, number_metrics
 
 TWO = topwork.Numbers(("x", "y"), mean=(2.5, -30.0), scale=(2.0, 10.0))
 
@@ -67,3 +67,11 @@ def test_the_table_has_a_row_for_each_column(rows: tuple[torch.Tensor, torch.Ten
     table = list(csv.DictReader(io.StringIO(figure.table(outputs, targets, labels))))
     assert [row["column"] for row in table] == ['a "b", c', "y"]
     assert float(table[1]["mae"]) == pytest.approx((outputs - targets)[:, 1].abs().mean().item(), abs=1e-4)
+
+
+def test_constant_numbers_have_no_correlation_and_no_share_of_variance() -> None:
+    metrics = {metric.name: metric for metric in number_metrics()}
+    outputs, targets = torch.randn(100, 1), torch.full((100, 1), 0.1)  # the mean of many 0.1 is another number
+    for name in ("pearson", "spearman", "r2"):
+        assert metrics[name].compute(outputs, targets).isnan(), name
+        assert metrics[name].compute(targets, targets).isnan(), name

@@ -92,6 +92,10 @@ class SplitTables:
     digests: dict[Path, str]
     warnings: list[str]
 
+    def renamed(self, task: str) -> set[str]:
+        """Return the labels of a task that were given other names."""
+        return set[str]().union(*(table.renamed.get(task, ()) for table in self.tables.values()))
+
 
 def load_dataset(data: Mapping[str, Source], columns: Mapping[str, Mapping[str, LabelColumns]]) -> Dataset:
     """Read, check and divide the rows of all sources.
@@ -119,6 +123,10 @@ def load_dataset(data: Mapping[str, Source], columns: Mapping[str, Mapping[str, 
         warnings += of_source.warnings
         for task, of_task in columns[source].items():
             warnings += describe_similar(task, _located_names(train, task), of_task.format)
+            unused = of_task.format.rename.keys() - of_source.renamed(task)
+            if unused:
+                missing = enumerate_names(sorted(unused))
+                warnings.append(f"task {task} has no label {missing}, which labels.rename gives another name")
     splits = {split: _join(parts[split], labels) for split in SPLITS if split in parts}
     digests = {path: digest for of_source in found.values() for path, digest in of_source.digests.items()}
     warnings += _overlaps({name: of_source.tables for name, of_source in found.items()})
@@ -256,7 +264,7 @@ def _divide(table: Table, split: Split) -> dict[SplitName, Table]:
 def _take(table: Table, rows: NDArray[np.int64]) -> Table:
     labels = {task: [values[row] for row in rows] for task, values in table.labels.items()}
     texts, locations = [table.texts[row] for row in rows], [table.locations[row] for row in rows]
-    return Table(texts, labels, table.spaces, locations=locations)
+    return Table(texts, labels, table.spaces, table.renamed, locations=locations)
 
 
 def _without_labels(dataset: Dataset) -> list[str]:

@@ -1,9 +1,11 @@
 """From a path in an experiment to the bytes of its files: patterns of names, and compressed files."""
 
 import gzip
+import hashlib
 import lzma
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from topwork.errors import DataError, first_line, reason_of
@@ -29,6 +31,28 @@ def find_files(path: Path) -> list[Path]:
     if not found:
         raise DataError(f"{path}: no file has such a name")
     return found
+
+
+def is_one_of(file: Path, path: Path) -> bool:
+    """Whether a file is one of several that a pattern names."""
+    try:
+        return file.resolve() in [one.resolve() for one in find_files(path)]
+    except DataError:  # there is none any more
+        return False
+
+
+def digest_of_files(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal; of several files, that of their digests in a row.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    return join_digests([hashlib.sha256(read_file(file)).hexdigest() for file in find_files(path)])
+
+
+def join_digests(digests: Sequence[str]) -> str:
+    """Return one digest for those of several files."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def format_suffix(path: Path) -> str:

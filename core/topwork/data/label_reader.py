@@ -40,19 +40,26 @@ class LabelReader:
         self._types: dict[str, type] = {}  # of the values of each column
         self._changes: dict[tuple[str, str], list[str]] = {}
         self._changed: list[tuple[str, str]] = []  # in the row that was read last
+        self._named = 0  # names in the row that was read last
+        self._total = 0  # names in all rows
+        self.renamed: set[str] = set()  # the names that ``rename`` gave others to
 
-    def read(self, row: Row, *, words: int | None = None) -> RowLabel:
+    def read(self, row: Row, *, words: int | None = None, optional: bool = False) -> RowLabel:
         """Return the label of a row.
 
         Args:
             words: how many words its text is divided into; None where it is not, or could not be read.
+            optional: whether a row without the columns is one without a label, as in JSON.
 
         Raises:
             MissingLabelError: it has none.
             ValueError: it is not as its label space wants it; says in which columns.
         """
-        self._changed = []
-        if absent := [name for name in self.columns.names if name not in row]:
+        self._changed, self._named = [], 0
+        absent = [name for name in self.columns.names if name not in row]
+        if optional and len(absent) == len(self.columns.names):
+            raise MissingLabelError(f"{', '.join(absent)}: {column_missing(absent[0], row)}")
+        if absent:
             raise ValueError("\n".join(f"{name}: {column_missing(name, row)}" for name in absent))
         cells = {name: row[name] for name in self.columns.names}
         empty = [name for name, cell in cells.items() if is_missing(cell, strip=self.columns.format.strip)]
@@ -70,12 +77,13 @@ class LabelReader:
 
     def keep(self, location: str) -> None:
         """Note that the label read last is used, and where it stands."""
+        self._total += self._named
         for change in self._changed:
             self._changes.setdefault(change, []).append(location)
 
-    def describe_changes(self, total: int) -> Iterator[str]:
-        """Say which labels of ``total`` rows are not as they were written."""
-        return describe_changes(self.task, self._changes, total)
+    def describe_changes(self) -> Iterator[str]:
+        """Say which labels are not as they were written."""
+        return describe_changes(self.task, self._changes, self._total)
 
     def _choose_space(self, cells: Mapping[str, Any]) -> type[LabelSpace]:
         """Return the label space that the first label fits, of those that the head takes.
@@ -155,6 +163,9 @@ class LabelReader:
         name: str = _in_column(column, lambda label: normalize_label(label, format), written)
         if name != written:
             self._changed.append((written, name))
+        self._named += 1
+        if name in format.rename:
+            self.renamed.add(name)
         name = format.rename.get(name, name)
         if format.order is not None and name not in format.order:
             raise ValueError(

@@ -13,6 +13,9 @@ from topwork.errors import DataError, quote
 from topwork.experiment.label_format import LabelColumns
 from topwork.interfaces.labels import NO_LABEL, Classes, Distribution, LabelSet, LabelSpace, Numbers, WordLabels
 
+#: By how much of a column's standard deviation its numbers may be rounded in single precision.
+MAX_ROUNDING = 1e-3
+
 
 def find_space(
     task: str, space: type[LabelSpace], columns: LabelColumns, labels: Sequence[RowLabel | None]
@@ -90,10 +93,17 @@ def unknown_names(label: RowLabel | None, space: LabelSpace) -> list[str]:
 def _find_numbers(task: str, names: tuple[str, ...], labels: Sequence[tuple[float, ...]]) -> Numbers:
     values = np.array(labels, dtype=np.float64)
     mean, scale = values.mean(axis=0), values.std(axis=0)
-    if constant := [name for name, one in zip(names, scale, strict=True) if not one > 0]:
+    spread = np.ptp(values, axis=0)  # the deviation of equal numbers need not be 0
+    if constant := [name for name, one in zip(names, spread, strict=True) if not one > 0]:
         raise DataError(
             f"task {task} has one number only in its {len(labels):,} training rows, in column "
             f"{', '.join(constant)}; there is nothing to learn; look at the split or the limit"
+        )
+    lost = np.abs(values - values.astype(np.float32)).max(axis=0) > MAX_ROUNDING * scale
+    if rounded := [name for name, one in zip(names, lost, strict=True) if one]:
+        raise DataError(
+            f"task {task}: the numbers in column {', '.join(rounded)} differ too little for their size to be told "
+            "apart in single precision; subtract a constant from all, such as their mean"
         )
     return Numbers(names, tuple(mean.tolist()), tuple(scale.tolist()))
 

@@ -161,8 +161,9 @@ def _how_to_merge(task: str, group: Sequence[str], format: LabelFormat) -> str:
 
 def _first(locations: Sequence[str]) -> str:
     """Name the first locations, and count the others."""
-    more = f" and {len(locations) - 3:,} more" if len(locations) > 3 else ""
-    return f"{', '.join(locations[:3])}{more}"
+    several = list(dict.fromkeys(locations))  # a row may have several labels
+    more = f" and {len(several) - 3:,} more" if len(several) > 3 else ""
+    return f"{', '.join(several[:3])}{more}"
 
 
 def _show(label: str) -> str:

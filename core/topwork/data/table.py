@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from topwork.data.files import decompress, find_files, format_suffix, read_file
+from topwork.data.files import decompress, find_files, format_suffix, join_digests, read_file
 from topwork.data.hub import read_from_hub
 from topwork.data.label_reader import LabelReader, RowLabel
 from topwork.data.labels import MissingLabelError
@@ -30,6 +30,7 @@ class Table:
         texts: the text of each.
         labels: the label of each, by task; None where it may lack one and does.
         spaces: what the labels of a task were read as.
+        renamed: the labels of a task that were given other names.
         strata: of each, the value of the column that a stratified split goes by; empty for other splits.
         locations: ``file:line`` of each.
         digest: sha256 of the file's bytes, in hexadecimal; of several files, that of their digests in a row.
@@ -39,6 +40,7 @@ class Table:
     texts: list[Text] = field(default_factory=list)
     labels: dict[str, list[RowLabel | None]] = field(default_factory=dict)
     spaces: dict[str, type[LabelSpace]] = field(default_factory=dict)
+    renamed: dict[str, set[str]] = field(default_factory=dict, compare=False)
     strata: list[str] = field(default_factory=list)
     locations: list[str] = field(default_factory=list)
     digest: str = ""
@@ -69,7 +71,7 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], 
         _add_rows(builder, file, islice(found.rows, source.limit), wanted, faults)
         if faults.whole_file:
             break
-    table.digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    table.digest = join_digests(digests)
     skippable = bool(table.texts) and not faults.whole_file
     if faults.problems and not (skippable and source.on_faulty_rows == "skip"):
         hints = ["to leave out faulty rows, set `on_faulty_rows: skip` of the source"] if skippable else []
@@ -79,6 +81,7 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], 
         none = "none of its rows has a label" if builder.unlabelled else "the file holds no rows"
         raise DataError(f"{path}: {none}")
     table.spaces = {task: space for task, reader in builder.readers.items() if (space := reader.space)}
+    table.renamed = {task: reader.renamed for task, reader in builder.readers.items()}
     table.warnings += [
         *notes,
         *faults.describe(path),
@@ -124,9 +127,10 @@ def _add_rows(
         if isinstance(row, RowError):
             errors, faults.whole_file = [row.message], row.ends_file
         else:
-            errors = builder.add(row, location)
+            own_columns = format_suffix(path) in (".jsonl", ".conllu")
+            errors = builder.add(row, location, optional=own_columns)
             # where columns have one place in all rows, one that is missing is missing in each; once is enough
-            faults.whole_file = format_suffix(path) != ".jsonl" and any(name not in row for name in wanted)
+            faults.whole_file = not own_columns and any(name not in row for name in wanted)
         faults.problems += [f"{location}: {error}" for error in errors]
         faults.rows += bool(errors)
         faults.total += 1
@@ -146,8 +150,12 @@ class _TableBuilder:
         self.lacking: set[str] = set()  # tasks of which a row lacks a label that must have one
         self.unlabelled: list[str] = []  # where the rows are that have no label at all
 
-    def add(self, row: Row, location: str) -> list[str]:
-        """Add a row, or return all that is wrong with it."""
+    def add(self, row: Row, location: str, *, optional: bool) -> list[str]:
+        """Add a row, or return all that is wrong with it.
+
+        Args:
+            optional: whether a row without label columns is one without a label.
+        """
         errors: list[str] = []
         text: Text = ""
         try:
@@ -158,7 +166,8 @@ class _TableBuilder:
         labels: dict[str, RowLabel | None] = {}
         for task, reader in self.readers.items():
             try:
-                labels[task] = reader.read(row, words=len(text.words) if isinstance(text, Words) else None)
+                count = len(text.words) if isinstance(text, Words) else None
+                labels[task] = reader.read(row, words=count, optional=optional)
             except MissingLabelError as error:
                 labels[task] = None
                 if self.columns[task].missing == "error":
@@ -188,7 +197,7 @@ class _TableBuilder:
     def describe_changes(self) -> Iterator[str]:
         """Say which labels are not as they were written."""
         for reader in self.readers.values():
-            yield from reader.describe_changes(len(self.table.texts))
+            yield from reader.describe_changes()
 
     def describe_unlabelled(self, path: Path) -> Iterator[str]:
         """Say which rows were left out because no task has a label for them."""

@@ -57,7 +57,7 @@ def read_words(row: Mapping[str, Any], column: str) -> Words:
     if not isinstance(cell, list | tuple):
         if error := why_no_text(row, column):
             raise ValueError(f"{column}: {error}")
-        return Words(tuple(row[column].split()))
+        cell = row[column].split()
     if not cell:
         raise ValueError(f"{column}: the text has no word")
     if len(cell) > MAX_WORDS:

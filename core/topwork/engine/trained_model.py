@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from topwork.data.dataset import DataSplit, encode_rows, read_all_rows, read_splits
+from topwork.data.files import digest_of_files, is_one_of
 from topwork.data.texts import Text, Words, has_lone_surrogate, parts_of
 from topwork.engine.encoding.corpus import make_corpus, texts_to_read
 from topwork.engine.encoding.encoder import encode
@@ -22,7 +23,6 @@ from topwork.engine.model.multitask import MultiTaskModel
 from topwork.errors import ConfigurationError, DataError, StorageError, enumerate_names, first_line, quote
 from topwork.experiment.label_format import AS_WRITTEN, LabelColumns, LabelFormat
 from topwork.experiment.source import EVALUATED, Source
-from topwork.files import sha256_of
 from topwork.interfaces.head import Decoded, Label
 from topwork.interfaces.labels import LabelSpace, WordLabels
 
@@ -115,10 +115,15 @@ class TrainedModel:
                 found[number] = Prediction(label, likely, parts_of(texts.texts[rows[number]])[:count])
         return [found[number] for number in range(len(rows))]
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the pooled vectors of N texts, (N, W) float32."""
+    def encode(self, texts: Sequence[Text | list[str]]) -> NDArray[np.float32]:
+        """Return the pooled vectors of N texts, (N, W) float32.
+
+        Args:
+            texts: each one text, a tuple of two, which are read as one sequence, or a list of words.
+        """
         check_texts(texts)
-        examples = self._examples(DataSplit(list(texts), targets={}, labelled={}, source_sizes={"texts": len(texts)}))
+        read = [Words(tuple(text)) if isinstance(text, list) else text for text in texts]
+        examples = self._examples(DataSplit(read, targets={}, labelled={}, source_sizes={"texts": len(texts)}))
         batch = examples.batch(torch.arange(len(texts)))
         with torch.no_grad():
             encoded: NDArray[np.float32] = self.model.pool(batch.hidden, batch.mask).cpu().numpy()
@@ -167,10 +172,15 @@ class TrainedModel:
         if file is None:
             of = "all" if "all" in files else next(split for split in EVALUATED if split in files)
             raise ConfigurationError(f"give a file with rows to measure; the experiment's are in {files[of]}")
+        if own and Path(file).resolve() != own and own.parent.exists() and is_one_of(Path(file), own):
+            raise DataError(
+                f"{file} is one of the files {files['all']} that were trained on; give this pattern to measure the "
+                "rows that were held out, or a file with other rows"
+            )
         if own is None or Path(file).resolve() != own:
             everything = source.model_copy(update={"limit": None, "hub": None})
             return read_all_rows(Path(file), everything, name, columns, self.labels), f"all rows of {file}"
-        if sha256_of(Path(file)) != self.digests.get(str(files["all"])):
+        if digest_of_files(own) != self.digests.get(str(files["all"])):
             raise DataError(
                 f"{file} is not the file of the training any more, so its test rows may be others; "
                 "give a copy of another name to measure all of its rows"
@@ -221,7 +231,7 @@ class TrainedModel:
         unread = [number for number, found in enumerate(forms) if known.isdisjoint(map(type, found))]
         if unread:
             number = unread[0]
-            wanted = "one text" if isinstance(texts[number], tuple) else _FORMS[next(iter(self._forms.values()))]
+            wanted = " or ".join(_FORMS[form] for form in dict.fromkeys(self._forms.values()))
             raise DataError(f"text number {number + 1}: every task of this model reads {wanted}")
         labelled = {task: np.array([kind is form for kind in kinds]) for task, form in self._forms.items()}
         rows = DataSplit([text for _, text in read], {}, labelled, {"texts": len(read)})

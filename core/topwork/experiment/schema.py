@@ -101,11 +101,20 @@ class Task(Section):
     def _defaults(cls, raw: object) -> object:
         return _with_default_kinds(raw, "head")
 
+    @field_validator("label")
+    @classmethod
+    def _names_each_once(cls, label: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(label, tuple) and len(set(label)) < len(label):
+            raise ValueError("name each column once")
+        return label
+
     @model_validator(mode="after")
     def _labels_fit(self) -> Self:
         spaces, head = set(self.head.label_spaces), self.head.kind
         if spaces == {Numbers} and (given := self.labels.changed):
             raise ValueError(f"head {head} takes numbers, which are read as they are; leave out labels.{given[0]}")
+        if self.labels.separator and isinstance(self.label, tuple):
+            raise ValueError("several label columns have one label each; leave out labels.separator")
         if self.labels.separator and not spaces & {LabelSet, WordLabels}:
             raise ValueError(f"head {head} takes one label of a cell, which is not divided; leave out labels.separator")
         return self

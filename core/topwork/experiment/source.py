@@ -136,6 +136,13 @@ class Source(Section):
             raise ValueError(f"give each column a name of its own; {REST} may be the last")
         return columns
 
+    @field_validator("text")
+    @classmethod
+    def _has_two_columns(cls, text: str | tuple[str, str]) -> str | tuple[str, str]:
+        if isinstance(text, tuple) and text[0] == text[1]:
+            raise ValueError("a pair needs two columns")
+        return text
+
     @field_validator("encoding")
     @classmethod
     def _is_of_texts(cls, encoding: str) -> str:

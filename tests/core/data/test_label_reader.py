@@ -154,14 +154,14 @@ def test_names_are_changed_by_the_rules_first_and_renamed_then() -> None:
     renaming = reader((Classes,), **rules)
     assert renaming.read({"y": " P"}) == "positive"
     renaming.keep("file:2")
-    (said,) = renaming.describe_changes(1)
+    (said,) = renaming.describe_changes()
     assert said.endswith("' P' as 'p' (file:2)")
 
 
 def test_changes_of_rows_that_are_not_used_are_not_told() -> None:
     renaming = reader((Classes,), casefold=True)
     renaming.read({"y": "P"})
-    assert list(renaming.describe_changes(1)) == []
+    assert list(renaming.describe_changes()) == []
 
 
 def test_spaces_are_described_in_words() -> None:

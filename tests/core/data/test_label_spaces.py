@@ -141,3 +141,17 @@ def test_names_that_training_did_not_have_are_found() -> None:
     assert unknown_names({"c": 1.0}, Distribution(("a", "b"))) == ["c"]
     assert unknown_names((7.0,), Numbers(("y",), (0.0,), (1.0,))) == []
     assert unknown_names(None, Classes(("a", "b"))) == []
+
+
+def test_one_number_in_every_row_is_refused_however_it_is_rounded() -> None:
+    columns = LabelColumns(("y",), LabelFormat(), spaces=(Numbers,))
+    for rows in (3, 48, 432):
+        with pytest.raises(DataError, match="task a has one number only"):
+            find_space("a", Numbers, columns, [(0.1,)] * rows)
+
+
+def test_numbers_that_single_precision_cannot_tell_apart_are_refused() -> None:
+    columns = LabelColumns(("y",), LabelFormat(), spaces=(Numbers,))
+    with pytest.raises(DataError, match="the numbers in column y differ too little for their size"):
+        find_space("a", Numbers, columns, [(1.7e9 + number,) for number in range(100)])
+    find_space("a", Numbers, columns, [(1.7e4 + number,) for number in range(100)])

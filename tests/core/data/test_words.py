@@ -68,6 +68,7 @@ def test_a_conllu_file_has_words_and_classes(write: Write) -> None:
         (["a", " "], ["X", "Y"], "words: word 2 of 2: the text is empty"),
         (["a", 1], ["X", "Y"], "words: word 2 of 2: a text must be a string, got 1"),
         (["\ud800"], ["X"], "words: word 1 of 1: the text holds half a character (a lone surrogate)"),
+        ("a " * (MAX_WORDS + 1), "X", "words: a text has at most 10,000 words, got 10,001; divide it"),
         (["a"] * (MAX_WORDS + 1), "X", "words: a text has at most 10,000 words, got 10,001; divide it"),
         (["a", "b"], ["X", {}], "tags: a label must be a text or a whole number, got {}"),
         (["a", "b"], ["X", None], "tags: of the labels of 2 words, word 2 has none"),
@@ -135,3 +136,39 @@ def test_sources_with_words_and_without_stand_side_by_side(write: Write) -> None
 def test_a_text_is_written_in_one_line() -> None:
     assert [written(text) for text in ("a b", ("a", "b"), Words(("a", "b")))] == ["a b", "a\tb", "a b"]
     assert parts_of(Words(("a", "b"))) == ("a", "b")
+
+
+def test_changes_of_spelling_are_counted_label_by_label(write: Write) -> None:
+    path = write("a.jsonl", as_json((["a", "b", "c"], [" X", "X ", "Y"]), (["d"], ["Y"])))
+    (warning,) = read(path).warnings
+    assert "task tag: 2 of 4 labels are read in another spelling" in warning
+    assert f"' X' as 'X' ({path}:1), 'X ' as 'X' ({path}:1)" in warning
+
+
+def test_another_name_for_what_no_label_is_called_is_told(write: Write) -> None:
+    path = write("a.jsonl", as_json((["a", "b"], ["X", "Y"])))
+    source = Source(path=path, words="words", split=Split(test=0.0))
+    dataset = load_dataset({"rows": source}, {"rows": columns(rename={"X": "Z", "x": "z"})})
+    assert dataset.warnings == ["task tag has no label x, which labels.rename gives another name"]
+
+
+def test_sentences_may_lack_comments_where_the_task_says_so(write: Write) -> None:
+    line = "1\tWe\twe\tPRON\t_\t_\t0\troot\t_\t_\n"
+    path = write("a.conllu", f"# genre = news\n{line}\n{line}\n# genre = mail\n{line}")
+    tasks = {
+        "tag": LabelColumns(("upos",), LabelFormat(), spaces=(WordLabels,)),
+        "genre": LabelColumns(("genre",), LabelFormat(), "skip"),
+    }
+    found = read_table(path, Source(path=path, words="form"), tasks)
+    assert found.labels["genre"] == ["news", None, "mail"]
+
+
+def test_a_key_that_a_row_of_json_lacks_is_a_missing_label(write: Write) -> None:
+    path = write("a.jsonl", '{"text": "a", "mood": "good"}\n{"text": "b", "kind": "x"}\n')
+    tasks = {name: LabelColumns((name,), LabelFormat(), "skip") for name in ("mood", "kind")}
+    assert read_table(path, Source(path=path), tasks).labels == {"mood": ["good", None], "kind": [None, "x"]}
+    strict = {"mood": LabelColumns(("mood",), LabelFormat())}
+    with pytest.raises(
+        DataError, match=r":2: mood: there is no such column, only text, kind\n(.*\n)*where rows may lack"
+    ):
+        read_table(path, Source(path=path), strict)

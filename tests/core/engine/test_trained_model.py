@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from topwork.data.files import digest_of_files
 from topwork.engine.model_folder import load_model
 from topwork.engine.trained_model import check_texts
 from topwork.errors import ConfigurationError, DataError, StorageError
@@ -215,3 +216,27 @@ def test_one_text_is_not_taken_for_a_list(loaded: Any) -> None:
 def test_half_a_character_is_refused(loaded: Any) -> None:
     with pytest.raises(DataError, match="1 of 2 texts are not valid Unicode: number 2"):
         loaded.predict(["fine", "\ud800"])
+
+
+def test_a_list_of_words_is_encoded_whole(loaded: Any) -> None:
+    words, text = ["The", "zoom", "broke", "never"], "The zoom broke never"
+    one, pair, single = loaded.encode([words, ("The", "zoom"), ["one"]])
+    assert not np.array_equal(one, pair)
+    assert single.shape == one.shape == loaded.encode([text])[0].shape
+
+
+def test_a_part_of_the_training_files_is_not_measured_as_if_it_were_new(
+    loaded: Any, write: Callable[..., Path]
+) -> None:
+    rows = Path(next(iter(loaded.digests))).read_text().splitlines()
+    parts = [write(f"part-{n}.csv", "\n".join([rows[0], *rows[1 + n :: 2]]) + "\n") for n in (0, 1)]
+    pattern = parts[0].parent / "part-*.csv"
+    (source,) = loaded.experiment["data"].values()
+    data = {"reviews": source | {"path": str(pattern)}}
+    model = dataclasses.replace(
+        loaded, experiment=loaded.experiment | {"data": data}, digests={str(pattern): digest_of_files(pattern)}
+    )
+    with pytest.raises(DataError, match=r"part-1.csv is one of the files .*part-\*.csv that were trained on"):
+        model.evaluate(parts[1])
+    _, which = model.evaluate(pattern)
+    assert which == "test rows of the experiment"

@@ -323,3 +323,11 @@ def test_a_separator_is_refused_where_a_cell_has_one_label(registry: Registry) -
     for kind in ("multilabel", "tagging"):
         source = {"reviews": {"path": "a.csv", "words": "words"}}
         make(registry, data=source, tasks={"mood": task | {"head": {"kind": kind}}})
+
+
+def test_a_column_of_labels_is_named_once(registry: Registry) -> None:
+    assert errors(registry, tasks={"mood": {"label": ["a", "a"]}}) == {"tasks.mood.label": "name each column once"}
+    several = {"label": ["a", "b"], "labels": {"separator": ","}, "head": {"kind": "multilabel"}}
+    assert errors(registry, tasks={"mood": several}) == {
+        "tasks.mood": "several label columns have one label each; leave out labels.separator"
+    }

@@ -142,3 +142,7 @@ def test_what_is_in_the_hub_stands_for_files() -> None:
     source = Source(hub=HubDataset(name="acme/films", train="a", test="b"))
     assert source.files() == {"train": Path("hub:acme/films/a.parquet"), "test": Path("hub:acme/films/b.parquet")}
     assert Source(hub=HubDataset(name="acme/films", all="a")).files() == {"all": Path("hub:acme/films/a.parquet")}
+
+
+def test_a_pair_has_two_columns() -> None:
+    assert errors({"path": "a.csv", "text": ["a", "a"]}) == {"text": "a pair needs two columns"}

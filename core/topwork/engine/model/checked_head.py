@@ -90,6 +90,7 @@ def check_types(head: Head) -> None:
     module: object = head.module
     wrong = [] if isinstance(module, nn.Module) else [f"module must be a torch.nn.Module, got {quote(module)}"]
     parts: dict[str, object] = {"loss": head.loss, "decode": head.decode}
+    parts |= {name: part for name, part in (("denominator", head.denominator), ("tune", head.tune)) if part is not None}
     wrong += [f"{name} must be callable, got {quote(part)}" for name, part in parts.items() if not callable(part)]
     several: dict[str, tuple[object, type]] = {"metrics": (head.metrics, Metric), "figures": (head.figures, HeadFigure)}
     for name, (found, kind) in several.items():

@@ -74,8 +74,9 @@ def check_built_anew(one: Head, other: Head, config: HeadConfig, *, where: str) 
                 raise PluginError(f"two heads share the memory of {name}; each build must make weights of its own")
 
 
+@torch.no_grad()
 def check_parts(head: Head, config: HeadConfig, width: int, labels: LabelSpace, *, where: str) -> None:
-    """Try module, loss and decoding on 1, 2 and 7 texts and, like the metrics, on texts of every class.
+    """Try module, loss and decoding on 1, 2 and 7 texts and, like metrics and tuning, on texts of every class.
 
     Raises:
         PluginError: one fails or gives what it should not.
@@ -85,12 +86,13 @@ def check_parts(head: Head, config: HeadConfig, width: int, labels: LabelSpace, 
         check_names(head)
     for rows in (*TRIED_ROWS, _enough_rows(labels)):
         inputs, targets = _texts(rows, width, labels, config.reads)
-        with torch.no_grad():
-            outputs = _run(head.module, inputs, targets, config, where)
-            head.loss(outputs, targets)
-            head.decode(outputs)
+        outputs = _run(head.module, inputs, targets, config, where)
+        head.loss(outputs, targets)
+        head.decode(outputs)
     for metric in head.metrics if len(labels.names) <= MAX_TRIED_ROWS else ():  # else some class has no text
         metric.total(metric.compute(outputs, targets))
+    if head.tune:
+        head.tune(outputs, targets)
 
 
 def check_figures(build: BuildHead, config: HeadConfig, width: int, labels: LabelSpace) -> None:

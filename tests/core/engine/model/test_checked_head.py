@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from topwork.building_blocks import class_metrics, decode_logits
 from topwork.engine.evaluation.estimates import measure
-from topwork.engine.model.checked_head import checked_head, denominator_of
+from topwork.engine.model.checked_head import check_types, checked_head, denominator_of
+from topwork.engine.model.head_checks import check_parts
 from topwork.errors import PluginError
 from topwork.interfaces.head import Decoded, Head, Metric
 from topwork.interfaces.labels import NO_LABEL, Classes, WordLabels
@@ -135,3 +136,16 @@ def test_the_loss_of_words_divides_by_those_with_a_label() -> None:
     targets = torch.tensor([[0, NO_LABEL, 1], [NO_LABEL, NO_LABEL, NO_LABEL]])
     assert denominator_of(tagger(), targets, CPU) == 2.0
     assert denominator_of(tagger(denominator=lambda targets: torch.tensor(7.0)), targets, CPU) == 7.0
+
+
+def test_what_sets_buffers_after_training_is_tried_before() -> None:
+    def fail(outputs: Tensor, targets: Tensor) -> None:
+        raise ValueError("boom")
+
+    with pytest.raises(PluginError, match=r"tune failed: ValueError: boom$"):
+        check_parts(checked(tune=fail), ClassificationConfig(), 3, LABELS, where="here")
+    head = checked()
+    for name, part in (("denominator", 3), ("tune", "no")):
+        object.__setattr__(head, name, part)  # past the check of types that tests have
+    with pytest.raises(PluginError, match=r"^denominator must be callable, got 3\ntune must be callable, got 'no'$"):
+        check_types(head)
