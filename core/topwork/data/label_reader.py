@@ -30,7 +30,7 @@ class LabelReader:
     """Reads the labels of one task, and notes which of them are not as they were written.
 
     Attributes:
-        space: how labels are read, which the first of them decides.
+        space: how labels are read, which the first of them that is used decides.
     """
 
     def __init__(self, task: str, columns: LabelColumns) -> None:
@@ -40,6 +40,7 @@ class LabelReader:
         self._types: dict[str, type] = {}  # of the values of each column
         self._changes: dict[tuple[str, str], list[str]] = {}
         self._changed: list[tuple[str, str]] = []  # in the row that was read last
+        self._kept = False  # whether any label is used
         self._named = 0  # names in the row that was read last
         self._total = 0  # names in all rows
         self.renamed: set[str] = set()  # the names that ``rename`` gave others to
@@ -68,8 +69,8 @@ class LabelReader:
             raise MissingLabelError(f"{', '.join(empty)}: the label is {what}")
         if empty:
             raise ValueError(f"{', '.join(empty)}: empty, but {next(n for n in cells if n not in empty)} is not")
-        if self.space is None:
-            self.space = self._choose_space(cells)
+        if self.space is None or not self._kept:  # a row that is faulty otherwise decides nothing
+            self.space, self._types = self._choose_space(cells), {}
         if self.space is WordLabels:
             ((column, cell),) = cells.items()
             return self._read_of_words(column, cell, words)
@@ -77,6 +78,7 @@ class LabelReader:
 
     def keep(self, location: str) -> None:
         """Note that the label read last is used, and where it stands."""
+        self._kept = True
         self._total += self._named
         for change in self._changed:
             self._changes.setdefault(change, []).append(location)

@@ -48,6 +48,8 @@ def read(path: Path, content: bytes, source: Source, *, wanted: Collection[str])
     if suffix == ".conll" and source.pattern is None and not source.columns:
         raise DataError(f"{path}: a .conll file does not name its columns; name them, such as columns: [word, tag]")
     if source.pattern is None and suffix == ".parquet":
+        if source.encoding != "utf-8":
+            raise DataError(f"{path}: a Parquet file has texts, not bytes; leave out `encoding` of the source")
         return FileRows(_read_parquet(path, content, wanted))
     text, notes = decode(path, content, source.encoding)
     if source.pattern is not None:

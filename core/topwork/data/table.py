@@ -188,6 +188,8 @@ class _TableBuilder:
         self.table.texts.append(text)
         self.table.locations.append(location)
         self.table.strata += [stratum] if isinstance(stratum, str) else []
+        if self.stratum:
+            self.stratum.keep(location)
         for task, label in labels.items():
             self.table.labels[task].append(label)
             if label is not None:

@@ -98,6 +98,7 @@ def test_what_are_no_shares_is_refused(cells: tuple[object, ...], message: str) 
 def test_after_shares_a_class_is_refused() -> None:
     shares = reader((Classes, Distribution))
     shares.read({"y": {"yes": 1, "no": 2}})
+    shares.keep("file:1")
     with pytest.raises(ValueError, match=r'^y: shares must be an object such as \{"yes": 2, "no": 1\}, got \'yes\'$'):
         shares.read({"y": "yes"})
 

@@ -327,3 +327,9 @@ def test_names_are_for_files_whose_rows_have_none() -> None:
 
 def test_a_compressed_file_is_read_as_the_suffix_before_says() -> None:
     assert rows("a.jsonl.gz", '{"text": "a"}\n') == [(1, {"text": "a"})]
+
+
+def test_an_encoding_is_refused_where_there_are_no_bytes() -> None:
+    source = Source(path=Path("a.parquet"), encoding="latin-1")
+    with pytest.raises(DataError, match=r"^a\.parquet: a Parquet file has texts, not bytes; leave out `encoding`"):
+        read(Path("a.parquet"), b"", source, wanted=["text"])

@@ -14,7 +14,7 @@ from topwork.data.table import Table, read_table
 from topwork.errors import MAX_CHARACTERS, DataError
 from topwork.experiment.label_format import LabelColumns, LabelFormat, OnMissing
 from topwork.experiment.source import Source
-from topwork.interfaces.labels import Classes
+from topwork.interfaces.labels import Classes, Distribution
 
 Write = Callable[..., Path]
 
@@ -435,3 +435,12 @@ def test_real_latin_1_is_refused_as_utf8_and_read_as_what_it_is(questions: Path)
     assert len(found.texts) == 5452
     assert "sister\xf0city" in found.texts[65]
     assert set(found.labels["type"]) == set("012345")
+
+
+def test_a_row_that_is_faulty_otherwise_does_not_decide_how_labels_are_read(write: Write) -> None:
+    content = lines_of_json({"text": "", "mood": {"p": 1}}, {"text": "", "mood": 3}, {"text": "a", "mood": "good"})
+    path = write("a.jsonl", content)
+    tasks = {"mood": LabelColumns(("mood",), LabelFormat(), spaces=(Classes, Distribution), head="classification")}
+    found = read_table(path, Source(path=path, on_faulty_rows="skip"), tasks)
+    assert found.labels == {"mood": ["good"]}
+    assert found.spaces == {"mood": Classes}
