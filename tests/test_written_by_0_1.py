@@ -51,6 +51,7 @@ def test_a_model_predicts_what_it_predicted_then() -> None:
             assert prediction[task].probabilities == pytest.approx(answer["probabilities"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("all_resamples")
 def test_a_model_is_measured_on_a_file_as_it_was_then() -> None:
     figures, _ = topwork.load_model(WRITTEN / "model").evaluate(WRITTEN / "rows.csv")
@@ -86,6 +87,7 @@ def test_the_same_activations_are_filed_under_the_same_key(folder: Path) -> None
     assert then == now
 
 
+@pytest.mark.slow
 def test_stored_activations_are_found_and_trained_on(folder: Path) -> None:
     prepared = prepare(load_experiment("experiment.yaml"))
     cache = folder / "cache" / "activations"

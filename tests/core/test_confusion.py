@@ -72,6 +72,7 @@ def test_counts_on_dark_cells_are_white() -> None:
     assert colors["7"] == colors["0"] == "#000000"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "counts"),
     [

@@ -57,6 +57,7 @@ def test_version_is_that_of_the_package(command: Command) -> None:
     assert (code, out) == (0, "0.1.0\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("debug", [True, False])
 def test_debug_shows_the_traceback_of_an_error(debug: bool) -> None:
     command = [sys.executable, "-c", "from topwork.cli import main; main()", *["--debug"] * debug, "plan", "none.yaml"]

@@ -54,6 +54,7 @@ def test_a_pattern_that_matches_nothing_is_told_with_the_nearest_name(
     )
 
 
+@pytest.mark.slow
 def test_a_monitor_that_does_not_exist_is_told_by_the_plan(command: Command, experiment: Callable[..., Path]) -> None:
     file = experiment("training: {monitor: validation/loss}")
     code, _, error = command("plan", file)

@@ -25,6 +25,7 @@ def test_data_is_shown_by_source_and_by_task(command: Command) -> None:
     assert "neg" in out
 
 
+@pytest.mark.slow
 def test_data_is_written_for_programs(command: Command) -> None:
     code, out, _ = command("data", QUICKSTART, "--format", "json")
     report = json.loads(out)

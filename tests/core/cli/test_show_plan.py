@@ -57,6 +57,7 @@ def test_plan_says_what_the_store_has(command: Command) -> None:
     assert re.fullmatch(r"store: 100 of 110 distinct texts are there; 10 will be encoded, [\d.]+ kB", partly)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

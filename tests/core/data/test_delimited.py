@@ -219,6 +219,7 @@ def real(reviews: Path, name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_real_rows_that_a_writer_quoted_are_read_as_it_wrote_them(reviews: Path) -> None:
     rows, (note,) = read("text\tlabel\tid\n" + real(reviews, "goemotions.train.tsv"), "\t")
     assert len(rows) == 12_000

@@ -138,6 +138,7 @@ def test_jsonl_gives_back_what_was_written(table: list[tuple[str, str]], ascii_o
     assert rows("a.jsonl", content.encode()) == list(enumerate(wanted, 1))
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters='"\n')), min_size=1, max_size=6))
 def test_the_line_of_a_csv_row_is_where_it_starts(texts: list[str]) -> None:
     content, starts = "text\n", []

@@ -423,10 +423,12 @@ def test_a_manifest_edited_in_any_way_is_read_or_refused_with_its_place(tiny_mod
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000  # kB
 
 
+@pytest.mark.slow
 def test_a_model_that_was_saved_gives_the_same_when_it_is_loaded(finished: Any) -> None:
     check_saved_model(finished.folder, finished.trained, TEXTS)
 
 
+@pytest.mark.slow
 def test_a_model_that_gives_something_else_when_it_is_loaded_is_named(finished: Any, loaded: Any) -> None:
     linear = next(loaded.model.heads["category"].children())
     before = linear.weight.detach().clone()

@@ -87,6 +87,7 @@ def test_a_backbone_whose_weights_depend_on_the_seed_is_held_for_each(make: Make
     assert len({id(one.backbone) for one in cached.cache._backbones.values()}) == 2
 
 
+@pytest.mark.slow
 def test_only_what_differs_is_done_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     everything = ["load_dataset", "build_backbone", "tokenize_splits", "load_examples"]

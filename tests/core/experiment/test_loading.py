@@ -437,6 +437,7 @@ def test_what_is_long_or_deep_is_told_in_short(errors: Errors, text: str, overri
     assert sum(map(len, found)) < 2500
 
 
+@pytest.mark.slow
 def test_of_many_errors_the_first_20_and_the_total_are_told(errors: Errors) -> None:
     found = errors(MINIMAL + "".join(f"k{number}: 1\n" for number in range(5000)))
     assert len(found) == 21

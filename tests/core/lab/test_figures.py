@@ -79,6 +79,7 @@ def test_curves_become_a_png(count: int) -> None:
     assert as_png(learning_curves(epochs(count), best_epoch=1)).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_of_very_many_curves_and_metrics_the_first_are_drawn_and_it_is_said() -> None:
     metrics = {f"{split}/task{number}/loss": 0.5 for split in ("training", "validation") for number in range(5000)}
     metrics |= {f"validation/task0/metric{number}": 0.5 for number in range(10_000)}

@@ -49,6 +49,7 @@ def untracked(*settings: str) -> Experiment:
     return small("tracking.enabled=false", *settings)
 
 
+@pytest.mark.slow
 def test_a_run_without_tracking_writes_the_model_and_nothing_else(tmp_path: Path) -> None:
     result = train(untracked())
     assert result.run_id is None
@@ -58,6 +59,7 @@ def test_a_run_without_tracking_writes_the_model_and_nothing_else(tmp_path: Path
     assert load_model(result.folder).predict(["a text"])
 
 
+@pytest.mark.slow
 def test_two_runs_have_different_names(tmp_path: Path) -> None:
     names = {train(untracked("training.epochs=1")).name for _ in range(2)}
     assert len(names) == 2
@@ -233,6 +235,7 @@ class Taking(Observer):
         (self.folder / "theirs").touch()
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_saved_is_put_elsewhere_with_all_figures_logged(store_uri: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     with pytest.raises(UnsavedError) as caught:
@@ -250,6 +253,7 @@ def test_a_model_that_cannot_be_saved_is_put_elsewhere_with_all_figures_logged(s
     assert [path.name for path in folder.iterdir()] == ["theirs"]
 
 
+@pytest.mark.slow
 def test_a_model_that_can_be_saved_nowhere_is_said_with_both_reasons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +308,7 @@ def with_head(experiment: Experiment, head: HeadConfig) -> Experiment:
     return experiment.model_copy(update={"tasks": {"sentiment": Task(label="sentiment", head=head)}})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("all_resamples")
 def test_a_metric_that_fails_after_training_costs_neither_the_model_nor_the_run(store_uri: str, tmp_path: Path) -> None:
     result = train(with_head(small(f"tracking.uri={store_uri}"), AreaConfig()), output=tmp_path / "model")
@@ -335,6 +340,7 @@ class WarmingUpConfig(BinaryConfig):
         return head
 
 
+@pytest.mark.slow
 def test_a_model_that_gives_something_else_when_it_is_loaded_is_told_in_the_run(
     store_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

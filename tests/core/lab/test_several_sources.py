@@ -19,6 +19,8 @@ from topwork.lab.result import Result
 from topwork.lab.runs import train
 from topwork.registry import discover
 
+pytestmark = pytest.mark.slow
+
 
 def rows_of_films() -> str:
     """Rows of which each has a mood, and every second one a genre."""

@@ -88,6 +88,7 @@ def test_every_run_of_segments_matches_with_any_of_them_starred(name: list[str],
     assert matches(".".join(pattern), ".".join(name))
 
 
+@pytest.mark.slow
 @given(SEGMENTS, SEGMENTS)
 def test_a_pattern_without_stars_matches_like_a_dotted_substring(pattern: list[str], name: list[str]) -> None:
     wanted, text = f".{'.'.join(pattern)}.", f".{'.'.join(name)}."

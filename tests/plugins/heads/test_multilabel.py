@@ -70,6 +70,7 @@ def f1_at(outputs: torch.Tensor, targets: torch.Tensor, threshold: float) -> flo
     return float(f1_score(targets.numpy(), (outputs > threshold).numpy(), zero_division=0.0))
 
 
+@pytest.mark.slow
 @given(table=TABLES)
 def test_no_threshold_gives_a_better_f1_than_the_one_that_is_taken(table: tuple[np.ndarray, np.ndarray]) -> None:
     outputs, targets = torch.from_numpy(table[0]), torch.from_numpy(table[1]).float()

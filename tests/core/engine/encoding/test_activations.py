@@ -351,6 +351,7 @@ def assert_whole(made: list[tuple[Tensor, Tensor]], shards: list[tuple[Tensor, R
     assert all(torch.equal(found[number], expected[number]) for number in expected)
 
 
+@pytest.mark.slow
 @given(batches(), st.integers(1, 400))
 def test_a_shard_ends_with_the_batch_that_fills_it(made: list[tuple[Tensor, Tensor]], size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

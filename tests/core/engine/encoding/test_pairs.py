@@ -66,6 +66,7 @@ def test_training_gives_the_same_bits_with_the_store_and_without(
     assert_same(without, found)
 
 
+@pytest.mark.slow
 def test_a_text_of_two_sources_and_of_pairs_is_encoded_once(many: Callable[..., Experiment]) -> None:
     prepared = prepare(many(training={"store": "off"}, pooling=MeanConfig()))
     counter = Counter()
@@ -77,6 +78,7 @@ def test_a_text_of_two_sources_and_of_pairs_is_encoded_once(many: Callable[..., 
     assert size.distinct_texts == len(singles) + len(pairs)
 
 
+@pytest.mark.slow
 def test_a_row_is_read_by_no_head_that_has_no_label_of_it(many: Callable[..., Experiment]) -> None:
     prepared = prepare(many(training={"store": "off"}, pooling=MeanConfig()))
     text_ids = prepared.corpus.text_ids["train"]

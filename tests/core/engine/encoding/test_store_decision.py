@@ -48,6 +48,7 @@ def test_a_store_that_is_off_neither_reads_nor_writes(on_minilm: Make) -> None:
     assert {path: path.stat().st_mtime_ns for path in cache_folder().rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_with_nothing_left_of_the_cut_there_is_nothing_to_keep(on_minilm: Make) -> None:
     prepared = prepare(on_minilm(freeze=NoneConfig()))
     counter = Counter()
@@ -96,6 +97,7 @@ def test_a_tenth_of_the_free_disk_is_left(on_minilm: Make, monkeypatch: pytest.M
         assert choose(prepared).reason[:15] == reason
 
 
+@pytest.mark.slow
 def test_a_cache_folder_that_is_a_file_is_not_used(
     on_minilm: Make, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_cache_folder_that_is_a_file_is_not_used(
     assert file.read_text() == "not a folder"
 
 
+@pytest.mark.slow
 def test_a_cache_folder_that_cannot_be_written_is_told_and_not_used(
     on_minilm: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -170,6 +173,7 @@ def refusal(prepared: Preparation, tmp_path: Path) -> str:
     return reason
 
 
+@pytest.mark.slow
 def test_requiring_the_store_where_there_is_nothing_to_keep_is_an_error(
     written: Callable[..., Preparation], tmp_path: Path
 ) -> None:
@@ -182,6 +186,7 @@ def test_requiring_the_store_on_a_full_disk_is_an_error(
     assert refusal(written(), tmp_path) == no_room(tmp_path)
 
 
+@pytest.mark.slow
 def test_requiring_the_store_in_a_file_is_an_error(
     written: Callable[..., Preparation],
     write: Callable[..., Path],
@@ -194,6 +199,7 @@ def test_requiring_the_store_in_a_file_is_an_error(
     assert reason.endswith("/manifest.json cannot be read: Not a directory")
 
 
+@pytest.mark.slow
 def test_requiring_a_store_that_cannot_be_written_is_an_error(
     written: Callable[..., Preparation], tmp_path: Path
 ) -> None:

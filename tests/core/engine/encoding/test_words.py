@@ -177,6 +177,7 @@ def test_training_gives_the_same_bits_with_the_store_and_without(
     assert_same(without, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pooling", "freeze", "keeps"), CUTS)
 def test_heads_get_what_the_whole_model_gives(
     tagged: Callable[..., Experiment], pooling: PoolingConfig, freeze: Any, keeps: str
@@ -205,6 +206,7 @@ def test_heads_get_what_the_whole_model_gives(
                 torch.testing.assert_close(seen["kind"][0][place], model.pooling(hidden, mask)[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_keeps_the_first_tokens_of_words_alone(tagged: Callable[..., Experiment]) -> None:
     prepared = prepare(tagged(pooling=MeanConfig(), freeze=AllConfig(), only=("tag",), training={"store": "off"}))
     size = prepared.plan.corpus_size
@@ -218,6 +220,7 @@ def test_a_frozen_backbone_keeps_the_first_tokens_of_words_alone(tagged: Callabl
     assert len(activations.values) == size.distinct_words
 
 
+@pytest.mark.slow
 def test_a_row_is_encoded_once_for_words_and_for_its_pooled_vector(tagged: Callable[..., Experiment]) -> None:
     prepared = prepare(
         tagged(pooling=MeanConfig(), freeze=AllConfig(), only=("tag", "kind"), training={"store": "off"})

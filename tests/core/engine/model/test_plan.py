@@ -134,6 +134,7 @@ def test_a_strategy_that_changes_what_trains_begins_another_phase(make: Make, ep
     assert [plan.phase_of(number).first for number in range(1, 6)] == [1] * (epoch - 1) + [epoch] * (6 - epoch)
 
 
+@pytest.mark.slow
 def test_a_strategy_that_would_change_after_the_last_epoch_has_one_phase(make: Make) -> None:
     (phase,) = plan_of(make(freeze=UnfreezingConfig(epoch=6), training={"epochs": 5})).phases
     assert phase.cut == Cut(5, "pooled")
@@ -181,6 +182,7 @@ class AlternatingConfig(FreezeStrategyConfig):
         return [f"backbone.{name}" for name, _ in model.backbone.named_parameters()] if epoch % 2 == 0 else []
 
 
+@pytest.mark.slow
 def test_a_strategy_that_does_not_say_when_it_changes_is_asked_for_every_epoch_and_that_is_said(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -333,6 +335,7 @@ def test_a_wider_pooling_has_wider_vectors_kept(make: Make) -> None:
     assert plan.kept_bytes(plan.phases[0]) == 60 * 2 * 16 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()])
 def test_two_bytes_a_number_halve_what_is_kept(make: Make, pooling: ClsConfig | MeanConfig, dtype: str) -> None:
@@ -353,6 +356,7 @@ def test_equal_texts_are_kept_once(make: Make, write: Callable[..., Path]) -> No
     assert plan.kept_bytes(plan.phases[0]) == 5 * 8 * 16 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -368,6 +372,7 @@ def test_the_digest_changes_with_what_decides_the_result(make: Make, change: dic
     assert plan_of(make(**change)).digest != plan_of(make()).digest
 
 
+@pytest.mark.slow
 def test_the_digest_does_not_change_with_the_data(make: Make) -> None:
     experiment = make()
     ((name, source),) = experiment.data.items()

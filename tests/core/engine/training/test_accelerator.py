@@ -17,6 +17,7 @@ Make = Callable[..., Experiment]
 Train = Callable[..., Any]
 
 
+@pytest.mark.slow
 def test_the_precision_of_one_run_does_not_decide_that_of_the_next(make: Make, train: Train) -> None:
     before = weights_of(train(make()).model)
     train(make(training={"precision": "bfloat16"}))

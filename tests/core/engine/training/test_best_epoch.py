@@ -60,6 +60,7 @@ def assert_data_fits_the_weights(trained: Any) -> None:
     assert loss == trained.fit.epochs[trained.fit.best_epoch - 1].metrics["validation/category/loss"]
 
 
+@pytest.mark.slow
 @POOLINGS
 @pytest.mark.parametrize("store", ["off", "auto"])
 @pytest.mark.parametrize("best", [1, 2, 3, 4, 5, 6])

@@ -266,6 +266,7 @@ def test_the_total_loss_is_the_weighted_sum(make: Make, train: Train) -> None:
         assert metrics[f"{split}/loss"] == pytest.approx(parts)
 
 
+@pytest.mark.slow
 def test_clipping_bounds_the_norm_of_the_gradients(make: Make, train: Train) -> None:
     free, clipped = Watcher(), Watcher()
     train(make(), free)
@@ -279,6 +280,7 @@ def test_gradients_under_the_bound_are_not_clipped(make: Make, train: Train) -> 
     assert same(free, weights_of(train(make(training={"clip_norm": 1e6})).model))
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_and_leaves_plain_float32_behind(make: Make, train: Train) -> None:
     trained = train(make(training={"precision": "bfloat16"}))
     assert {parameter.dtype for parameter in trained.model.parameters()} == {torch.float32}

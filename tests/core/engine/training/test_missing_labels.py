@@ -86,6 +86,7 @@ PATTERNS = st.integers(1, 9).flatmap(
 )
 
 
+@pytest.mark.slow
 @given(labelled=PATTERNS, accumulation=st.integers(1, 4))
 def test_gradients_are_those_of_the_loss_written_out_row_by_row(
     labelled: dict[str, list[bool]], accumulation: int
@@ -219,6 +220,7 @@ TAGGED = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(rows=TAGGED, accumulation=st.integers(1, 4))
 def test_gradients_of_words_are_those_of_the_loss_written_out_word_by_word(
     rows: list[tuple[list[int | None], bool]], accumulation: int

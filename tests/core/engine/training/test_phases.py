@@ -68,6 +68,7 @@ def test_a_gradual_plan_moves_the_cut_left(make: Make, pooling: Any) -> None:
     assert all(phase.prefix_is_pretrained for phase in plan.phases)
 
 
+@pytest.mark.slow
 def test_a_gradual_plan_of_minilm_moves_the_cut_by_a_layer(make: Make) -> None:
     experiment = make(backbone=MiniLmConfig(max_length=16), freeze=GradualConfig(start=1), training={"epochs": 9})
     phases = prepare(experiment).plan.phases
@@ -101,6 +102,7 @@ def test_a_prefix_that_was_trained_before_is_known(
     assert [phase.prefix_is_pretrained for phase in plan.phases] == prefix_is_pretrained
 
 
+@pytest.mark.slow
 @POOLINGS
 @STRATEGIES
 def test_parameters_change_in_their_epochs_and_in_no_other(
@@ -187,6 +189,7 @@ def plainly_trained(prepared: Preparation) -> dict[str, Tensor]:
     return weights_of(model)
 
 
+@pytest.mark.slow
 @POOLINGS
 @STRATEGIES
 @pytest.mark.parametrize("settings", [{}, {"schedule": "linear"}, {"clip_norm": 0.2}], ids=str)

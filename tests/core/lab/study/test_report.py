@@ -221,6 +221,7 @@ def test_outputs_of_other_test_rows_are_left_out(studied: Studied) -> None:
     assert warnings == [f"the outputs of trial {number} are of other test rows and are left out" for number in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kept")
 def test_outputs_of_another_study_of_the_name_are_never_taken(studied: Studied, tmp_path: Path) -> None:
     with begun(make_study("tracking.enabled=false", storage=f"sqlite:///{tmp_path / 'other.db'}")) as other:

@@ -109,6 +109,7 @@ def test_an_objective_that_cannot_be_measured_is_refused(changes: dict[str, Any]
     assert str(caught.value).endswith(message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "maximize"), [(OBJECTIVE, (True,)), ("loss", (False,)), (["loss", OBJECTIVE], (False, True))]
 )
@@ -144,6 +145,7 @@ def test_the_baseline_is_the_experiment_with_the_first_seed() -> None:
     assert planned.baseline.experiment.dump() == make_study("training.seed=3").dump()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "study", "changed"),
     [
@@ -169,6 +171,7 @@ def test_the_identity_has_what_trials_depend_on_and_nothing_else(
     assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == changed
 
 
+@pytest.mark.slow
 def test_the_identity_knows_the_data_by_content_and_not_by_name(tmp_path: Path) -> None:
     lines = (QUICKSTART.parent / "data" / "synthetic_reviews.csv").read_text().splitlines(keepends=True)
     (tmp_path / "same.csv").write_text("".join(lines))

@@ -84,6 +84,7 @@ def test_a_grid_is_tried_whole_and_once_beginning_with_the_baseline(open_grid: O
     assert open_grid().ask() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
 def test_every_sampler_tries_all_combinations_once_where_there_are_few(open_grid: OpenQueue, sampler: str) -> None:
     trained = finish_all(open_grid(sampler=sampler, trials=4))

@@ -79,6 +79,7 @@ def test_several_may_create_a_database_at_once(tmp_path: Path) -> None:
         close(storage)
 
 
+@pytest.mark.slow
 def test_a_database_that_was_interrupted_while_it_was_created_has_no_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def validation(epoch: Epoch) -> list[float]:
     return [epoch.metrics[f"validation/{task}/accuracy"] for task in ("sentiment", "category")]
 
 
+@pytest.mark.slow
 def test_a_trial_is_worth_what_the_same_training_is_worth() -> None:
     study = resolve_small(epochs=4)
     values = {"optimizer.heads_lr": 0.03, "optimizer.backbone_lr": 0.004}
@@ -55,6 +56,7 @@ def test_a_trial_is_worth_what_the_same_training_is_worth() -> None:
             assert float(right) == pytest.approx(result.estimates[f"{task}/accuracy"].value)
 
 
+@pytest.mark.slow
 def test_several_seeds_are_evaluated_by_their_mean() -> None:
     recorder = Recorder()
     together = run(resolve_small(seeds=[3, 5]), recorder)
@@ -117,6 +119,7 @@ class EnoughError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_trial_can_be_stopped_between_two_batches_and_after_an_epoch() -> None:
     batches = 0
 

@@ -126,6 +126,7 @@ def test_a_trial_whose_process_dies_again_and_again_fails(open_queue: OpenQueue)
     assert failed.user_attrs[REASON] == "its process died 3 times, perhaps for want of memory"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suggested", ["nothing", "some values"])
 def test_a_process_that_dies_while_it_asks_for_a_trial_loses_nothing(open_queue: OpenQueue, suggested: str) -> None:
     queue = open_queue(trials=2)

@@ -61,6 +61,7 @@ def test_a_trial_that_fails_has_a_reason_and_the_next_one_begins() -> None:
             assert (trial.state, trial.reason) == ("complete", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "reason"),
     [(MemoryError("no room"), "MemoryError: no room"), (ValueError(), "ValueError: ValueError")],
@@ -79,6 +80,7 @@ def test_whatever_a_plugin_raises_fails_the_trial_alone(
         assert [(trial.state, trial.reason) for trial in work(run)] == [("failed", reason), ("complete", "")]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_ends_the_worker_and_leaves_the_trial_to_others(tmp_path: Path) -> None:
     with begun(make_study(UNTRACKED, trials=2)) as run:
         (tmp_path / "studies" / "quickstart" / "trials").write_text("a file where a folder should be")
@@ -96,6 +98,7 @@ def test_a_worker_that_is_stopped_begins_nothing() -> None:
         assert [trial.state.name for trial in run.queue.trials()] == ["WAITING"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_stopped_is_marked_as_interrupted(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*given: Any, check: Any, **settings: Any) -> Any:
         check()
@@ -183,6 +186,7 @@ def test_a_trial_is_a_run_below_its_studys_with_logarithms_of_its_rates(store_ur
     assert len(children) == 2
 
 
+@pytest.mark.slow
 def test_data_that_has_changed_is_refused() -> None:
     with begun(make_study(UNTRACKED)) as run:
         job = run.job.model_copy(update={"digest": "another"})
@@ -195,6 +199,7 @@ def heartbeats_of(queue: TrialQueue) -> list[Any]:
         return list(connection.execute(text("SELECT heartbeat FROM trial_heartbeats")).scalars())
 
 
+@pytest.mark.slow
 def test_a_trial_has_heartbeats_while_it_is_trained(open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "HEARTBEAT_SECONDS", 0.01)
     queue = open_queue()

@@ -81,6 +81,7 @@ def test_a_database_with_runs_is_never_said_to_be_half_of_one(store_uri: str, tm
     check_whole(tmp_path / "mlflow.db")
 
 
+@pytest.mark.slow
 def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     assert open_small_store(uri_in(tmp_path)).experiment_id
@@ -141,6 +142,7 @@ def test_a_store_that_was_moved_before_anything_was_logged_does_not_go_back(befo
     assert list(after.rglob("note.txt"))
 
 
+@pytest.mark.slow
 def test_a_copied_store_has_its_own_artifacts(before: Path, tmp_path: Path) -> None:
     run_id = log_artifact(uri_in(before))
     shutil.copytree(before, tmp_path / "copy")

@@ -178,6 +178,7 @@ def test_versions_and_plugins_are_tags(tracked: TrackedRun) -> None:
     assert {f"plugin.head.{kind}" for kind in ("binary", "classification")} <= tags.keys()
 
 
+@pytest.mark.slow
 def test_a_large_experiment_has_all_its_parameters(log: RunLog) -> None:
     tasks = {f"task{number}": Task(label="sentiment", head=BinaryConfig(hidden=())) for number in range(40)}
     experiment = small(f"tracking.uri={log.store.uri}").model_copy(update={"tasks": tasks})
@@ -185,6 +186,7 @@ def test_a_large_experiment_has_all_its_parameters(log: RunLog) -> None:
     assert flatten(experiment.dump()).keys() - run_of(log).data.params.keys() == {"name"}
 
 
+@pytest.mark.slow
 def test_an_experiment_made_in_python_is_kept_as_resolved(log: RunLog) -> None:
     read = small(f"tracking.uri={log.store.uri}")
     experiment = Experiment.model_validate(read.dump(), context={"registry": discover()})

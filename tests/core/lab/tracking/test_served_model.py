@@ -90,6 +90,7 @@ def test_the_stored_model_predicts_what_the_folder_predicts(stored: Stored) -> N
     assert table.to_dict("records") == [plain(by_task) for by_task in load_model(stored.result.folder).predict(texts)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # mlflow's way to call pandas
 def test_mlflow_evaluates_what_the_stored_model_predicts(stored: Stored) -> None:
     texts = pandas.DataFrame({"text": ["The scale is not reliable at all.", "I found the display a pleasure."]})

@@ -33,6 +33,7 @@ def test_of_a_study_without_trials_the_list_is_shown(store_uri: str) -> None:
     assert link == f"#/experiments/{store.experiment_id}/runs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("newest", ["the study", "a trial"])
 def test_of_a_study_the_comparison_of_its_trials_is_shown(
     store_uri: str, newest: str, monkeypatch: pytest.MonkeyPatch
