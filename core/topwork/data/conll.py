@@ -6,12 +6,10 @@ from typing import Any
 
 from topwork.data.rows import Row, RowError
 from topwork.errors import quote
+from topwork.experiment.source import REST
 
 #: The ten columns of CoNLL-U (https://universaldependencies.org/format.html), in lower case.
 CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
-
-#: A last name of columns that stands for further fields, which are left out.
-_REST = "..."
 
 #: The number of a word in CoNLL-U, and of what is none: a range of words that are written as one, or an empty node.
 _WORD, _NO_WORD = re.compile(r"[1-9]\d*"), re.compile(r"\d+-\d+|\d+\.\d+")
@@ -43,8 +41,8 @@ class _Sentence:
     """The lines of a sentence, as they come."""
 
     def __init__(self, columns: Sequence[str], universal: bool) -> None:
-        self.names = [name for name in columns if name != _REST]
-        self.open = _REST in columns
+        self.names = [name for name in columns if name != REST]
+        self.open = REST in columns
         self.universal = universal
         self.values: dict[str, list[str | None]] = {name: [] for name in self.names}
         self.comments: dict[str, str] = {}

@@ -26,7 +26,7 @@ from topwork.engine.label_record import LabelRecord, record_of
 from topwork.engine.model.building import build_head
 from topwork.engine.model.encoder_checks import sample
 from topwork.engine.model.head_checks import HeadInputs, differing_results, results_of
-from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.multitask import MultiTaskModel, head_width
 from topwork.engine.model.plugin_checks import plugin_errors
 from topwork.engine.trained_model import TrainedModel
 from topwork.errors import (
@@ -187,7 +187,7 @@ def load_model(folder: str | Path) -> TrainedModel:
                 f"got {describe_spaces((type(space),))}"
             )
         try:
-            width = backbone.width if read.reads == "words" else pooling.width
+            width = head_width(read.reads, backbone, pooling)
             heads[task] = build_head(read, width, space, where=f"{folder / 'model.json'}: task {task}")
         except ConfigurationError as error:  # classes that it cannot have been saved with
             raise StorageError(text_of(error)) from None

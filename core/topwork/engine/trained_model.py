@@ -172,7 +172,7 @@ class TrainedModel:
         if file is None:
             of = "all" if "all" in files else next(split for split in EVALUATED if split in files)
             raise ConfigurationError(f"give a file with rows to measure; the experiment's are in {files[of]}")
-        if own and Path(file).resolve() != own and own.parent.exists() and is_one_of(Path(file), own):
+        if own and Path(file).resolve() != own and is_one_of(Path(file), own):
             raise DataError(
                 f"{file} is one of the files {files['all']} that were trained on; give this pattern to measure the "
                 "rows that were held out, or a file with other rows"

@@ -7,7 +7,7 @@ from topwork.data.dataset import DataSplit
 from topwork.engine.model.checked_head import check_types, checked_head
 from topwork.engine.model.encoder_checks import check_backbone, check_pooling, passes_gradients, untrained_stages
 from topwork.engine.model.head_checks import check_figures, check_head, check_pieces
-from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.multitask import MultiTaskModel, head_width
 from topwork.engine.model.plan import Plan
 from topwork.engine.model.plugin_checks import check_built, check_state, plugin_errors
 from topwork.engine.model.seeding import seeded
@@ -83,7 +83,7 @@ def build_model(
     built = {}
     for task, config in heads.items():
         where = origin.locate("tasks", task, "head")
-        width = backbone.width if config.reads == "words" else pool.width
+        width = head_width(config.reads, backbone, pool)
         build = partial(build_head, config, width, labels[task], where=where)
         with seeded(seed, "head", task):
             built[task] = build()
@@ -130,7 +130,7 @@ def check_training(
     """
     for task, config in heads.items():
         where = origin.locate("tasks", task, "head")
-        width = model.head_width(config.reads)
+        width = head_width(config.reads, model.backbone, model.pooling)
         build = partial(build_head, config, width, labels[task], where=where)
         with seeded(settings.seed, "head", task):
             check_pieces(
@@ -161,7 +161,7 @@ def check_all_figures(
     """
     for task, config in heads.items():
         where = origin.locate("tasks", task, "head")
-        width = model.head_width(config.reads)
+        width = head_width(config.reads, model.backbone, model.pooling)
         build = partial(build_head, config, width, labels[task], where=where)
         with seeded(seed, "head", task):
             check_figures(build, config, width, labels[task])

@@ -153,10 +153,6 @@ class MultiTaskModel(nn.Module):
         """The columns of what the cut keeps, D or W."""
         return self.pooling.width if self.cut.keeps == "pooled" and self.reads_pooled else self.backbone.width
 
-    def head_width(self, reading: Reading) -> int:
-        """The columns of the vectors that a head reads: W, or D of words."""
-        return self.backbone.width if reading == "words" else self.pooling.width
-
     def pool(self, hidden: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]) -> Float[Tensor, "B W"]:
         """Turn what the cut keeps, with its mask (B, T) or (B, 1), into pooled vectors (B, W)."""
         return self._pool(self._run_suffix(hidden, mask), mask)
@@ -215,6 +211,11 @@ class MultiTaskModel(nn.Module):
                 whole = numbers.shape == (len(pooled),)
                 outputs[name] = self.heads[name](pooled.clone() if whole else pooled[numbers.to(pooled.device)])
         return outputs
+
+
+def head_width(reading: Reading, backbone: Backbone, pooling: Pooling) -> int:
+    """Return the columns of the vectors that a head reads: W, or D of words."""
+    return backbone.width if reading == "words" else pooling.width
 
 
 def find_cut(model: MultiTaskModel) -> Cut:
