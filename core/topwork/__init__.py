@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from topwork.interfaces.labels import LabelSpace as LabelSpace
     from topwork.interfaces.labels import Numbers as Numbers
     from topwork.interfaces.labels import WordLabels as WordLabels
+    from topwork.interfaces.loss_weighting import FactorsFrom as FactorsFrom
+    from topwork.interfaces.loss_weighting import GradientWeighting as GradientWeighting
+    from topwork.interfaces.loss_weighting import LossWeighting as LossWeighting
+    from topwork.interfaces.loss_weighting import LossWeightingConfig as LossWeightingConfig
     from topwork.interfaces.model import Model as Model
     from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig as OptimizerGroupingConfig
     from topwork.interfaces.optimizer_grouping import ParameterGroup as ParameterGroup
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from topwork.interfaces.plugin import Rate as Rate
     from topwork.interfaces.pooling import Pooling as Pooling
     from topwork.interfaces.pooling import PoolingConfig as PoolingConfig
+    from topwork.interfaces.sampler import SamplerConfig as SamplerConfig
     from topwork.lab.comparison import compare as compare
     from topwork.lab.runs import train as train
     from topwork.lab.study.run_study import study as study
@@ -99,10 +104,12 @@ _MODULES = {
     "interfaces.head": ("Decoded", "Head", "HeadConfig", "HeadFigure", "Label", "Metric", "Reading"),
     "interfaces.hookspecs": ("Register", "hookimpl"),
     "interfaces.labels": ("NO_LABEL", "Classes", "Distribution", "LabelSet", "LabelSpace", "Numbers", "WordLabels"),
+    "interfaces.loss_weighting": ("FactorsFrom", "GradientWeighting", "LossWeighting", "LossWeightingConfig"),
     "interfaces.model": ("Model",),
     "interfaces.optimizer_grouping": ("OptimizerGroupingConfig", "ParameterGroup"),
     "interfaces.plugin": ("Count", "PluginConfig", "Rate"),
     "interfaces.pooling": ("Pooling", "PoolingConfig"),
+    "interfaces.sampler": ("SamplerConfig",),
     "lab.comparison": ("compare",),
     "lab.runs": ("train",),
     "lab.study.run_study": ("study",),

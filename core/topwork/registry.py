@@ -25,9 +25,11 @@ from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import HeadConfig
 from topwork.interfaces.hookspecs import INTERFACE_VERSION, PROJECT, HookSpecs
+from topwork.interfaces.loss_weighting import LossWeightingConfig
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
 from topwork.interfaces.plugin import PluginConfig
 from topwork.interfaces.pooling import PoolingConfig
+from topwork.interfaces.sampler import SamplerConfig
 
 ConfigT = TypeVar("ConfigT", bound=PluginConfig)
 
@@ -120,10 +122,14 @@ class Registry:
     optimizer_groupings: Catalog[OptimizerGroupingConfig] = field(
         default_factory=lambda: Catalog("optimizer grouping", OptimizerGroupingConfig)
     )
+    samplers: Catalog[SamplerConfig] = field(default_factory=lambda: Catalog("sampler", SamplerConfig))
+    loss_weightings: Catalog[LossWeightingConfig] = field(
+        default_factory=lambda: Catalog("loss weighting", LossWeightingConfig)
+    )
     problems: list[str] = field(default_factory=list)
 
     def catalogs(self) -> dict[str, Catalog[Any]]:
-        """The five catalogs, by field name."""
+        """The seven catalogs, by field name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "problems"}
 
     def plugins(self) -> Iterator[Plugin[Any]]:

@@ -93,6 +93,15 @@ SHIPPED = [
     ("freeze strategy", "none"),
     ("optimizer grouping", "heads_and_backbone"),
     ("optimizer grouping", "uniform"),
+    ("sampler", "proportional"),
+    ("sampler", "round_robin"),
+    ("sampler", "temperature"),
+    ("sampler", "uniform"),
+    ("sampler", "weighted"),
+    ("loss weighting", "dynamic_average"),
+    ("loss weighting", "fixed"),
+    ("loss weighting", "torchjd"),
+    ("loss weighting", "uncertainty"),
 ]
 
 

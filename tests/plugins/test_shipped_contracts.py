@@ -7,8 +7,10 @@ from topwork.testing import (
     BackboneContract,
     FreezeStrategyContract,
     HeadContract,
+    LossWeightingContract,
     OptimizerGroupingContract,
     PoolingContract,
+    SamplerContract,
 )
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.all import AllConfig
@@ -23,10 +25,19 @@ from topwork_plugins.heads.ordinal import OrdinalConfig
 from topwork_plugins.heads.regression import RegressionConfig
 from topwork_plugins.heads.similarity import SimilarityConfig
 from topwork_plugins.heads.tagging import TaggingConfig
+from topwork_plugins.loss_weightings.dynamic_average import DynamicAverageConfig
+from topwork_plugins.loss_weightings.fixed import FixedConfig
+from topwork_plugins.loss_weightings.torchjd import TorchJdConfig
+from topwork_plugins.loss_weightings.uncertainty import UncertaintyConfig
 from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
 from topwork_plugins.optimizer_groupings.uniform import UniformConfig
 from topwork_plugins.poolings.cls import ClsConfig
 from topwork_plugins.poolings.mean import MeanConfig
+from topwork_plugins.samplers.proportional import ProportionalConfig
+from topwork_plugins.samplers.round_robin import RoundRobinConfig
+from topwork_plugins.samplers.temperature import TemperatureConfig
+from topwork_plugins.samplers.uniform import UniformConfig as UniformSamplerConfig
+from topwork_plugins.samplers.weighted import WeightedConfig
 
 
 class TestMiniLm(BackboneContract):
@@ -121,3 +132,43 @@ class TestHeadsAndBackbone(OptimizerGroupingContract):
 
 class TestUniform(OptimizerGroupingContract):
     config = UniformConfig()
+
+
+class TestProportional(SamplerContract):
+    config = ProportionalConfig(batches="single")
+
+
+class TestRoundRobin(SamplerContract):
+    config = RoundRobinConfig()
+
+
+class TestTemperature(SamplerContract):
+    config = TemperatureConfig(temperature=5.0, cooldown=10)
+
+
+class TestUniformSampler(SamplerContract):
+    config = UniformSamplerConfig()
+
+
+class TestWeighted(SamplerContract):
+    config = WeightedConfig(weights={"reviews": 1.0, "questions": 0.5, "pairs": 3.0})
+
+
+class TestFixed(LossWeightingContract):
+    config = FixedConfig(weights={"slots": 0.5})
+
+
+class TestUncertainty(LossWeightingContract):
+    config = UncertaintyConfig(learning_rate=0.01)
+
+
+class TestDynamicAverage(LossWeightingContract):
+    config = DynamicAverageConfig(temperature=1.0)
+
+
+class TestUpGrad(LossWeightingContract):
+    config = TorchJdConfig(aggregator="UPGrad")
+
+
+class TestLearntScales(LossWeightingContract):
+    config = TorchJdConfig(scalarizer="IMTLL")

@@ -1,6 +1,6 @@
 """``topwork plan``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
@@ -12,9 +12,11 @@ from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, m
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.preparation import prepare
 from topwork.engine.training.accelerator import make_accelerator
+from topwork.engine.training.sampling import Sampling
 from topwork.errors import enumerate_names
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import SplitName
+from topwork.interfaces.loss_weighting import GradientWeighting
 
 
 def show_plan(experiment: Experiment, format: Format) -> None:
@@ -36,6 +38,12 @@ def show_plan(experiment: Experiment, format: Format) -> None:
     console.print()
     sizes = {name: len(split.texts) for name, split in prepared.dataset.splits.items()}
     console.print(describe_rows(plan, sizes), soft_wrap=True)
+    console.print(describe_epoch(prepared.sampling, experiment.training.batch_size), soft_wrap=True)
+    if len(prepared.sampling.sizes) > 1:
+        console.print(table_of_sources(prepared.sampling))
+    if isinstance(prepared.weighting, GradientWeighting):
+        count = len(prepared.model.tasks)
+        console.print(f"weighting: each step goes back through what tasks share {count} times, once for each task")
     device = make_accelerator(experiment.training).device
     for phase in plan.phases:
         if len(plan.phases) > 1:
@@ -69,6 +77,28 @@ def describe_rows(plan: Plan, sizes: Mapping[SplitName, int]) -> str:
     splits = ", ".join(f"{name} {count:,}" for name, count in sizes.items())
     size = plan.corpus_size
     return f"rows: {splits}; {size.tokens / size.texts:.1f} tokens per text, {size.truncated:,} texts truncated"
+
+
+def describe_epoch(sampling: Sampling, batch_size: int) -> str:
+    """Say what an epoch is."""
+    rows, steps = [sum(one) for one in sampling.rows], sampling.steps(batch_size)
+    kinds = {"mixed": "", "single": ", each of one source", "in_turn": ", each of one source, of all in turn"}
+    return f"epoch: {span(rows)} rows in {span(steps)} batches of up to {batch_size}{kinds[sampling.batches]}"
+
+
+def table_of_sources(sampling: Sampling) -> Table:
+    """List what an epoch takes of each source; of epochs that differ, the least and the most."""
+    sources = table("source", "#rows", "#rows an epoch", "#passes an epoch")
+    for number, (name, size) in enumerate(sampling.sizes.items()):
+        taken = [rows[number] for rows in sampling.rows]
+        passes = f"{min(taken) / size:.2f}" + (f" to {max(taken) / size:.2f}" if min(taken) < max(taken) else "")
+        sources.add_row(name, f"{size:,}", span(taken), passes)
+    return sources
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Write the least and the greatest of some numbers, or the one that all are."""
+    return f"{min(numbers):,}" + (f" to {max(numbers):,}" if min(numbers) < max(numbers) else "")
 
 
 def describe_cut(plan: Plan, phase: Phase) -> str:

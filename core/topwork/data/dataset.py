@@ -2,8 +2,9 @@
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,16 @@ class DataSplit:
     def labelled_counts(self) -> dict[str, int]:
         """How many rows have a label of each task."""
         return {task: int(labelled.sum()) for task, labelled in self.labelled.items()}
+
+    def sizes_of(self, tasks: Collection[str]) -> dict[str, int]:
+        """How many rows of each source have a label of some of ``tasks``; sources without any are left out."""
+        labelled = np.any([self.labelled[task] for task in tasks], axis=0)
+        ends = np.cumsum([0, *self.source_sizes.values()])
+        counts = {
+            name: int(labelled[start:end].sum())
+            for name, (start, end) in zip(self.source_sizes, pairwise(ends), strict=True)
+        }
+        return {name: count for name, count in counts.items() if count}
 
 
 @dataclass(frozen=True)

@@ -28,25 +28,38 @@ from topwork.engine.model.plan import Phase, Plan, make_plan
 from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
 from topwork.engine.model.seeding import seeded
 from topwork.engine.observer import EncodingReport, Observer
-from topwork.engine.training.early_stopping import check_monitor
 from topwork.engine.training.loop import Fit, LoadExamples, fit
-from topwork.errors import ConfigurationError, StorageError
+from topwork.engine.training.sampling import Sampling, resolve_sampling
+from topwork.engine.training.step import Weighting
+from topwork.engine.training.stopping import Monitor, find_monitors, make_stopping
+from topwork.engine.training.weighting import build_weighting, check_shared
+from topwork.errors import StorageError
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import SplitName
 from topwork.interfaces.backbone import Backbone
 from topwork.interfaces.head import Reading
+from topwork.interfaces.loss_weighting import LossWeighting
 from topwork.interfaces.plugin import PluginConfig
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """An experiment with its rows, token ids, model and plan."""
+    """An experiment with its rows, token ids, model and plan.
+
+    Attributes:
+        sampling: what every epoch takes of each source.
+        weighting: what makes one total of the tasks' losses, or one gradient of theirs; it has state of its own.
+        monitors: what is watched for each task, or, by the name None, for all together.
+    """
 
     experiment: Experiment
     dataset: Dataset
     corpus: Corpus
     model: MultiTaskModel
     plan: Plan
+    sampling: Sampling
+    weighting: Weighting
+    monitors: dict[str | None, Monitor]
 
     @property
     def warnings(self) -> list[str]:
@@ -103,14 +116,24 @@ class Preparation:
             TrainingError: a loss or weight is not finite; the model is back at the best epoch so far.
             PluginError: a plugin fails.
         """
-        experiment = self.experiment
+        experiment, tasks = self.experiment, self.model.tasks
+
+        def load_selected(phase: Phase) -> dict[SplitName, Examples]:
+            selected = {split: examples.select(tasks) for split, examples in load_examples(phase).items()}
+            return {split: examples for split, examples in selected.items() if examples.count}
+
         with self.naming_plugins():
             return fit(
                 self.model,
                 self.plan,
-                load_examples,
+                load_selected,
                 experiment.training,
+                self.sampling,
+                self.weighting,
                 experiment.loss_weights,
+                make_stopping(
+                    self.monitors, tasks, self.dataset.tasks_with_labels("validation"), self.plan.shapes.keys()
+                ),
                 accelerator=accelerator,
                 observer=observer,
             )
@@ -130,6 +153,7 @@ class Preparation:
         configs: dict[tuple[str, ...], PluginConfig] = {
             ("backbone",): experiment.backbone,
             ("pooling",): experiment.pooling,
+            ("weighting",): experiment.weighting,
             **{("tasks", name, "head"): task.head for name, task in experiment.tasks.items()},
         }
         located = {locate(*path): config for path, config in configs.items()}
@@ -160,7 +184,7 @@ def prepare(experiment: Experiment) -> Preparation:
     with plugin_errors(experiment.backbone, origin.locate("backbone")), seeded(seed, "trying"):
         check_restorable(backbone, experiment.backbone)
     prepared = assemble(experiment, dataset, tokenize_splits(dataset, experiment.reads, backbone), backbone)
-    heads = {name: task.head for name, task in experiment.tasks.items()}
+    heads = {name: task.head for name, task in experiment.trained_tasks.items()}
     check_all_figures(heads, prepared.model, dataset.labels, seed=seed, origin=origin)
     return prepared
 
@@ -195,14 +219,27 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
         TopworkError: it does not fit together, or does not fit the settings.
     """
     settings, origin = experiment.training, experiment.origin
-    heads = {name: task.head for name, task in experiment.tasks.items()}
-    model = build_model(backbone, experiment.pooling, heads, dataset.labels, seed=settings.seed, origin=origin)
-    plan = make_plan(model, corpus.size, experiment.freeze, experiment.optimizer, settings, origin=origin)
+    heads = {name: task.head for name, task in experiment.trained_tasks.items()}
+    model = build_model(
+        backbone,
+        experiment.pooling,
+        heads,
+        dataset.labels,
+        reads=experiment.reads,
+        seed=settings.seed,
+        origin=origin,
+    )
+    where = origin.locate("weighting")
+    weighting = build_weighting(experiment.weighting, tuple(heads), seed=settings.seed, where=where)
+    of_losses = weighting if isinstance(weighting, LossWeighting) else None
+    plan = make_plan(model, corpus.size, experiment.freeze, experiment.optimizer, settings, of_losses, origin=origin)
     check_gradients(model, plan, experiment.backbone, experiment.pooling, origin=origin)
-    check_training(heads, model, dataset.labels, settings, rows=dataset.splits["train"], origin=origin)
-    try:
-        check_monitor(settings.monitor, model.tasks, dataset.tasks_with_labels("validation"))
-    except ConfigurationError as error:
-        error.located(origin.locate("training", "monitor"))
-        raise
-    return Preparation(experiment, dataset, corpus, model, plan)
+    check_shared(weighting, experiment.weighting, plan, where=where)
+    train = dataset.splits["train"]
+    check_training(heads, model, dataset.labels, settings, rows=train, origin=origin)
+    sampling = resolve_sampling(
+        experiment.sampling, train.sizes_of(experiment.tasks), settings.epochs, where=origin.locate("sampling")
+    ).of_sizes(train.sizes_of(heads))
+    validated = dataset.tasks_with_labels("validation")
+    monitors = find_monitors(settings, experiment.tasks, model.tasks, validated, origin=origin)
+    return Preparation(experiment, dataset, corpus, model, plan, sampling, weighting, monitors)

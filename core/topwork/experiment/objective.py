@@ -30,9 +30,9 @@ class Objective:
     parts: "tuple[Objective, ...]" = ()
 
     def evaluate(self, metrics: Mapping[str, float]) -> float:
-        """Return the value for ``metrics``; NaN where a metric that it needs is NaN."""
+        """Return the value for ``metrics``; NaN where a metric that it needs is NaN, or is not there."""
         if not self.parts:
-            return metrics[self.name]
+            return metrics.get(self.name, math.nan)
         values = [part.evaluate(metrics) for part in self.parts]
         return math.nan if any(map(math.isnan, values)) else FUNCTIONS[self.name](values)
 
@@ -42,6 +42,13 @@ class Objective:
             yield self.name
         for part in self.parts:
             yield from part.metrics()
+
+    def without(self, dropped: Callable[[str], bool]) -> "Objective | None":
+        """Return the same of the metrics that are left; None where all of them are dropped."""
+        if not self.parts:
+            return None if dropped(self.name) else self
+        left = [part for part in (part.without(dropped) for part in self.parts) if part is not None]
+        return Objective(self.name, tuple(left)) if left else None
 
     def __str__(self) -> str:
         return f"{self.name}({', '.join(map(str, self.parts))})" if self.parts else self.name

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from topwork.errors import enumerate_names
+from topwork.errors import did_you_mean, enumerate_names
 from topwork.experiment.label_format import LabelColumns, LabelFormat, OnMissing
 from topwork.experiment.objective import parse_objective
 from topwork.experiment.origin import Origin
@@ -24,13 +24,16 @@ from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import HeadConfig, Reading
 from topwork.interfaces.labels import LabelSet, Numbers, WordLabels
+from topwork.interfaces.loss_weighting import LossWeightingConfig
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
 from topwork.interfaces.plugin import Count, PluginConfig
 from topwork.interfaces.pooling import PoolingConfig
+from topwork.interfaces.sampler import SamplerConfig
 from topwork.registry import Registry, check_settings
 
 # Task and source names become parts of metric names, parameter names and file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 #: Which catalog of the registry answers for which plugin field.
 CATALOGS = {
     "backbone": "backbones",
@@ -38,6 +41,8 @@ CATALOGS = {
     "head": "heads",
     "freeze": "freeze_strategies",
     "optimizer": "optimizer_groupings",
+    "sampling": "samplers",
+    "weighting": "loss_weightings",
 }
 
 _DEFAULT_KINDS = {
@@ -46,6 +51,8 @@ _DEFAULT_KINDS = {
     "head": "classification",
     "freeze": "all_except",
     "optimizer": "heads_and_backbone",
+    "sampling": "proportional",
+    "weighting": "fixed",
 }
 
 
@@ -84,7 +91,10 @@ class Task(Section):
             ``skip`` leaves them to the other tasks. A row that no task has a label for is left out.
         source: a name under ``data``; may be left out where there is only one.
         head: the head's plugin.
-        loss_weight: factor of this task's loss in the total.
+        loss_weight: factor of this task's loss before the weighting.
+        monitor: with ``training.stop: per_task``, the metric to watch on the validation rows, such as ``macro_f1`` or
+            ``loss``; without it the head's first, or, where no validation row has a label, the training loss.
+        patience: with ``training.stop: per_task``, in place of ``training.patience``.
     """
 
     label: str | Annotated[tuple[str, ...], Field(min_length=2)]
@@ -93,6 +103,8 @@ class Task(Section):
     source: str | None = None
     head: SerializeAsAny[HeadConfig]
     loss_weight: float = Field(default=1.0, strict=True, gt=0, allow_inf_nan=False)
+    monitor: Annotated[str, StringConstraints(pattern=r"^[^/(),]+$", max_length=200)] | None = None
+    patience: Count | None = None
 
     _find_plugin = field_validator("head", mode="before")(find_plugin)
 
@@ -129,6 +141,10 @@ class Training(Section):
         accumulation: compute each batch in this many pieces, to fit memory; the step stays the same.
         shuffle: a new seeded order each epoch; otherwise the order of the file.
         seed: of initial head weights, order and dropout.
+        seeds: train once with each, and give means over them; instead of ``seed``.
+        tasks: train these only, on the rows that have labels of theirs, as often as when all are trained.
+        stop: ``together`` stops all tasks at once, by ``monitor``; ``per_task`` stops each by its own, and keeps its
+            head from its own best epoch.
         patience: stop after this many epochs in a row in which ``monitor`` did not improve, and return to
             the best epoch; null trains all epochs and keeps the last.
         monitor: the metric to watch: ``training/loss``, ``validation/loss``, ``validation/<task>/accuracy``, ...;
@@ -149,7 +165,10 @@ class Training(Section):
     batch_size: Count = 20
     accumulation: Count = 1
     shuffle: bool = Field(default=False, strict=True)
-    seed: int = Field(default=0, strict=True, ge=0, lt=2**63)
+    seed: Seed = 0
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    tasks: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    stop: Literal["together", "per_task"] = "together"
     patience: Count | None = 2
     monitor: str = "training/loss"
     clip_norm: float | None = Field(default=None, strict=True, gt=0, allow_inf_nan=False)
@@ -170,6 +189,13 @@ class Training(Section):
     def _fits(self) -> Self:
         if self.accumulation > self.batch_size:
             raise ValueError(f"accumulation ({self.accumulation}) must not exceed batch_size ({self.batch_size})")
+        if self.seeds is not None and "seed" in self.model_fields_set:
+            raise ValueError("give either seed or seeds")
+        for name, given in (("seeds", self.seeds), ("tasks", self.tasks)):
+            if given and len(set(given)) < len(given):
+                raise ValueError(f"{name} must differ, got {enumerate_names(list(map(str, given)))}")
+        if self.stop == "per_task" and "monitor" in self.model_fields_set:
+            raise ValueError("monitor watches all tasks together; with stop: per_task set tasks.TASK.monitor")
         return self
 
 
@@ -199,17 +225,21 @@ class Experiment(Section):
     tasks: dict[Name, Task] = Field(min_length=1)
     freeze: SerializeAsAny[FreezeStrategyConfig]
     optimizer: SerializeAsAny[OptimizerGroupingConfig]
+    sampling: SerializeAsAny[SamplerConfig]
+    weighting: SerializeAsAny[LossWeightingConfig]
     training: Training = Training()
     tracking: Tracking = Tracking()
     study: StudySettings | None = None
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
-    _find_plugin = field_validator("backbone", "pooling", "freeze", "optimizer", mode="before")(find_plugin)
+    _find_plugin = field_validator(
+        "backbone", "pooling", "freeze", "optimizer", "sampling", "weighting", mode="before"
+    )(find_plugin)
 
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, raw: object) -> object:
-        return _with_default_kinds(raw, "backbone", "pooling", "freeze", "optimizer")
+        return _with_default_kinds(raw, "backbone", "pooling", "freeze", "optimizer", "sampling", "weighting")
 
     @model_validator(mode="after")
     def _texts_fit(self) -> Self:
@@ -227,6 +257,25 @@ class Experiment(Section):
                     f"head {head.kind} of task {name} reads words, but source {source} has texts that are not divided "
                     f"into words; name the column that has them: data.{source}.words: COLUMN"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_fit(self) -> Self:
+        named = {"training.tasks": self.training.tasks or (), "weighting": self.weighting.named_tasks()}
+        for path, names in named.items():
+            if unknown := [name for name in names if name not in self.tasks]:
+                raise ValueError(
+                    f"{path} names task {enumerate_names(unknown)}, but the tasks are {enumerate_names(self.tasks)}"
+                    f"{did_you_mean(unknown[0], self.tasks)}"
+                )
+        unused = [
+            f"tasks.{name}.{setting}"
+            for name, task in self.tasks.items()
+            for setting, value in (("monitor", task.monitor), ("patience", task.patience))
+            if value is not None and self.training.stop == "together"
+        ]
+        if unused:
+            raise ValueError(f"{enumerate_names(unused)} needs training.stop: per_task; all tasks stop together")
         return self
 
     @model_validator(mode="after")
@@ -265,8 +314,14 @@ class Experiment(Section):
         return {name: task.head.reads for name, task in self.tasks.items()}
 
     @property
+    def trained_tasks(self) -> dict[str, Task]:
+        """The tasks that are trained: all, or those that ``training.tasks`` names."""
+        chosen = self.training.tasks
+        return {name: task for name, task in self.tasks.items() if chosen is None or name in chosen}
+
+    @property
     def loss_weights(self) -> dict[str, float]:
-        """The factor of each task's loss in the total."""
+        """The factor of each task's loss before the weighting."""
         return {name: task.loss_weight for name, task in self.tasks.items()}
 
     @property

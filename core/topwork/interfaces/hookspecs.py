@@ -11,9 +11,11 @@ import pluggy
 from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import HeadConfig
+from topwork.interfaces.loss_weighting import LossWeightingConfig
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
 from topwork.interfaces.plugin import PluginConfig
 from topwork.interfaces.pooling import PoolingConfig
+from topwork.interfaces.sampler import SamplerConfig
 
 #: The pluggy project name and the entry-point group.
 PROJECT = "topwork"
@@ -35,7 +37,7 @@ class Register(Protocol[ConfigT_contra]):
 
 
 class HookSpecs:
-    """The five hooks."""
+    """The seven hooks."""
 
     @hookspec
     def register_backbones(self, register: Register[BackboneConfig]) -> None:
@@ -56,3 +58,11 @@ class HookSpecs:
     @hookspec
     def register_optimizer_groupings(self, register: Register[OptimizerGroupingConfig]) -> None:
         """Call ``register(MyOptimizerGroupingConfig)`` once for each optimizer grouping this plugin offers."""
+
+    @hookspec
+    def register_samplers(self, register: Register[SamplerConfig]) -> None:
+        """Call ``register(MySamplerConfig)`` once for each sampler this plugin offers."""
+
+    @hookspec
+    def register_loss_weightings(self, register: Register[LossWeightingConfig]) -> None:
+        """Call ``register(MyLossWeightingConfig)`` once for each loss weighting this plugin offers."""

@@ -11,8 +11,10 @@ For readable failures put ``pytest.register_assert_rewrite("topwork.testing")`` 
 from topwork.testing.backbone import BackboneContract as BackboneContract
 from topwork.testing.freeze_strategy import FreezeStrategyContract as FreezeStrategyContract
 from topwork.testing.head import HeadContract as HeadContract
+from topwork.testing.loss_weighting import LossWeightingContract as LossWeightingContract
 from topwork.testing.optimizer_grouping import OptimizerGroupingContract as OptimizerGroupingContract
 from topwork.testing.plugin import PluginContract as PluginContract
 from topwork.testing.pooling import PoolingContract as PoolingContract
+from topwork.testing.sampler import SamplerContract as SamplerContract
 from topwork.testing.tiny import TinyBackboneConfig as TinyBackboneConfig
 from topwork.testing.tiny import tiny_model as tiny_model

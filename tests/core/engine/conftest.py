@@ -31,8 +31,10 @@ from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
 from topwork_plugins.heads.binary import BinaryConfig
 from topwork_plugins.heads.classification import ClassificationConfig
+from topwork_plugins.loss_weightings.fixed import FixedConfig
 from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
 from topwork_plugins.poolings.cls import ClsConfig
+from topwork_plugins.samplers.proportional import ProportionalConfig
 
 WORDS = {"pos": ["good", "fine", "lovely"], "neg": ["bad", "poor", "broken"]}
 THINGS = {"books": ["novel", "story"], "music": ["song", "album"], "tools": ["saw", "drill"]}
@@ -104,6 +106,8 @@ def make(reviews_file: Path) -> Callable[..., Experiment]:
             },
             "freeze": AllExceptConfig(patterns=("layer.1.ffn", "layer.1.output_layer_norm")),
             "optimizer": HeadsAndBackboneConfig(heads_lr=1e-2, backbone_lr=1e-3),
+            "sampling": ProportionalConfig(),
+            "weighting": FixedConfig(),
         }
         return Experiment(**whole | {"training": Training(**settings | (training or {}))} | parts)
 

@@ -14,8 +14,10 @@ from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig
 from topwork_plugins.heads.binary import BinaryConfig
 from topwork_plugins.heads.classification import ClassificationConfig
+from topwork_plugins.loss_weightings.fixed import FixedConfig
 from topwork_plugins.optimizer_groupings.uniform import UniformConfig
 from topwork_plugins.poolings.mean import MeanConfig
+from topwork_plugins.samplers.proportional import ProportionalConfig
 
 REVIEWS = {"reviews": {"path": "reviews.csv"}}
 MOOD = {"mood": {"label": "mood"}}
@@ -119,6 +121,8 @@ def test_an_experiment_is_made_in_python_from_plugin_configs() -> None:
             "tasks": {"mood": {"label": "mood", "head": ClassificationConfig(hidden=())}},
             "freeze": NoneConfig(),
             "optimizer": UniformConfig(),
+            "sampling": ProportionalConfig(),
+            "weighting": FixedConfig(),
         }
     )
     assert experiment.tasks["mood"].head == ClassificationConfig(hidden=())

@@ -20,8 +20,10 @@ from topwork.registry import Plugin, Registry, discover
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
 from topwork_plugins.heads.binary import BinaryConfig
+from topwork_plugins.loss_weightings.fixed import FixedConfig
 from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
 from topwork_plugins.poolings.cls import ClsConfig
+from topwork_plugins.samplers.proportional import ProportionalConfig
 
 QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
 PLAIN = QUICKSTART.read_text(encoding="utf-8").partition("\nstudy:")[0]
@@ -105,6 +107,8 @@ def test_an_experiment_made_in_python_can_be_varied(registry: Registry) -> None:
         tasks={"a": Task(label="a", head=BinaryConfig())},
         freeze=AllExceptConfig(patterns=("layer.5.ffn",)),
         optimizer=HeadsAndBackboneConfig(heads_lr=0.5),
+        sampling=ProportionalConfig(),
+        weighting=FixedConfig(),
     )
     varied = with_overrides(experiment, {"optimizer.backbone_lr": 0.25}, registry)
     assert varied.optimizer == HeadsAndBackboneConfig(heads_lr=0.5, backbone_lr=0.25)

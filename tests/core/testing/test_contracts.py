@@ -6,14 +6,25 @@ from collections.abc import Iterator
 import pytest
 
 import topwork
-from broken_plugins import Broken, backbones, freeze_strategies, heads, optimizer_groupings, poolings
+from broken_plugins import (
+    Broken,
+    backbones,
+    freeze_strategies,
+    heads,
+    loss_weightings,
+    optimizer_groupings,
+    poolings,
+    samplers,
+)
 from topwork.testing import (
     BackboneContract,
     FreezeStrategyContract,
     HeadContract,
+    LossWeightingContract,
     OptimizerGroupingContract,
     PluginContract,
     PoolingContract,
+    SamplerContract,
 )
 
 Contract = type[PluginContract]
@@ -24,6 +35,8 @@ MODULES = {
     HeadContract: heads,
     FreezeStrategyContract: freeze_strategies,
     OptimizerGroupingContract: optimizer_groupings,
+    SamplerContract: samplers,
+    LossWeightingContract: loss_weightings,
 }
 TABLE: list[tuple[Contract, Broken]] = [
     (contract, broken) for contract, module in MODULES.items() for broken in module.BROKEN
@@ -39,6 +52,9 @@ SOUND: list[tuple[Contract, topwork.PluginConfig]] = [
     (HeadContract, heads.OddHeadConfig(broken="smooths labels")),
     (FreezeStrategyContract, freeze_strategies.OddFreezeStrategyConfig()),
     (OptimizerGroupingContract, optimizer_groupings.OddOptimizerGroupingConfig()),
+    (SamplerContract, samplers.OddSamplerConfig()),
+    (LossWeightingContract, loss_weightings.OddLossWeightingConfig()),
+    (LossWeightingContract, loss_weightings.OddLossWeightingConfig(gradients=True)),
 ]
 
 

@@ -1,7 +1,7 @@
 """Rows that are ready to train on: what the cut keeps of each, and its targets."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -89,6 +89,45 @@ class Examples:
             for task, labelled in self.labelled.items()
         }
         return {task: found for task, found in positions.items() if len(found)}
+
+    def of_tasks(self, tasks: Collection[str]) -> "Examples":
+        """Return the same rows with labels of some tasks only."""
+        if self.labelled.keys() <= set(tasks):
+            return self
+        return replace(
+            self,
+            targets={task: targets for task, targets in self.targets.items() if task in tasks},
+            labelled={task: labelled for task, labelled in self.labelled.items() if task in tasks},
+        )
+
+    def select(self, tasks: Collection[str]) -> "Examples":
+        """Return the rows that have a label of some tasks, with labels of these only."""
+        some = self.of_tasks(tasks)
+        if some._all_labelled:
+            return some
+        rows = some._has_label.nonzero()[:, 0]
+        sizes = [int(part.sum()) for part in some._has_label.split(list(self.source_sizes))]
+        return replace(
+            some,
+            text_ids=self.text_ids[rows],
+            targets={task: targets[rows] for task, targets in some.targets.items()},
+            labelled={task: labelled[rows] for task, labelled in some.labelled.items()},
+            source_sizes=tuple(sizes),
+        )
+
+    def with_labels(self, rows: Int[Tensor, " B"]) -> Int[Tensor, " _L"]:
+        """Return those of ``rows`` (B,) that have a label of some task."""
+        return rows if self._all_labelled else rows[self._has_label[rows]]
+
+    @cached_property
+    def _has_label(self) -> Bool[Tensor, " N"]:
+        """Whether a row has a label of some task."""
+        none = torch.zeros(self.count, dtype=torch.bool)
+        return torch.stack([none, *self.labelled.values()]).any(dim=0)
+
+    @cached_property
+    def _all_labelled(self) -> bool:
+        return bool(self._has_label.all())
 
     @cached_property
     def _complete(self) -> frozenset[str]:

@@ -15,7 +15,7 @@ from topwork.errors import PluginError
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Training
 from topwork.interfaces.backbone import Backbone, BackboneConfig
-from topwork.interfaces.head import Head, HeadConfig
+from topwork.interfaces.head import Head, HeadConfig, Reading
 from topwork.interfaces.labels import LabelSpace
 from topwork.interfaces.pooling import Pooling, PoolingConfig
 
@@ -59,6 +59,7 @@ def build_model(
     heads: Mapping[str, HeadConfig],
     labels: Mapping[str, LabelSpace],
     *,
+    reads: Mapping[str, Reading] | None = None,
     seed: int,
     origin: Origin,
 ) -> MultiTaskModel:
@@ -70,6 +71,7 @@ def build_model(
     Args:
         heads: the settings of each task's head.
         labels: the label space of each task.
+        reads: what heads read, also those of other tasks that the same texts are encoded for.
 
     Raises:
         ConfigurationError: a plugin's settings do not fit; says where in ``origin`` they stand.
@@ -89,7 +91,7 @@ def build_model(
             built[task] = build()
         with seeded(seed, "head", task):
             check_head(built[task], build, config, width, labels[task], where=where)
-    return MultiTaskModel(backbone, pool, built, {task: config.reads for task, config in heads.items()})
+    return MultiTaskModel(backbone, pool, built, reads or {task: config.reads for task, config in heads.items()})
 
 
 def check_gradients(

@@ -20,7 +20,11 @@ from topwork.errors import PluginError
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Training
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
+from topwork.interfaces.loss_weighting import LossWeighting
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig, ParameterGroup
+
+#: The name of the group of a loss weighting's parameters, and what their names begin with.
+WEIGHTING_GROUP = "weighting"
 
 #: Epochs beyond which it is said that a freeze strategy is asked for each of them.
 MANY_EPOCHS = 1000
@@ -145,10 +149,14 @@ def make_plan(
     freeze: FreezeStrategyConfig,
     optimizer: OptimizerGroupingConfig,
     settings: Training,
+    weighting: LossWeighting | None = None,
     *,
     origin: Origin,
 ) -> Plan:
     """Resolve what trains in every epoch, and leave ``model`` frozen and cut as in the first.
+
+    Args:
+        weighting: that of the losses, whose parameters train in a group of their own, in all phases.
 
     Raises:
         ConfigurationError: a strategy's or grouping's settings do not fit the model; says where in ``origin`` they
@@ -156,6 +164,7 @@ def make_plan(
         PluginError: a plugin breaks its interface.
     """
     parameters = dict(model.named_parameters())
+    own = dict(weighting.named_parameters(prefix=WEIGHTING_GROUP)) if weighting else {}
     phases: list[Phase] = []
     known: dict[tuple[str, ...], Phase] = {}  # what a phase trains may train again
     trained: set[str] = set()
@@ -169,13 +178,17 @@ def make_plan(
         with plugin_errors(optimizer, origin.locate("optimizer")):
             groups = tuple(group for group in map(_settled, optimizer.groups(model)) if group.parameters)
             check_partition(model, groups)
+            if own and any(group.name == WEIGHTING_GROUP for group in groups):
+                raise PluginError(f"no group may be named {WEIGHTING_GROUP}: it is that of the loss weighting")
+        if weighting and own:
+            groups += (ParameterGroup(WEIGHTING_GROUP, tuple(own), weighting.learning_rate, 0.0),)
         phases.append(_make_phase(model, epoch, unfrozen, groups, trained, size))
         known[unfrozen] = phases[-1]
         trained |= {name for group in groups for name in group.parameters}
     model.set_trainable(phases[0].unfrozen)
     return Plan(
         phases=tuple(phases),
-        shapes={name: tuple(parameters[name].shape) for name in parameters if name in trained},
+        shapes={name: tuple(one.shape) for name, one in (parameters | own).items() if name in trained},
         frozen=sum(parameter.numel() for name, parameter in parameters.items() if name not in trained),
         corpus_size=size,
         bytes_per_value=4 if settings.activation_dtype == "float32" else 2,

@@ -2,29 +2,31 @@
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from statistics import fmean
 from time import perf_counter
 
 import torch
 from accelerate import Accelerator
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import measure, outputs_of
-from topwork.engine.model.checked_head import denominator_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan
-from topwork.engine.model.seeding import derive_seed, seeded
+from topwork.engine.model.seeding import seeded
 from topwork.engine.observer import Epoch, Observer
-from topwork.engine.training.early_stopping import EarlyStopping, metric_directions
 from topwork.engine.training.optimizer import make_optimizer, set_learning_rates, start_phase
+from topwork.engine.training.sampling import Sampling
+from topwork.engine.training.step import JointLoss, Weighting
+from topwork.engine.training.stopping import Stopping
 from topwork.errors import TrainingError
 from topwork.experiment.schema import Training
 from topwork.experiment.source import SplitName
-from topwork.interfaces.head import Head
+from topwork.interfaces.loss_weighting import LossWeighting
 
 #: Returns the examples of each split for a phase. The model is already cut as that phase says.
 LoadExamples = Callable[[Phase], Mapping[SplitName, Examples]]
@@ -34,11 +36,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fit:
-    """The outcome of training: the model has the weights of ``best_epoch``, and ``data`` belongs to its cut."""
+    """The outcome of training.
+
+    Attributes:
+        epochs: what each gave.
+        best_epoch: whose weights the model has; with ``training.stop: per_task`` what is not a head's.
+        best_epochs: of each task, whose weights its head has.
+        metrics: of these weights; training losses only where all are of one epoch.
+        data: the examples of each split, for the cut of that epoch.
+        notes: what the researcher should know.
+    """
 
     epochs: list[Epoch]
     best_epoch: int
+    best_epochs: dict[str, int]
+    metrics: dict[str, float]
     data: Mapping[SplitName, Examples]
+    notes: list[str]
 
 
 def fit(
@@ -46,7 +60,10 @@ def fit(
     plan: Plan,
     load_examples: LoadExamples,
     settings: Training,
+    sampling: Sampling,
+    weighting: Weighting,
     loss_weights: Mapping[str, float],
+    stopping: Stopping,
     *,
     accelerator: Accelerator,
     observer: Observer,
@@ -55,58 +72,74 @@ def fit(
 
     Args:
         load_examples: gives the examples of each phase.
-        loss_weights: the factor of each task's loss in the total.
+        sampling: what each epoch takes of each source.
+        weighting: what makes one total of the losses, or one gradient of theirs.
+        loss_weights: the factor of each task's loss before the weighting.
+        stopping: when to stop, and which epoch is the best.
 
     Raises:
-        TrainingError: a loss or weight is not finite, or the monitor never is a number; ``model`` is back at the best
+        TrainingError: a loss or weight is not finite, or a monitor never is a number; ``model`` is back at the best
             epoch so far.
-        PluginError: a head fails.
+        PluginError: a plugin fails.
     """
     phase = plan.phases[0]
     data = load_examples(phase)
-    steps = math.ceil(data["train"].count / settings.batch_size)
-    validated = data["validation"].labelled_targets() if "validation" in data else ()
-    directions = metric_directions(model.tasks, validated)
-    early_stopping = EarlyStopping(plan.shapes.keys(), settings.monitor, directions, settings.patience)
-    wrapped, optimizer = accelerator.prepare(model), make_optimizer(model, phase)
+    steps = sampling.steps(settings.batch_size)
+    wrapped, weighting = accelerator.prepare(model), weighting.to(accelerator.device)
+    optimizer = make_optimizer(model, weighting, phase)
+    joint = JointLoss(wrapped, model, weighting, loss_weights, settings.accumulation, accelerator)
     epochs: list[Epoch] = []
     failing: set[str] = set()  # each metric that fails is told once
 
     for number in range(1, settings.epochs + 1):
         phase = plan.phase_of(number)
         if phase.first == number > 1:  # other layers train from here on, so the cut moves
-            start_phase(phase, model, optimizer)
+            start_phase(phase, model, weighting, optimizer)
             data = load_examples(phase)
         try:
             started = perf_counter()
-            losses, rates = train_epoch(
-                wrapped, model, optimizer, data["train"], number, settings, loss_weights, accelerator, observer
+            losses, rates, factors = train_epoch(
+                joint,
+                optimizer,
+                data["train"].of_tasks(stopping.training),
+                sampling.batches_of(number, settings),
+                settings,
+                epoch=number,
+                steps_before=sum(steps[: number - 1]),
+                steps_in_all=sum(steps),
+                observer=observer,
             )
             seconds = perf_counter() - started
-            metrics, failures = measure_epoch(model, losses, data, loss_weights, device=accelerator.device)
-            check_finite(model, metrics, step=steps)
+            metrics, failures = measure_epoch(joint, losses, data)
+            check_finite(model, metrics, step=steps[number - 1])
         except NotFiniteError as error:
-            early_stopping.restore(model)
-            raise divergence_error(error, number, optimizer, early_stopping.best_epoch) from None
-        epochs.append(Epoch(number, metrics, rates, data["train"].count / seconds))
+            stopping.restore(model)
+            raise divergence_error(error, number, optimizer, stopping.best_epoch) from None
+        if isinstance(weighting, LossWeighting):
+            weighting.end_epoch(losses)
+        metrics |= {f"weighting/{name}": factor for name, factor in factors.items()}
+        epochs.append(Epoch(number, metrics, rates, sum(sampling.rows[number - 1]) / seconds))
         observer.epoch(epochs[-1])
         for name in failures.keys() - failing:
             logger.warning("epoch %d: validation/%s is not a number: %s", number, name, failures[name])
         failing |= failures.keys()
-        early_stopping.update(epochs[-1], model)
-        if early_stopping.should_stop():
+        stopping.update(epochs[-1], model)
+        if stopping.should_stop():
             break
 
-    early_stopping.restore(model)
-    early_stopping.check_measured()
-    best_epoch = early_stopping.best_epoch
-    if (best := plan.phase_of(best_epoch)) != phase:  # an earlier phase, with another cut or another prefix
-        start_phase(best, model, optimizer)
+    stopping.restore(model)
+    stopping.check_measured()
+    if (best := plan.phase_of(stopping.best_epoch)) != phase:  # an earlier phase, with another cut or another prefix
+        start_phase(best, model, weighting, optimizer)
         data = load_examples(best)
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # undo autocast: what follows is plain float32
     model.eval()
+    metrics = epochs[stopping.best_epoch - 1].metrics
+    if set(stopping.best_epochs.values()) != {stopping.best_epoch}:
+        metrics = measure_epoch(joint, {}, data)[0]
     tune_heads(model, data, device=accelerator.device)
-    return Fit(epochs, best_epoch, data)
+    notes = stopping.drift(epochs, metrics)
+    return Fit(epochs, stopping.best_epoch, stopping.best_epochs, metrics, data, notes)
 
 
 @torch.no_grad()
@@ -121,93 +154,61 @@ def tune_heads(model: MultiTaskModel, data: Mapping[SplitName, Examples], *, dev
 
 
 def train_epoch(
-    wrapped: nn.Module,
-    model: MultiTaskModel,
+    joint: JointLoss,
     optimizer: torch.optim.Optimizer,
     examples: Examples,
-    epoch: int,
+    batches: Sequence[Int[Tensor, " _B"]],
     settings: Training,
-    loss_weights: Mapping[str, float],
-    accelerator: Accelerator,
+    *,
+    epoch: int,
+    steps_before: int,
+    steps_in_all: int,
     observer: Observer,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Take every training row once; return each task's mean loss, and each group's learning rate in the last step.
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Take a step for each batch.
 
     Args:
-        wrapped: ``model`` as accelerate runs it.
+        joint: the losses of the model's tasks, as they are to be made one.
+        batches: the rows of each.
         epoch: its number, from 1.
+        steps_before, steps_in_all: of the whole training, for the schedule of learning rates.
+
+    Returns:
+        The mean loss of each task that had rows; each group's learning rate in the last step; and, where the factors of
+        losses change, the mean factor of each.
 
     Raises:
         NotFiniteError: a loss is not finite.
     """
-    steps = math.ceil(examples.count / settings.batch_size)
-    targets, device = examples.labelled_targets(), accelerator.device
-    totals = {name: denominator_of(head, targets[name], device) for name, head in model.tasks.items()}
-    losses = dict.fromkeys(model.tasks, 0.0)
+    sums, denominators = defaultdict[str, float](float), defaultdict[str, float](float)
+    factors = defaultdict[str, list[float]](list)
     rates: dict[str, float] = {}
-    observer.begin(f"epoch {epoch}", steps)
-    model.train()
+    observer.begin(f"epoch {epoch}", len(batches))
+    joint.model.train()
     with seeded(settings.seed, "dropout", str(epoch)):
-        for step, rows in enumerate(row_order(examples.source_sizes, settings, epoch).split(settings.batch_size), 1):
+        for number, rows in enumerate(batches, 1):
             optimizer.zero_grad(set_to_none=True)
-            rates = set_learning_rates(optimizer, settings, (epoch - 1) * steps + step - 1, steps * settings.epochs)
-            batch_losses, denominators = backward(
-                wrapped, model.tasks, examples, rows, loss_weights, settings.accumulation, accelerator=accelerator
-            )
-            if not all(map(math.isfinite, batch_losses.values())):
-                raise NotFiniteError(batch_losses, step)
+            rates = set_learning_rates(optimizer, settings, steps_before + number - 1, steps_in_all)
+            labelled = examples.with_labels(rows)
+            step = joint.backward(examples, labelled)
+            if not all(map(math.isfinite, step.losses.values())):
+                raise NotFiniteError(step.losses, number)
             if settings.clip_norm is not None:
-                accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
+                joint.accelerator.clip_grad_norm_(joint.wrapped.parameters(), settings.clip_norm)
             optimizer.step()
-            for name, loss in batch_losses.items():
-                losses[name] += loss * denominators[name] / (totals[name] or 1.0)
+            joint.after_step(examples, labelled)
+            for name, loss in step.losses.items():
+                sums[name] += loss * step.denominators[name]
+                denominators[name] += step.denominators[name]
+            for name, factor in step.factors.items():
+                factors[name].append(factor)
             observer.advance(1)
-    return losses, rates
-
-
-def backward(
-    model: nn.Module,
-    tasks: Mapping[str, Head],
-    examples: Examples,
-    rows: Int[Tensor, " B"],
-    loss_weights: Mapping[str, float],
-    accumulation: int,
-    *,
-    accelerator: Accelerator,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Add the gradients of one batch, in ``accumulation`` pieces; return each task's mean loss, and its denominator.
-
-    A task of which no row has a label takes no part: its head gets no gradient.
-    """
-    device = accelerator.device
-    pieces = [piece for piece in rows.tensor_split(accumulation) if len(piece)]
-    targets = [{name: one.to(device) for name, one in examples.batch_targets(piece).items()} for piece in pieces]
-    parts = [{name: denominator_of(tasks[name], one, device) for name, one in of_piece.items()} for of_piece in targets]
-    denominators = {name: sum(part.get(name, 0.0) for part in parts) for name in tasks}
-    sums = dict.fromkeys(tasks, 0.0)
-    for number, piece in enumerate(pieces):
-        batch = examples.batch(piece)
-        with accelerator.no_sync(model) if number < len(pieces) - 1 else nullcontext():
-            outputs = model(batch.hidden.to(device), batch.mask.to(device), batch.inputs)
-            losses = {
-                name: part / denominators[name] * tasks[name].loss(outputs[name], targets[number][name])
-                for name, part in parts[number].items()
-                if part
-            }
-            if losses:
-                accelerator.backward(sum(loss_weights[name] * loss for name, loss in losses.items()))
-        for name, loss in losses.items():
-            sums[name] += loss.item()
-    return sums, denominators
+    losses = {name: sums[name] / denominators[name] for name in joint.model.tasks if name in sums}
+    return losses, rates, {name: fmean(values) for name, values in factors.items()}
 
 
 def measure_epoch(
-    model: MultiTaskModel,
-    losses: Mapping[str, float],
-    data: Mapping[SplitName, Examples],
-    loss_weights: Mapping[str, float],
-    *,
-    device: torch.device,
+    joint: JointLoss, losses: Mapping[str, float], data: Mapping[SplitName, Examples]
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Return the training losses and, where there are validation rows, all that is measured on them.
 
@@ -215,33 +216,16 @@ def measure_epoch(
     """
     failures: dict[str, str] = {}
     metrics = {f"training/{name}/loss": loss for name, loss in losses.items()}
-    metrics["training/loss"] = total_loss(metrics, "training", loss_weights)
+    if losses:
+        metrics["training/loss"] = joint.total(losses)
     if "validation" in data:
-        examples = data["validation"]
-        outputs = outputs_of(model, examples, device=device)
-        values, failures = measure(model.tasks, outputs, examples.labelled_targets(), device=device)
+        examples, device = data["validation"], joint.accelerator.device
+        outputs = outputs_of(joint.model, examples, device=device)
+        values, failures = measure(joint.model.tasks, outputs, examples.labelled_targets(), device=device)
         metrics |= {f"validation/{name}": value for name, value in values.items()}
-        metrics["validation/loss"] = total_loss(metrics, "validation", loss_weights)
+        if outputs:
+            metrics["validation/loss"] = joint.total({name: values[f"{name}/loss"] for name in outputs})
     return metrics, failures
-
-
-def total_loss(metrics: Mapping[str, float], split: str, loss_weights: Mapping[str, float]) -> float:
-    """Add up the losses of the tasks that were measured, by their weights."""
-    losses = {task: metrics[name] for task in loss_weights if (name := f"{split}/{task}/loss") in metrics}
-    return sum(loss_weights[task] * loss for task, loss in losses.items())
-
-
-def row_order(source_sizes: Sequence[int], settings: Training, epoch: int) -> Int[Tensor, " N"]:
-    """Return the order (N,) in which an epoch takes the rows of all sources, from the seed and the epoch alone.
-
-    Each source has in any stretch about the share of rows that it has in all: without shuffling, the rows of each are
-    spread evenly over the epoch, in the order of the file.
-    """
-    if settings.shuffle:
-        generator = torch.Generator().manual_seed(derive_seed(settings.seed, "order", str(epoch)))
-        return torch.randperm(sum(source_sizes), generator=generator)
-    places = torch.cat([(torch.arange(size, dtype=torch.float64) + 0.5) / size for size in source_sizes])
-    return places.argsort(stable=True)
 
 
 class NotFiniteError(Exception):

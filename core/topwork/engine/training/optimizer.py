@@ -6,28 +6,30 @@ from typing import Any
 import torch
 
 from topwork.engine.model.multitask import MultiTaskModel
-from topwork.engine.model.plan import Phase
+from topwork.engine.model.plan import WEIGHTING_GROUP, Phase
+from topwork.engine.training.step import Weighting
 from topwork.experiment.schema import Training
 
 
-def make_optimizer(model: MultiTaskModel, phase: Phase) -> torch.optim.AdamW:
+def make_optimizer(model: MultiTaskModel, weighting: Weighting, phase: Phase) -> torch.optim.AdamW:
     """Build AdamW with a phase's groups; all else as torch has it by default."""
     # One fused kernel for all parameters: after encoding, the optimizer's memory traffic is most of a step.
-    return torch.optim.AdamW(parameter_groups(model, phase), fused=True)
+    return torch.optim.AdamW(parameter_groups(model, weighting, phase), fused=True)
 
 
-def start_phase(phase: Phase, model: MultiTaskModel, optimizer: Any) -> None:
+def start_phase(phase: Phase, model: MultiTaskModel, weighting: Weighting, optimizer: Any) -> None:
     """Freeze and unfreeze what the phase says, and with it move the cut. What trains on keeps its moments."""
     optimizer.zero_grad(set_to_none=True)  # what freezes now must not count in the norm that is clipped
     model.set_trainable(phase.unfrozen)
     optimizer.param_groups.clear()
-    for group in parameter_groups(model, phase):
+    for group in parameter_groups(model, weighting, phase):
         optimizer.add_param_group(group)
 
 
-def parameter_groups(model: MultiTaskModel, phase: Phase) -> list[dict[str, Any]]:
+def parameter_groups(model: MultiTaskModel, weighting: Weighting, phase: Phase) -> list[dict[str, Any]]:
     """Return a phase's groups as torch wants them."""
     parameters = dict(model.named_parameters())
+    parameters |= {f"{WEIGHTING_GROUP}.{name}": parameter for name, parameter in weighting.named_parameters()}
     return [
         {
             "name": group.name,

@@ -231,6 +231,8 @@ def kinds_of(experiment: Experiment) -> list[tuple[str, str]]:
         ("poolings", experiment.pooling.kind),
         ("freeze_strategies", experiment.freeze.kind),
         ("optimizer_groupings", experiment.optimizer.kind),
+        ("samplers", experiment.sampling.kind),
+        ("loss_weightings", experiment.weighting.kind),
     ]
     return kinds + [("heads", task.head.kind) for task in experiment.tasks.values()]
 

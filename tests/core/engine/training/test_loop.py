@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from joint_helpers import joint_of_experiment
 from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.observer import Epoch, Observer
 from topwork.engine.preparation import prepare
-from topwork.engine.training.accelerator import make_accelerator
-from topwork.engine.training.loop import NotFiniteError, backward, check_finite, divergence_error, row_order
+from topwork.engine.training.loop import NotFiniteError, check_finite, divergence_error
 from topwork.errors import TrainingError
-from topwork.experiment.schema import Experiment, Task, Training
+from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Head
 from topwork.interfaces.labels import Classes
 from topwork.testing.tiny import tiny_model
@@ -222,11 +222,9 @@ def test_all_that_is_not_finite_is_told(values: dict[str, float], told: str) -> 
 def gradients_of(experiment: Experiment, rows: int = 7) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The gradients and losses of one batch, without dropout."""
     prepared = prepare(experiment)
-    accelerator = make_accelerator(experiment.training)
-    data, _ = prepared.load_examples(prepared.plan.phases[0], accelerator.device, Observer())
-    model, some = prepared.model.eval(), torch.arange(rows)
-    weights, pieces = experiment.loss_weights, experiment.training.accumulation
-    losses, _ = backward(model, model.tasks, data["train"], some, weights, pieces, accelerator=accelerator)
+    data, _ = prepared.load_examples(prepared.plan.phases[0], torch.device("cpu"), Observer())
+    model = prepared.model.eval()
+    losses = joint_of_experiment(prepared).backward(data["train"], torch.arange(rows)).losses
     named = model.named_parameters()
     return {name: parameter.grad for name, parameter in named if parameter.grad is not None}, losses
 
@@ -290,32 +288,6 @@ def test_bfloat16_trains_and_leaves_plain_float32_behind(make: Make, train: Trai
     rows = trained.data["test"]
     outputs, plain = (outputs_of(model, rows, device=torch.device("cpu")) for model in (trained.model, fresh))
     assert all(torch.equal(outputs[task], plain[task]) for task in outputs)
-
-
-def test_without_shuffling_rows_come_in_the_order_of_the_file() -> None:
-    assert row_order([5], Training(shuffle=False), 3).tolist() == [0, 1, 2, 3, 4]
-
-
-def test_shuffling_gives_each_epoch_an_order_of_its_own() -> None:
-    orders = [row_order([50], Training(shuffle=True, seed=seed), epoch).tolist() for seed in (0, 1) for epoch in (1, 2)]
-    assert all(sorted(one) == list(range(50)) for one in orders)
-    assert len({tuple(one) for one in orders}) == 4
-    assert row_order([50], Training(shuffle=True), 1).tolist() == orders[0]
-
-
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_rows_of_several_sources_come_in_proportion(shuffle: bool) -> None:
-    sizes = [400, 40, 1]
-    order = row_order(sizes, Training(shuffle=shuffle), 1)
-    assert sorted(order.tolist()) == list(range(441))
-    source = torch.bucketize(order, torch.tensor([400, 440]), right=True)
-    shares = [float((half == 1).sum()) for half in source.tensor_split(2)]
-    assert min(shares) >= (20 if not shuffle else 10)
-
-
-def test_without_shuffling_each_source_keeps_the_order_of_its_file() -> None:
-    order = row_order([6, 3], Training(shuffle=False), 1).tolist()
-    assert order == [0, 6, 1, 2, 7, 3, 4, 8, 5]
 
 
 def test_an_observer_hears_of_every_step_and_epoch(make: Make, train: Train) -> None:

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from encoding_helpers import no_words
+from joint_helpers import joint_of, joint_of_experiment
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import prepare
-from topwork.engine.training.loop import backward, measure_epoch, train_epoch
+from topwork.engine.training.loop import measure_epoch, train_epoch
 from topwork.engine.training.optimizer import make_optimizer
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import SplitName
@@ -93,20 +93,12 @@ def test_gradients_are_those_of_the_loss_written_out_row_by_row(
 ) -> None:
     model, examples = double_model(), examples_with(labelled)
     model.zero_grad(set_to_none=True)
-    losses, _ = backward(
-        model,
-        model.tasks,
-        examples,
-        torch.arange(examples.count),
-        LOSS_WEIGHTS,
-        accumulation,
-        accelerator=Accelerator(cpu=True),
-    )
+    losses = joint_of(model, LOSS_WEIGHTS, accumulation).backward(examples, torch.arange(examples.count)).losses
     found = {name: parameter.grad for name, parameter in model.named_parameters()}
     model.zero_grad(set_to_none=True)
     expected = {task: row_by_row(model, head, examples, task) for task, head in model.tasks.items()}
     for task, loss in expected.items():
-        assert losses[task] == pytest.approx(0.0 if loss is None else loss.item(), abs=1e-10)
+        assert losses.get(task) == (None if loss is None else pytest.approx(loss.item(), abs=1e-10))
     if written := [LOSS_WEIGHTS[task] * loss for task, loss in expected.items() if loss is not None]:
         sum(written).backward()
     for name, parameter in model.named_parameters():
@@ -141,20 +133,12 @@ def test_a_head_without_labels_in_a_batch_is_not_changed_by_one_bit(make: Callab
     assert examples.count == 36
     labelled = {"sentiment": torch.ones(36, dtype=torch.bool), "category": torch.arange(36) < 12}
     examples = dataclasses.replace(examples, labelled=labelled)
-    optimizer = make_optimizer(model, phase)
-    snapshots, accelerator = Snapshots(model, optimizer), Accelerator(cpu=True)
+    optimizer = make_optimizer(model, prepared.weighting, phase)
+    snapshots, joint = Snapshots(model, optimizer), joint_of_experiment(prepared)
     for epoch in (1, 2):
-        train_epoch(
-            model,
-            model,
-            optimizer,
-            examples,
-            epoch,
-            experiment.training,
-            experiment.loss_weights,
-            accelerator,
-            snapshots,
-        )
+        batches = prepared.sampling.batches_of(epoch, experiment.training)
+        counts = {"epoch": epoch, "steps_before": 3 * (epoch - 1), "steps_in_all": 6}
+        train_epoch(joint, optimizer, examples, batches, experiment.training, **counts, observer=snapshots)
     category, sentiment = snapshots.taken["category"], snapshots.taken["sentiment"]
     assert len(category[0]) == 4 * len(list(model.heads["category"].parameters()))  # weights, two moments, a count
     assert [equal(*pair) for pair in pairwise(category)] == [True, True, False, True, True]
@@ -176,9 +160,8 @@ def with_gaps(make: Callable[..., Experiment], every: int) -> tuple[Any, dict[Sp
 
 def test_a_task_is_measured_on_the_rows_that_have_a_label_of_it(make: Callable[..., Experiment]) -> None:
     prepared, data = with_gaps(make, every=3)
-    model, weights = prepared.model, prepared.experiment.loss_weights
-    metrics, failures = measure_epoch(model, dict.fromkeys(weights, 0.0), data, weights, device=CPU)
-    outputs = outputs_of(model, data["validation"], device=CPU)
+    metrics, failures = measure_epoch(joint_of_experiment(prepared), {}, data)
+    outputs = outputs_of(prepared.model, data["validation"], device=CPU)
     assert {task: len(found) for task, found in outputs.items()} == {"sentiment": 12, "category": 4}
     targets = data["validation"].targets["category"][::3]
     assert metrics["validation/category/loss"] == pytest.approx(
@@ -194,8 +177,7 @@ def test_a_task_without_validation_labels_is_not_measured_and_not_in_the_total(m
     data["validation"] = dataclasses.replace(
         data["validation"], labelled=data["validation"].labelled | {"category": none}
     )
-    weights = prepared.experiment.loss_weights
-    metrics, _ = measure_epoch(prepared.model, dict.fromkeys(weights, 0.0), data, weights, device=CPU)
+    metrics, _ = measure_epoch(joint_of_experiment(prepared), {}, data)
     assert not [name for name in metrics if name.startswith("validation/category")]
     assert metrics["validation/loss"] == metrics["validation/sentiment/loss"]
 
@@ -243,7 +225,7 @@ def test_gradients_of_words_are_those_of_the_loss_written_out_word_by_word(
         (len(rows),),
     )
     weights, every = {"tag": 0.5, "mood": 1.0}, torch.arange(len(rows))
-    backward(model, model.tasks, examples, every, weights, accumulation, accelerator=Accelerator(cpu=True))
+    joint_of(model, weights, accumulation).backward(examples, every)
     found = {name: parameter.grad for name, parameter in model.named_parameters()}
     model.zero_grad(set_to_none=True)
     losses: dict[str, list[Tensor]] = {"tag": [], "mood": []}

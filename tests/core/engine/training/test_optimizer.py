@@ -63,7 +63,7 @@ def test_the_rates_of_an_epoch_are_those_of_its_last_step(make: Make, train: Tra
 def test_the_optimizer_is_fused_adamw_with_the_groups_of_the_plan(make: Make) -> None:
     optimizer = HeadsAndBackboneConfig(heads_lr=0.3, backbone_lr=0.2, weight_decay=0.1)
     prepared = prepare(make(optimizer=optimizer))
-    made = make_optimizer(prepared.model, prepared.plan.phases[0])
+    made = make_optimizer(prepared.model, prepared.weighting, prepared.plan.phases[0])
     assert type(made) is torch.optim.AdamW
     found = [(group["name"], group["lr"], group["weight_decay"], group["fused"]) for group in made.param_groups]
     assert found == [("heads", 0.3, 0.1, True), ("backbone", 0.2, 0.1, True)]

@@ -27,7 +27,6 @@ from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.multitask import Cut, MultiTaskModel
 from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.training import loop
-from topwork.engine.training.loop import row_order
 from topwork.engine.training.optimizer import schedule_factor
 from topwork.errors import StorageError
 from topwork.experiment.schema import Experiment
@@ -169,7 +168,7 @@ def plainly_trained(prepared: Preparation) -> dict[str, Tensor]:
         unfrozen = experiment.freeze.trainable(model, epoch)
         for name, parameter in named.items():
             parameter.requires_grad_(name in unfrozen or not name.startswith("backbone."))
-        batches = row_order([len(part.texts)], settings, epoch).split(settings.batch_size)
+        batches = prepared.sampling.batches_of(epoch, settings)
         for step, rows in enumerate(batches):
             optimizer.zero_grad()
             padded, mask = ids.batch(rows)
@@ -210,7 +209,7 @@ def test_what_goes_on_training_keeps_its_moments(
 ) -> None:
     start_phase, moments, steps = loop.start_phase, [], []
 
-    def starting(phase: Any, model: MultiTaskModel, optimizer: Any) -> None:
+    def starting(phase: Any, model: MultiTaskModel, weighting: Any, optimizer: Any) -> None:
         def state() -> dict[str, dict[str, Tensor]]:
             known = optimizer.state
             return {
@@ -220,7 +219,7 @@ def test_what_goes_on_training_keeps_its_moments(
             }
 
         before = state()
-        start_phase(phase, model, optimizer)
+        start_phase(phase, model, weighting, optimizer)
         moments.append((before, state()))
         steps.append({name: int(kept["step"]) for name, kept in before.items()})
 

@@ -317,6 +317,8 @@ def test_every_plugin_of_an_experiment_is_known() -> None:
         ("poolings", "mean"),
         ("freeze_strategies", "gradual"),
         ("optimizer_groupings", "heads_and_backbone"),
+        ("samplers", "proportional"),
+        ("loss_weightings", "fixed"),
         ("heads", "binary"),
         ("heads", "classification"),
     ]

@@ -32,8 +32,10 @@ from topwork.experiment.source import Source
 from topwork.testing import TinyBackboneConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
 from topwork_plugins.heads.binary import BinaryConfig
+from topwork_plugins.loss_weightings.fixed import FixedConfig
 from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
 from topwork_plugins.poolings.mean import MeanConfig
+from topwork_plugins.samplers.proportional import ProportionalConfig
 
 CPU = torch.device("cpu")
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.utime", "os.truncate", "os.link"}
@@ -54,6 +56,8 @@ def prepare_file(file: Path) -> Preparation:
             tasks={"mood": Task(label="mood", head=BinaryConfig())},
             freeze=AllExceptConfig(patterns=("layer.1.ffn", "layer.1.output_layer_norm")),
             optimizer=HeadsAndBackboneConfig(),
+            sampling=ProportionalConfig(),
+            weighting=FixedConfig(),
             training=Training(device="cpu", store="require"),
         )
     )

@@ -1,0 +1,82 @@
+"""Build a loss weighting, and try it before it is used."""
+
+from collections.abc import Sequence
+
+import torch
+
+from topwork.engine.model.plan import Plan
+from topwork.engine.model.plugin_checks import check_built, check_state, plugin_errors
+from topwork.engine.model.seeding import seeded
+from topwork.engine.training.step import Weighting, checked_gradient, checked_total
+from topwork.errors import PluginError
+from topwork.interfaces.loss_weighting import GradientWeighting, LossWeighting, LossWeightingConfig
+
+
+def build_weighting(config: LossWeightingConfig, tasks: Sequence[str], *, seed: int, where: str) -> Weighting:
+    """Build the loss weighting of some tasks, from a seed of its own.
+
+    It is built a second time to be tried, so that trying leaves no trace.
+
+    Args:
+        where: the place of its settings, with which errors begin.
+
+    Raises:
+        ConfigurationError: a setting does not fit.
+        PluginError: the plugin breaks its interface.
+    """
+    with plugin_errors(config, where):
+        with seeded(seed, "weighting"):
+            weighting = _built(config, tasks)
+        with seeded(seed, "weighting"):
+            _try(_built(config, tasks), tasks)
+    return weighting
+
+
+def check_shared(weighting: Weighting, config: LossWeightingConfig, plan: Plan, *, where: str) -> None:
+    """Check that a weighting of gradients has something to weigh.
+
+    Raises:
+        ConfigurationError: nothing that tasks share trains in any epoch.
+    """
+    shares = any(not name.startswith(("heads.", "weighting.")) for name in plan.shapes)
+    if isinstance(weighting, GradientWeighting) and not shares:
+        with plugin_errors(config, where):
+            raise ValueError(
+                f"{config} weighs the tasks' gradients by the parameters that they share, but none of these train: the "
+                "backbone is frozen, and the pooling has none; let some train (freeze), or weigh losses, as with "
+                "weighting: {kind: uncertainty}"
+            )
+
+
+def _built(config: LossWeightingConfig, tasks: Sequence[str]) -> Weighting:
+    weighting = config.build(list(tasks))
+    if not isinstance(weighting, GradientWeighting):
+        check_built(weighting, LossWeighting)
+        if not 0 <= weighting.learning_rate < float("inf"):
+            raise PluginError(f"the learning rate must be a number from 0, got {weighting.learning_rate!r:.60}")
+    check_state(weighting)
+    return weighting
+
+
+def _try(weighting: Weighting, tasks: Sequence[str]) -> None:
+    """Use a weighting for all tasks and for the first alone, over three epochs.
+
+    Raises:
+        PluginError: it does not give what its interface says.
+    """
+    for epoch in range(1, 4):
+        for some in (list(tasks), list(tasks)[:1]):
+            if isinstance(weighting, GradientWeighting):
+                gradients = torch.randn(len(some), 7)
+                checked_gradient(weighting(gradients, some), dict(zip(some, gradients, strict=True)))
+                continue
+            losses = {
+                name: torch.tensor(1.0 / (epoch + number), requires_grad=True) for number, name in enumerate(some)
+            }
+            checked_total(weighting(losses)).backward()
+            if not all(loss.grad is None or bool(loss.grad.isfinite()) for loss in losses.values()):
+                raise PluginError("a loss weighting must give finite factors for losses above 0")
+            if weighting.reads_losses_after_step:
+                weighting.after_step({name: loss.detach() for name, loss in losses.items()})
+        if isinstance(weighting, LossWeighting):
+            weighting.end_epoch({name: 1.0 / (epoch + number) for number, name in enumerate(tasks)})

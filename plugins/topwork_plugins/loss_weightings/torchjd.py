@@ -1,0 +1,236 @@
+"""The scalarizers and gradient aggregators of TorchJD."""
+
+import copy
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+import topwork
+
+#: What TorchJD makes one total with.
+Scalarizer = Literal[
+    "COSMOS", "Constant", "DWA", "FAMO", "GeometricMean", "IMTLL", "Mean", "PBI", "Random", "STCH", "Sum", "UW"
+]
+
+#: What it makes one gradient with.
+Aggregator = Literal[
+    "AlignedMTL", "CAGrad", "ConFIG", "Constant", "DualProj", "ExcessMTL", "FairGrad", "GradDrop", "GradVac", "IMTLG",
+    "Krum", "MGDA", "Mean", "NashMTL", "PCD", "PCGrad", "Random", "Sum", "TrimmedMean", "UPGrad",
+]  # fmt: skip
+
+#: Aggregators that keep something of every task from step to step.
+STATEFUL = ("ExcessMTL", "GradVac", "NashMTL", "PCD")
+
+#: What is known from the tasks, and what is no value that a file can hold.
+NO_OPTIONS = ("self", "shape", "n_tasks", "f", "projector")
+
+
+class TorchJdConfig(topwork.LossWeightingConfig):
+    """Settings of the loss weighting ``torchjd``; needs ``pip install 'topwork[torchjd]'``.
+
+    Attributes:
+        scalarizer: makes one total of the losses: one of TorchJD's.
+        aggregator: instead, makes one gradient of the gradients by what tasks share: one of TorchJD's. Each step goes
+            back through what tasks share once for each task.
+        options: of it, by TorchJD's names. Where it takes a number for each task, give them by the tasks' names.
+        learning_rate: of parameters, which UW and IMTLL have.
+    """
+
+    kind: Literal["torchjd"] = "torchjd"
+    scalarizer: Scalarizer | None = None
+    aggregator: Aggregator | None = None
+    options: dict[str, bool | int | float | str | dict[str, float]] = Field(default={})
+    learning_rate: topwork.Rate = 1e-3
+
+    @model_validator(mode="after")
+    def _names_one(self) -> "TorchJdConfig":
+        if (self.scalarizer is None) == (self.aggregator is None):
+            raise ValueError("give either a scalarizer, such as UW, or an aggregator, such as UPGrad")
+        return self
+
+    def named_tasks(self) -> Sequence[str]:
+        return [task for option in self.options.values() if isinstance(option, dict) for task in option]
+
+    def build(self, tasks: Sequence[str]) -> topwork.LossWeighting | topwork.GradientWeighting:
+        make = self._maker(tasks)
+        if self.aggregator in STATEFUL:
+            return StatefulGradients(make(tasks), tasks)
+        if self.aggregator:
+            return Gradients(make, tasks)
+        if self.scalarizer in ("UW", "IMTLL"):
+            return LearntFactors(make, tasks, self.learning_rate)
+        if self.scalarizer == "DWA":
+            return LossesByEpoch(make(tasks), tasks)
+        return LossesByStep(make(tasks), tasks) if self.scalarizer == "FAMO" else Losses(make)
+
+    def _maker(self, tasks: Sequence[str]) -> "Callable[[Sequence[str]], Any]":
+        """Return what makes the scalarizer or aggregator for some of the tasks.
+
+        Raises:
+            ValueError: TorchJD is not installed, or an option is not one of it.
+        """
+        home, name = ("aggregation", self.aggregator) if self.aggregator else ("scalarization", self.scalarizer)
+        try:
+            made = getattr(importlib.import_module(f"torchjd.{home}"), str(name))
+        except ImportError as error:
+            raise ValueError(f"{name} needs TorchJD: pip install 'topwork[torchjd]' ({error})") from None
+        known = inspect.signature(made).parameters
+        options = [option for option in known if option not in NO_OPTIONS]
+        if unknown := [option for option in self.options if option not in options]:
+            hint = topwork.did_you_mean(unknown[0], options)
+            raise ValueError(f"{name} has no option {', '.join(unknown)}, only {', '.join(options) or 'none'}{hint}")
+        required = [option for option in options if known[option].default is inspect.Parameter.empty]
+        if missing := [option for option in required if option not in self.options]:
+            raise ValueError(f"{name} needs options.{', options.'.join(missing)}")
+        for option, value in self.options.items():
+            if isinstance(value, dict) and (without := [task for task in tasks if task not in value]):
+                raise ValueError(
+                    f"options.{option} needs a number for each task, and has none for {', '.join(without)}"
+                )
+
+        def make(some: Sequence[str]) -> Any:
+            counts = {option: len(some) for option in ("shape", "n_tasks") if option in known}
+            values = {option: _value(given, some) for option, given in self.options.items()}
+            try:
+                return made(**counts, **values)
+            except ImportError as error:
+                raise ValueError(f"{name} needs more packages: pip install 'topwork[torchjd]' ({error})") from None
+            except TypeError as error:
+                raise ValueError(f"options do not fit {name}: {error}") from None
+
+        return make
+
+
+def _value(given: Any, tasks: Sequence[str]) -> Any:
+    """Return an option as TorchJD takes it."""
+    return torch.tensor([given[task] for task in tasks]) if isinstance(given, dict) else given
+
+
+class Losses(topwork.LossWeighting):
+    """A scalarizer without state, made anew for the tasks that have rows."""
+
+    def __init__(self, make: Callable[[Sequence[str]], Any]) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        values = torch.stack(list(losses.values()))
+        total: Tensor = self.make(list(losses)).to(values.device)(values)
+        return total
+
+
+class LearntFactors(topwork.LossWeighting):
+    """A scalarizer with a parameter for each task, whose total is a sum over tasks."""
+
+    factors_from: ClassVar[topwork.FactorsFrom] = "history"
+
+    def __init__(self, make: Callable[[Sequence[str]], Any], tasks: Sequence[str], learning_rate: float) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.numbers = {task: str(number) for number, task in enumerate(tasks)}
+        self.of_tasks = nn.ModuleDict({self.numbers[task]: make([task]) for task in tasks})
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        terms = [self.of_tasks[self.numbers[task]](loss.reshape(1)) for task, loss in losses.items()]
+        return torch.stack(terms).sum()
+
+
+class LossesByEpoch(topwork.LossWeighting):
+    """A scalarizer whose factors follow from the mean losses of earlier epochs."""
+
+    factors_from: ClassVar[topwork.FactorsFrom] = "history"
+
+    def __init__(self, scalarizer: Any, tasks: Sequence[str]) -> None:
+        super().__init__()
+        self.scalarizer = scalarizer
+        self.tasks = list(tasks)
+        self.means = dict.fromkeys(tasks, 1.0)
+        self.factors = dict.fromkeys(tasks, 1.0)
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([self.factors[task] * loss for task, loss in losses.items()]).sum()
+
+    def end_epoch(self, losses: Mapping[str, float]) -> None:
+        self.means |= losses
+        self.scalarizer(torch.tensor(list(self.means.values())))
+        self.scalarizer.step()
+        values = torch.ones(len(self.tasks), requires_grad=True)
+        copy.deepcopy(self.scalarizer)(values).backward()  # a copy, since it takes all values for losses
+        assert values.grad is not None
+        self.factors = dict(zip(self.tasks, values.grad.tolist(), strict=True))
+
+
+class LossesByStep(topwork.LossWeighting):
+    """A scalarizer that learns from the losses after each step. A task without rows counts with its last loss."""
+
+    reads_losses_after_step: ClassVar[bool] = True
+
+    def __init__(self, scalarizer: nn.Module, tasks: Sequence[str]) -> None:
+        super().__init__()
+        self.scalarizer = (scalarizer,)  # out of sight of the optimizer, since it has one of its own
+        self.last = {task: torch.ones(()) for task in tasks}
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        total: Tensor = self._scalarizer(losses)(self._of_all(losses))
+        return total
+
+    def after_step(self, losses: Mapping[str, Tensor]) -> None:
+        self._scalarizer(losses).update(self._of_all(losses))
+
+    def _scalarizer(self, losses: Mapping[str, Tensor]) -> Any:
+        return self.scalarizer[0].to(next(iter(losses.values())).device)
+
+    def _of_all(self, losses: Mapping[str, Tensor]) -> Tensor:
+        values = [losses.get(task, last.to(next(iter(losses.values())))) for task, last in self.last.items()]
+        self.last |= {task: loss.detach() for task, loss in losses.items()}
+        return torch.stack(values)
+
+
+class Gradients(topwork.GradientWeighting):
+    """An aggregator without state, made anew for the tasks that have rows; where these are too few for it, the mean."""
+
+    def __init__(self, make: Callable[[Sequence[str]], Any], tasks: Sequence[str]) -> None:
+        super().__init__()
+        self.make = make
+        self.count = len(tasks)
+
+    def forward(self, gradients: Tensor, tasks: Sequence[str]) -> Tensor:
+        try:
+            combined: Tensor = self.make(tasks).to(gradients.device)(gradients)
+        except ValueError:
+            if len(tasks) == self.count:
+                raise
+            return gradients.mean(dim=0)
+        return combined
+
+
+class StatefulGradients(topwork.GradientWeighting):
+    """An aggregator that weighs the gradients of all tasks: one without rows by its last, which adds nothing."""
+
+    def __init__(self, aggregator: Any, tasks: Sequence[str]) -> None:
+        super().__init__()
+        self.aggregator = aggregator
+        self.tasks = list(tasks)
+        self.last: dict[str, Tensor] = {}
+
+    def forward(self, gradients: Tensor, tasks: Sequence[str]) -> Tensor:
+        self.last = {task: last for task, last in self.last.items() if last.shape == gradients.shape[1:]}
+        self.last |= dict(zip(tasks, gradients, strict=True))
+        unseen = gradients.mean(dim=0)
+        every = torch.stack([self.last.get(task, unseen) for task in self.tasks])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are solving a parameterized problem that is not DPP")  # by NashMTL
+            weights = self.aggregator.weighting(every)
+        combined: Tensor = weights[[self.tasks.index(task) for task in tasks]].to(gradients.dtype) @ gradients
+        return combined
+
+
+@topwork.hookimpl
+def register_loss_weightings(register: topwork.Register[topwork.LossWeightingConfig]) -> None:
+    register(TorchJdConfig)
