@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from topwork.interfaces.sampler import SamplerConfig as SamplerConfig
     from topwork.lab.comparison import compare as compare
     from topwork.lab.runs import train as train
+    from topwork.lab.runs import train_seeds as train_seeds
     from topwork.lab.study.run_study import study as study
     from topwork.per_class import per_class_figure as per_class_figure
     from topwork.per_class import per_label_figure as per_label_figure
@@ -111,7 +112,7 @@ _MODULES = {
     "interfaces.pooling": ("Pooling", "PoolingConfig"),
     "interfaces.sampler": ("SamplerConfig",),
     "lab.comparison": ("compare",),
-    "lab.runs": ("train",),
+    "lab.runs": ("train", "train_seeds"),
     "lab.study.run_study": ("study",),
     "scatter": ("number_metrics", "scatter_figure"),
     "per_class": ("per_class_figure", "per_label_figure"),

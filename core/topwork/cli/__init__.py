@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from topwork.cli.environment import ensure_home, escape_what_streams_cannot_show
 from topwork.cli.format import Format, PredictionFormat
 from topwork.cli.signals import resend_dropped_signals
 from topwork.errors import TopworkError, text_of
+
+if TYPE_CHECKING:
+    from topwork.experiment.schema import Experiment
 
 logger = logging.getLogger("topwork")
 
@@ -30,6 +33,12 @@ Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="PATH=VALUE", help="Override a setting, such as training.epochs=5.", show_default=False
+    ),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1000, help="Train once with each of so many seeds, and show means over them.", show_default=False
     ),
 ]
 StoreUri = Annotated[
@@ -93,15 +102,29 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the model [default: models/<run name>].", show_default=False)
     ] = None,
+    seeds: Seeds = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Train each task by itself too, and show what it gains from the others.")
+    ] = False,
     format: Output = Format.TABLE,
 ) -> None:
     """Train an experiment and log the run in MLflow."""
-    from topwork.experiment.loading import load_experiment
-
-    experiment = load_experiment(file, settings or [])
+    experiment = load_with_seeds(file, settings or [], seeds)
     from topwork.cli.show_training import show_training
 
-    show_training(experiment, output, format)
+    show_training(experiment, output, format, alone=alone)
+
+
+def load_with_seeds(file: Path, settings: list[str], seeds: int | None) -> "Experiment":
+    """Read an experiment, with as many seeds as are asked for: its own and those behind it."""
+    from topwork.experiment.loading import load_experiment
+
+    experiment = load_experiment(file, settings)
+    if seeds is None:
+        return experiment
+    first = experiment.training.seeds[0] if experiment.training.seeds else experiment.training.seed
+    every = ", ".join(str(first + number) for number in range(seeds))
+    return load_experiment(file, [*settings, f"training.seeds=[{every}]"])
 
 
 @app.command()

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from topwork.cli.format import Format
 from topwork.cli.output import Row, write_csv, write_json
-from topwork.cli.tables import console, heading, table
-from topwork.engine.evaluation.comparison import Difference
+from topwork.cli.show_training import describe_power
+from topwork.cli.tables import console, describe_difference, heading, table
 from topwork.engine.evaluation.estimates import Estimate
 from topwork.lab.comparison import Comparison, compare
 
@@ -42,6 +42,8 @@ def show_comparison(runs: Sequence[str], uri: str | None, format: Format) -> Non
         for run, difference in zip(compared.names[1:], by_run, strict=True):
             differences.add_row(name, run, *describe_difference(difference))
     console.print(differences)
+    if first.seeds > 1:
+        console.print(describe_power(first.seeds), soft_wrap=True)
 
 
 def rows_of_comparison(compared: Comparison) -> list[Row]:
@@ -72,10 +74,3 @@ def describe_estimate(estimate: Estimate) -> str:
     """Write a value with its interval."""
     interval = "" if math.isnan(estimate.low) else f" ({estimate.low:.3f} to {estimate.high:.3f})"
     return "undefined" if math.isnan(estimate.value) else f"{estimate.value:.3f}{interval}"
-
-
-def describe_difference(difference: Difference) -> tuple[str, str, str]:
-    """Write a difference, its interval, and the p of McNemar's test; nothing for what is not known."""
-    value = "" if math.isnan(difference.value) else f"{difference.value:+.3f}"
-    interval = "" if math.isnan(difference.low) else f"{difference.low:+.3f} to {difference.high:+.3f}"
-    return value, interval, "" if difference.p_value is None else f"{difference.p_value:.3f}"

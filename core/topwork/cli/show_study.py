@@ -9,9 +9,9 @@ from rich.table import Table
 
 from topwork.cli.format import Format
 from topwork.cli.output import Row, result_alone, rows_of_estimates, write_csv, write_json
-from topwork.cli.show_comparison import describe_difference, describe_estimate, describe_seeds
+from topwork.cli.show_comparison import describe_estimate, describe_seeds
 from topwork.cli.show_training import ProgressBar, make_progress
-from topwork.cli.tables import console, heading, table
+from topwork.cli.tables import console, describe_difference, heading, table
 from topwork.experiment.schema import Experiment
 from topwork.lab.study.report import rank
 from topwork.lab.study.resolved_study import ResolvedStudy

@@ -1,5 +1,6 @@
 """``topwork train``."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.progress import (
@@ -16,44 +17,109 @@ from rich.progress import (
 from rich.text import Text
 
 from topwork.cli.format import Format
-from topwork.cli.output import result_alone, rows_of_estimates, write_csv, write_json
+from topwork.cli.output import Row, result_alone, rows_of_estimates, write_csv, write_json
 from topwork.cli.tables import console, show_estimates
+from topwork.engine.evaluation.comparison import Difference
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.experiment.schema import Experiment
-from topwork.lab.result import Result, UnsavedError
-from topwork.lab.runs import train
+from topwork.lab.result import Result, SeedsResult, UnsavedError
+from topwork.lab.runs import train, train_seeds
 
 
-def show_training(experiment: Experiment, output: Path | None, format: Format) -> None:
+def show_training(experiment: Experiment, output: Path | None, format: Format, *, alone: bool) -> None:
     """Train with a progress bar, then print the results and where they are."""
     try:
         with result_alone(format), make_progress() as progress:
-            result = train(experiment, output=output, observer=ProgressBar(progress))
+            observer = ProgressBar(progress)
+            if experiment.training.seeds is None:
+                result: Result | SeedsResult = train(experiment, output=output, observer=observer, alone=alone)
+            else:
+                result = train_seeds(experiment, output=output, observer=observer, alone=alone)
     except UnsavedError as error:
         show_result(error.result, format)
         raise
-    show_result(result, format)
+    if isinstance(result, Result):
+        show_result(result, format)
+    else:
+        show_seeds(result, format)
 
 
 def show_result(result: Result, format: Format) -> None:
     """Print the figures of a run, and where its model and its MLflow run are."""
+    rows = with_gains(rows_of_estimates(result.estimates), result.against_alone)
     if format is Format.CSV:
-        write_csv(rows_of_estimates(result.estimates))
+        write_csv(rows)
         return
     if format is Format.JSON:
         places = {"run": result.name, "run_id": result.run_id, "model": str(result.folder), "split": result.split}
-        figures = {"best_epoch": result.best_epoch, "metrics": rows_of_estimates(result.estimates)}
+        figures = {"best_epoch": result.best_epoch, "best_epochs": result.best_epochs, "metrics": rows}
         write_json({**places, **figures, "warnings": result.warnings})
         return
     console.print()
     title = f"{result.split} rows, weights of epoch {result.best_epoch} of {len(result.epochs)}"
-    show_estimates(result.estimates, title)
-    if result.folder.exists():
+    if set(result.best_epochs.values()) != {result.best_epoch}:
+        of_heads = ", ".join(f"{task} {epoch}" for task, epoch in result.best_epochs.items())
+        title += f"; heads of epoch {of_heads}"
+    show_estimates(result.estimates, title, against_alone=result.against_alone)
+    if result.folder and result.folder.exists():
         console.print(f"\nmodel: {result.folder}\n  topwork predict {result.folder} 'a text'", soft_wrap=True)
-    if result.tracking_uri:
-        console.print(f"run {result.name} in {result.tracking_uri}", soft_wrap=True)
-        if result.tracking_uri.startswith("sqlite"):
-            console.print(f"  topwork ui --uri {result.tracking_uri}", soft_wrap=True)
+    show_run(result.name, result.tracking_uri)
+
+
+def show_seeds(result: SeedsResult, format: Format) -> None:
+    """Print the means over several seeds, and where their models and MLflow runs are."""
+    rows: list[Row] = [
+        {**row, "sd": result.deviations.get(name), "seeds": len(result.by_seed)}
+        for name, row in zip(result.estimates, rows_of_estimates(result.estimates), strict=True)
+    ]
+    rows = with_gains(rows, result.against_alone)
+    if format is Format.CSV:
+        write_csv(rows)
+        return
+    if format is Format.JSON:
+        models = {str(seed): str(one.folder) for seed, one in result.by_seed.items()}
+        places = {"run": result.name, "run_id": result.run_id, "models": models, "split": result.split}
+        write_json({**places, "metrics": rows, "warnings": result.warnings})
+        return
+    console.print()
+    seeds = ", ".join(map(str, result.by_seed))
+    title = f"{result.split} rows, means over {len(result.by_seed)} seeds ({seeds})"
+    show_estimates(result.estimates, title, deviations=result.deviations, against_alone=result.against_alone)
+    console.print(describe_power(len(result.by_seed)), soft_wrap=True)
+    console.print()
+    for seed, one in result.by_seed.items():
+        console.print(f"model of seed {seed}: {one.folder}", soft_wrap=True)
+    show_run(result.name, result.tracking_uri)
+
+
+def show_run(name: str, uri: str | None) -> None:
+    """Print where a run is in MLflow, and how to look at it."""
+    if uri:
+        console.print(f"run {name} in {uri}", soft_wrap=True)
+        if uri.startswith("sqlite"):
+            console.print(f"  topwork ui --uri {uri}", soft_wrap=True)
+
+
+def with_gains(rows: Sequence[Row], gains: Mapping[str, Difference]) -> list[Row]:
+    """Add to the rows of metrics what tasks gained over being trained alone, if that is known."""
+    if not gains:
+        return list(rows)
+    found = [gains[f"{row['task']}/{row['metric']}"] for row in rows]
+    return [
+        {**row, "against_alone": gain.value, "against_alone_low": gain.low, "against_alone_high": gain.high}
+        for row, gain in zip(rows, found, strict=True)
+    ]
+
+
+def describe_power(seeds: int) -> str:
+    """Say what so many seeds can show."""
+    least = 2 / 2**seeds
+    if least <= 0.05:
+        return f"a two-sided sign-flip test over {seeds} seeds can give a p of {least:.2g} at the least"
+    return (
+        f"with {seeds} seeds no two-sided sign-flip test over seeds can be significant at 5 %: its least p is "
+        f"2/2^{seeds} = {least:.2g}; six seeds are the fewest"
+    )
 
 
 def make_progress(*, memory: float = 30.0) -> Progress:
@@ -83,6 +149,9 @@ class ProgressBar(Observer):
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.bar: TaskID | None = None
+
+    def run(self, name: str) -> None:
+        self.progress.console.print(name, soft_wrap=True)
 
     def begin(self, phase: str, total: int) -> None:
         if self.bar is not None:

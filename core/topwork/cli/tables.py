@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from topwork.engine.evaluation.comparison import Difference
 from topwork.engine.evaluation.estimates import Estimate
 
 console = Console(highlight=False, markup=False, emoji=False)  # what is printed is often a user's text
@@ -29,16 +30,38 @@ def heading(text: str) -> None:
     console.print(Text(text, style="bold"), soft_wrap=True)
 
 
-def show_estimates(estimates: Mapping[str, Estimate], title: str) -> None:
-    """Print metrics with their intervals."""
+def show_estimates(
+    estimates: Mapping[str, Estimate],
+    title: str,
+    *,
+    deviations: Mapping[str, float] | None = None,
+    against_alone: Mapping[str, Difference] | None = None,
+) -> None:
+    """Print metrics with their intervals.
+
+    Args:
+        deviations: the standard deviation of each over several seeds.
+        against_alone: how much more each is than where its task was trained alone.
+    """
     heading(title)
-    shown = table("task", "metric", "#value", "#95 % interval", "#rows")
+    gains = ["#against alone", "#95 % interval"] if against_alone else []
+    spread = ["#sd"] if deviations else []
+    shown = table("task", "metric", "#value", *spread, "#95 % interval", *gains, "#rows")
     for name, figure in estimates.items():
         task, _, metric = name.rpartition("/")
         interval = "unknown" if math.isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
         value = "undefined" if math.isnan(figure.value) else f"{figure.value:.3f}"
-        shown.add_row(task, metric, value, interval, f"{figure.rows:,}")
+        of_seeds = [f"{deviations[name]:.3f}"] if deviations else []
+        gained = list(describe_difference(against_alone[name])[:2]) if against_alone else []
+        shown.add_row(task, metric, value, *of_seeds, interval, *gained, f"{figure.rows:,}")
     console.print(shown)
+
+
+def describe_difference(difference: Difference) -> tuple[str, str, str]:
+    """Write a difference, its interval, and the p of McNemar's test; nothing for what is not known."""
+    value = "" if math.isnan(difference.value) else f"{difference.value:+.3f}"
+    interval = "" if math.isnan(difference.low) else f"{difference.low:+.3f} to {difference.high:+.3f}"
+    return value, interval, "" if difference.p_value is None else f"{difference.p_value:.3f}"
 
 
 def format_bytes(size: float) -> str:

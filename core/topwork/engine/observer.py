@@ -56,6 +56,9 @@ class EncodingReport:
 class Observer:
     """Watches a run; what it does not override is ignored."""
 
+    def run(self, name: str) -> None:
+        """One of several runs begins: of a seed, or of a task alone."""
+
     def begin(self, phase: str, total: int) -> None:
         """A phase of ``total`` tokens or steps begins; phases do not overlap."""
 

@@ -34,9 +34,10 @@ from topwork.engine.training.step import Weighting
 from topwork.engine.training.stopping import Monitor, find_monitors, make_stopping
 from topwork.engine.training.weighting import build_weighting, check_shared
 from topwork.errors import StorageError
+from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import SplitName
-from topwork.interfaces.backbone import Backbone
+from topwork.interfaces.backbone import Backbone, BackboneConfig
 from topwork.interfaces.head import Reading
 from topwork.interfaces.loss_weighting import LossWeighting
 from topwork.interfaces.plugin import PluginConfig
@@ -179,14 +180,33 @@ def prepare(experiment: Experiment) -> Preparation:
         TopworkError: whatever is wrong with data, plugins or settings, before anything is computed.
     """
     dataset = load_dataset(experiment.data, experiment.label_columns)
-    seed, origin = experiment.training.seed, experiment.origin
-    backbone = build_backbone(experiment.backbone, seed=seed, origin=origin)
-    with plugin_errors(experiment.backbone, origin.locate("backbone")), seeded(seed, "trying"):
-        check_restorable(backbone, experiment.backbone)
+    backbone = build_backbone(experiment.backbone, seed=experiment.training.seed, origin=experiment.origin)
+    check_saving(experiment.backbone, backbone, seed=experiment.training.seed, origin=experiment.origin)
     prepared = assemble(experiment, dataset, tokenize_splits(dataset, experiment.reads, backbone), backbone)
-    heads = {name: task.head for name, task in experiment.trained_tasks.items()}
-    check_all_figures(heads, prepared.model, dataset.labels, seed=seed, origin=origin)
+    check_drawing(prepared)
     return prepared
+
+
+def check_saving(config: BackboneConfig, backbone: Backbone, *, seed: int, origin: Origin) -> None:
+    """Check that a backbone can be saved and restored.
+
+    Raises:
+        PluginError: it cannot.
+    """
+    with plugin_errors(config, origin.locate("backbone")), seeded(seed, "trying"):
+        check_restorable(backbone, config)
+
+
+def check_drawing(prepared: Preparation) -> None:
+    """Check that the heads' figures can be drawn for texts of every class.
+
+    Raises:
+        PluginError: one cannot be drawn.
+    """
+    experiment = prepared.experiment
+    heads = {name: task.head for name, task in experiment.trained_tasks.items()}
+    seed, origin = experiment.training.seed, experiment.origin
+    check_all_figures(heads, prepared.model, prepared.dataset.labels, seed=seed, origin=origin)
 
 
 def describe_rows(experiment: Experiment) -> DataReport:

@@ -194,8 +194,8 @@ class Training(Section):
         for name, given in (("seeds", self.seeds), ("tasks", self.tasks)):
             if given and len(set(given)) < len(given):
                 raise ValueError(f"{name} must differ, got {enumerate_names(list(map(str, given)))}")
-        if self.stop == "per_task" and "monitor" in self.model_fields_set:
-            raise ValueError("monitor watches all tasks together; with stop: per_task set tasks.TASK.monitor")
+        if self.stop == "per_task" and self.monitor != type(self).model_fields["monitor"].default:
+            raise ValueError("monitor watches all tasks together; with stop: per_task set tasks.TASK.monitor instead")
         return self
 
 
@@ -335,6 +335,15 @@ class Experiment(Section):
         The study section, which varies the experiment, is not part of it.
         """
         return self.model_dump(mode="json", exclude={"study"})
+
+    def dump_trained(self) -> dict[str, Any]:
+        """Return the same of the tasks that are trained, and of the sources that they read, for a model of theirs."""
+        whole, tasks = self.dump(), self.trained_tasks
+        sources = {self._source_of(task) for task in tasks}
+        return whole | {
+            "data": {name: source for name, source in whole["data"].items() if name in sources},
+            "tasks": {name: task for name, task in whole["tasks"].items() if name in tasks},
+        }
 
     def written(self) -> dict[str, Any]:
         """Return what was set, without defaults and without the study section; ``Experiment`` reads it back."""

@@ -1,8 +1,9 @@
 """What a finished run hands to whoever reports it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from topwork.engine.evaluation.comparison import Difference
 from topwork.engine.evaluation.estimates import Estimate
 from topwork.engine.observer import Epoch
 from topwork.errors import StorageError
@@ -14,25 +15,58 @@ class Result:
 
     Attributes:
         name: the run's name, in MLflow too.
-        folder: the trained model.
+        folder: the trained model; None where none is to be saved.
         run_id: MLflow's, None without tracking.
         tracking_uri: the MLflow store, None without tracking.
         split: the rows that the estimates are from: ``test``, else ``validation``, else ``training``.
         estimates: every metric with its interval, by ``<task>/<metric>``.
         epochs: what each epoch gave.
-        best_epoch: the one whose weights the model has.
+        best_epoch: the one whose weights the model has; with ``training.stop: per_task`` what is not a head's.
+        best_epochs: of each task, whose weights its head has.
+        metrics: of these weights, as the epochs have them.
         warnings: what the researcher should know, with counts.
+        against_alone: by ``<task>/<metric>``, what training each task with the others gained over training it alone.
     """
 
     name: str
-    folder: Path
+    folder: Path | None
     run_id: str | None
     tracking_uri: str | None
     split: str
     estimates: dict[str, Estimate]
     epochs: list[Epoch]
     best_epoch: int
+    best_epochs: dict[str, int]
+    metrics: dict[str, float]
     warnings: list[str]
+    against_alone: dict[str, Difference] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SeedsResult:
+    """The outcome of a run with several seeds.
+
+    Attributes:
+        name: the run's name, in MLflow too.
+        run_id: MLflow's, of the run that those of the seeds are below; None without tracking.
+        tracking_uri: the MLflow store, None without tracking.
+        split: the rows that the estimates are from.
+        estimates: by ``<task>/<metric>``, the mean over the seeds, with an interval that draws seeds and rows.
+        deviations: of the same metrics, the standard deviation over the seeds.
+        by_seed: the outcome of each seed.
+        warnings: what the researcher should know, with counts.
+        against_alone: see ``Result``, over all seeds.
+    """
+
+    name: str
+    run_id: str | None
+    tracking_uri: str | None
+    split: str
+    estimates: dict[str, Estimate]
+    deviations: dict[str, float]
+    by_seed: dict[int, Result]
+    warnings: list[str]
+    against_alone: dict[str, Difference] = field(default_factory=dict)
 
 
 class UnsavedError(StorageError):

@@ -1,170 +1,156 @@
-"""Carry out a training run, from an experiment to a model folder and an MLflow run."""
+"""Train an experiment, with one seed or with several, to model folders and MLflow runs."""
 
 import logging
 import os
 import secrets
-import tempfile
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-from topwork.data.texts import written
-from topwork.engine.encoding.examples import Examples
-from topwork.engine.evaluation.estimates import estimates
-from topwork.engine.model.plan import Phase
-from topwork.engine.model_folder import check_saved_model, save_model
-from topwork.engine.observer import EncodingReport, Epoch, Observer
-from topwork.engine.preparation import Preparation, prepare
-from topwork.engine.trained_model import TrainedModel
-from topwork.engine.training.accelerator import make_accelerator
-from topwork.errors import StorageError, TrainingError, describe, first_line
+from topwork.engine.evaluation.comparison import SplitOutputs, metrics_of, stack_seeds
+from topwork.engine.evaluation.estimates import Estimate, estimate
+from topwork.engine.observer import Observer
+from topwork.engine.preparation import Preparation
+from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment
-from topwork.experiment.source import EVALUATED, SplitName
+from topwork.experiment.search import with_overrides
 from topwork.files import check_room, reserved
+from topwork.lab.alone import gains_of_joining
 from topwork.lab.processes import exit_on_sigterm
-from topwork.lab.result import Result, UnsavedError
-from topwork.lab.tracking.run_log import RunLog, log_run
+from topwork.lab.result import Result, SeedsResult
+from topwork.lab.runner import Runner
+from topwork.lab.tracking.run_log import log_run
 from topwork.lab.tracking.store import open_store, redact_uri
-from topwork.registry import Registry, discover
+from topwork.registry import discover
 
 logger = logging.getLogger(__name__)
 
 
-def train(experiment: Experiment, *, output: str | Path | None = None, observer: Observer | None = None) -> Result:
+def train(
+    experiment: Experiment, *, output: str | Path | None = None, observer: Observer | None = None, alone: bool = False
+) -> Result:
     """Train an experiment, track it in MLflow, and write the model to a folder.
 
     Args:
         output: the model's folder, which must not exist; a new one in ``models`` where it is not given.
         observer: its methods are called while the run trains.
+        alone: train each task by itself too, and say what it gained from the others.
 
     Raises:
         UnsavedError: the run came to its end, but its model could not be written to its folder; has the result.
         TopworkError: what is wrong, and what to do about it. The MLflow run, if it began, is closed.
     """
-    unique = f"{experiment.name}-{secrets.token_hex(3)}"
-    name = os.environ.get("MLFLOW_RUN_NAME") or unique
-    folder = Path(output) if output else Path("models") / unique
+    if experiment.training.seeds is not None:
+        raise ConfigurationError("training.seeds has several seeds; train them with topwork.train_seeds")
+    name, folder = _names(experiment, output)
     with exit_on_sigterm(), reserved(folder):
-        registry = discover()
-        store = open_store(experiment.tracking, experiment.name) if experiment.tracking.enabled else None
-        prepared = prepare(experiment)
-        check_room(folder, sum(weight.nbytes for weight in prepared.model.state_dict().values()))
-        for warning in prepared.warnings:
-            logger.warning(warning)
-        with log_run(store, name) if store else nullcontext() as log:
+        runner = _runner(experiment, observer)
+        prepared = _prepare(runner, experiment, folder, models=1)
+        with log_run(runner.store, name) if runner.store else nullcontext() as log:
             if log:
-                log.start(prepared, registry)
-            return _run(prepared, name, folder, registry, observer or Observer(), log)
+                log.start(prepared, runner.registry)
+            result, outputs = runner.run(prepared, name, folder, log)
+            if alone:
+                result = replace(result, against_alone=gains_of_joining(runner, experiment, [], name, outputs, log))
+        return result
 
 
-def _run(
-    prepared: Preparation, name: str, folder: Path, registry: Registry, observer: Observer, log: RunLog | None
-) -> Result:
-    """Encode, train, save, evaluate: what fails after the training does not cost the model."""
-    model, settings = prepared.model, prepared.experiment.training
-    accelerator = make_accelerator(settings)
-    observers = Observers([observer, *([log] if log else [])])
+def train_seeds(
+    experiment: Experiment, *, output: str | Path | None = None, observer: Observer | None = None, alone: bool = False
+) -> SeedsResult:
+    """Train an experiment once with each of ``training.seeds``, and give means over them.
 
-    def load_examples(phase: Phase) -> dict[SplitName, Examples]:
-        examples, report = prepared.load_examples(phase, accelerator.device, observers)
-        observers.encoded(report)
-        return examples
+    Texts are encoded once. In MLflow the seeds' runs are below one that has the means.
 
-    try:
-        fitted = prepared.fit(load_examples, accelerator=accelerator, observer=observers)
-    except TrainingError as error:
-        if not error.kept_epoch:
-            raise
-        place, unsaved = _save(prepared, folder, registry)
-        where = f"they are in {place}" if place else f"they cannot be saved: {unsaved}"
-        raise TrainingError(f"{error}; {where}", kept_epoch=error.kept_epoch) from None
-    split = next(one for one in EVALUATED if one in fitted.data)
-    try:
-        outputs = prepared.outputs(fitted.data[split], device=accelerator.device)
-    except Exception:  # memory, or a head that fails on other rows
-        place, _ = _save(prepared, folder, registry)
-        logger.warning("the model was not measured; it is in %s", place)
-        raise
-    place, unsaved = _save(prepared, folder, registry)  # before metrics and figures, which may fail
-    differs = _how_saved_model_differs(prepared, place) if place else ""
-    evaluated = prepared.split_outputs(split, outputs, fitted.data[split])
-    measured = estimates(model.tasks, outputs, evaluated.targets)
-    notes = [f"{name}: {estimate.note}" for name, estimate in measured.items() if estimate.note]
-    result = Result(
-        name=name,
-        folder=place or folder,
-        run_id=log.run_id if log else None,
-        tracking_uri=redact_uri(log.store.uri) if log else None,
-        split=evaluated.split,
-        estimates=measured,
-        epochs=fitted.epochs,
-        best_epoch=fitted.best_epoch,
-        warnings=[*prepared.warnings, *([differs] if differs else []), *notes],
-    )
-    if log:
-        log.log_result(result)
-        log.log_head_figures(model.tasks, evaluated)
-        log.log_outputs(evaluated)
-        if place and prepared.experiment.tracking.log_model:
-            texts = prepared.dataset.splits["train"].texts[:2]
-            example = ["\t".join(part[:100] for part in written(text).split("\t")) for text in texts]
-            log.log_model(place, example, registry, prepared.experiment)
-    if unsaved:
-        raise UnsavedError(f"{unsaved}; {f'the model is in {place}' if place else 'the model is lost'}", result)
-    return result
+    Args:
+        output: a folder for the models, which must not exist: ``seed-0`` and so on in it; a new one in ``models`` where
+            it is not given.
+        observer, alone: see ``train``.
 
-
-def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path | None, str]:
-    """Write the model to its folder, or else to one for temporary files; return where it is, and what went wrong."""
-    trained = _trained_model(prepared)
-    unsaved: list[str] = []
-    for place in (folder, Path(tempfile.gettempdir()) / f"topwork-{secrets.token_hex(4)}"):
-        try:
-            save_model(place, trained, registry)
-        except StorageError as error:
-            unsaved.append(str(error))
-        except Exception as error:  # a backbone saves with its own library, which raises what it likes
-            unsaved.append(f"{place} could not be written: {describe(error)}")
-        else:
-            return place, "\n".join(unsaved)
-    return None, "\n".join(unsaved)
+    Raises:
+        TopworkError: what is wrong, and what to do about it. The MLflow runs that began are closed.
+    """
+    seeds = experiment.training.seeds or (experiment.training.seed,)
+    name, folder = _names(experiment, output)
+    with exit_on_sigterm(), reserved(folder):
+        runner = _runner(experiment, observer)
+        of_seeds = {seed: with_seed(experiment, seed, runner) for seed in seeds}
+        prepared = _prepare(runner, of_seeds[seeds[0]], folder, models=len(seeds))
+        with log_run(runner.store, name) if runner.store else nullcontext() as log:
+            if log:
+                log.start(replace(prepared, experiment=experiment), runner.registry)
+            folder.mkdir(parents=True)
+            by_seed: dict[int, Result] = {}
+            outputs: list[SplitOutputs] = []
+            for seed, varied in of_seeds.items():
+                runner.observer.run(f"seed {seed}")
+                prepared = runner.prepare(varied)
+                below = log_run(runner.store, f"{name}-seed-{seed}", below=log) if runner.store else nullcontext()
+                with below as child:
+                    if child:
+                        child.start(prepared, runner.registry, brief=True)
+                    by_seed[seed], of_seed = runner.run(prepared, f"{name}-seed-{seed}", folder / f"seed-{seed}", child)
+                outputs.append(of_seed)
+            stacked = stack_seeds(outputs)
+            result = SeedsResult(
+                name=name,
+                run_id=log.run_id if log else None,
+                tracking_uri=redact_uri(log.store.uri) if log else None,
+                split=stacked.split,
+                estimates=estimates_over_seeds(experiment, stacked),
+                deviations=deviations({seed: one.estimates for seed, one in by_seed.items()}),
+                by_seed=by_seed,
+                warnings=list(dict.fromkeys(warning for one in by_seed.values() for warning in one.warnings)),
+            )
+            if alone:
+                gains = gains_of_joining(runner, experiment, list(seeds), name, stacked, log)
+                result = replace(result, against_alone=gains)
+            if log:
+                log.log_seeds(result)
+                log.log_outputs(stacked)
+        return result
 
 
-def _how_saved_model_differs(prepared: Preparation, folder: Path) -> str:
-    """Load the model that was saved, and say and log what it gives otherwise than the trained one; mostly nothing."""
-    sample = [written(text).split("\t")[0][:200] for text in prepared.dataset.splits["train"].texts[:4]]
-    try:
-        check_saved_model(folder, _trained_model(prepared), sample)
-    except Exception as error:  # memory, or what only fails where a model is loaded
-        differs = first_line(error)
-        logger.warning(differs)
-        return differs
-    return ""
+def with_seed(experiment: Experiment, seed: int, runner: Runner) -> Experiment:
+    """Return the experiment with one seed."""
+    return with_overrides(experiment, {"training.seeds": None, "training.seed": seed}, runner.registry)
 
 
-class Observers(Observer):
-    """Several observers as one."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self.observers = observers
-
-    def begin(self, phase: str, total: int) -> None:
-        for observer in self.observers:
-            observer.begin(phase, total)
-
-    def advance(self, done: int) -> None:
-        for observer in self.observers:
-            observer.advance(done)
-
-    def encoded(self, report: EncodingReport) -> None:
-        for observer in self.observers:
-            observer.encoded(report)
-
-    def epoch(self, epoch: Epoch) -> None:
-        for observer in self.observers:
-            observer.epoch(epoch)
+def estimates_over_seeds(experiment: Experiment, outputs: SplitOutputs) -> dict[str, Estimate]:
+    """Return the mean over seeds of each metric, with its interval, by ``<task>/<metric>``."""
+    return {
+        f"{task}/{metric}": estimate(measure, outputs.by_seed(task), targets)
+        for task, targets in outputs.targets.items()
+        for metric, measure in metrics_of(experiment.tasks[task].head, outputs, task).items()
+    }
 
 
-def _trained_model(prepared: Preparation) -> TrainedModel:
-    digests = {str(path): digest for path, digest in prepared.dataset.digests.items()}
-    return TrainedModel(prepared.model.cpu(), prepared.dataset.labels, prepared.experiment.dump(), digests)
+def deviations(by_seed: Mapping[int, Mapping[str, Estimate]]) -> dict[str, float]:
+    """Return the standard deviation over seeds of each metric; none of one seed."""
+    first = next(iter(by_seed.values()))
+    if len(by_seed) < 2:
+        return {}
+    return {name: statistics.stdev(one[name].value for one in by_seed.values()) for name in first}
+
+
+def _names(experiment: Experiment, output: str | Path | None) -> tuple[str, Path]:
+    """Return the name of a run and the folder for its model."""
+    unique = f"{experiment.name}-{secrets.token_hex(3)}"
+    return os.environ.get("MLFLOW_RUN_NAME") or unique, Path(output) if output else Path("models") / unique
+
+
+def _runner(experiment: Experiment, observer: Observer | None) -> Runner:
+    registry = discover()
+    store = open_store(experiment.tracking, experiment.name) if experiment.tracking.enabled else None
+    return Runner(registry, store, observer or Observer())
+
+
+def _prepare(runner: Runner, experiment: Experiment, folder: Path, *, models: int) -> Preparation:
+    """Prepare a run, see that there is room for its models, and give the warnings."""
+    prepared = runner.prepare(experiment)
+    check_room(folder, models * sum(weight.nbytes for weight in prepared.model.state_dict().values()))
+    for warning in prepared.warnings:
+        logger.warning(warning)
+    return prepared

@@ -15,7 +15,12 @@ import pytest
 
 import topwork
 from disks import small_disk
+from topwork.cli.format import Format
+from topwork.cli.show_training import describe_power, show_result
+from topwork.engine.evaluation.estimates import Estimate
+from topwork.engine.observer import Epoch
 from topwork.engine.preparation import prepare
+from topwork.lab.result import Result
 
 Command = Callable[..., tuple[int, str, str]]
 TEXTS = ["The singer is wonderful.", "The zoom is broken, although the lens is a pleasure."]
@@ -133,3 +138,56 @@ def test_a_program_reads_the_result_alone(command: Command, format: str) -> None
         f"{task}/{metric}" for task in ("sentiment", "category") for metric in ("accuracy", "macro_f1", "matthews")
     ]
     assert {int(row["rows"]) for row in rows} == {25}
+
+
+@pytest.mark.slow
+def test_several_seeds_and_tasks_alone_are_shown_with_deviations_gains_and_what_they_cannot_show(
+    command: Command,
+) -> None:
+    code, out, _ = command("train", QUICKSTART, *SMALL, "--seeds", 2, "--alone")
+    assert code == 0
+    lines = out.splitlines()
+    (title,) = [number for number, line in enumerate(lines) if line.endswith("test rows, means over 2 seeds (0, 1)")]
+    header = lines[title + 1].split()
+    expected = "task metric value sd 95 % interval against alone 95 % interval rows"
+    assert header == expected.split()
+    assert re.search(r"^sentiment  accuracy +0\.\d{3} +0\.\d{3} .* [+-]0\.\d{3} ", "\n".join(lines), re.MULTILINE)
+    assert (
+        "with 2 seeds no two-sided sign-flip test over seeds can be significant at 5 %: its least p is 2/2^2 = 0.5; "
+        "six seeds are the fewest"
+    ) in lines
+    assert [line for line in lines if line in ("seed 0", "seed 1", "sentiment alone, seed 1", "category alone, seed 0")]
+    assert len([line for line in lines if line.startswith("model of seed ")]) == 2
+
+
+@pytest.mark.slow
+def test_several_seeds_are_written_for_programs(command: Command) -> None:
+    _, out, _ = command("train", QUICKSTART, *SMALL, "--seeds", 2, "--alone", "--format", "json")
+    written = json.loads(out)
+    assert written["models"].keys() == {"0", "1"}
+    row = written["metrics"][0]
+    assert row.keys() == {
+        "task", "metric", "value", "low", "high", "rows", "sd", "seeds",
+        "against_alone", "against_alone_low", "against_alone_high",
+    }  # fmt: skip
+    assert row["seeds"] == 2
+    _, out, _ = command("train", QUICKSTART, *SMALL, "--set", "training.seeds=[4]", "--format", "csv")
+    (first, *_) = csv.DictReader(io.StringIO(out))
+    assert (first["seeds"], first["sd"]) == ("1", "")
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [(5, "2/2^5 = 0.062"), (1, "2/2^1 = 1")])
+def test_few_seeds_are_said_to_show_nothing(seeds: int, expected: str) -> None:
+    assert expected in describe_power(seeds)
+
+
+def test_six_seeds_can_show_something() -> None:
+    assert describe_power(6) == "a two-sided sign-flip test over 6 seeds can give a p of 0.031 at the least"
+
+
+def test_heads_of_several_epochs_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    estimates = {"a/accuracy": Estimate(0.5, 0.4, 0.6, 10)}
+    epochs = [Epoch(number, {}, {}, 1.0) for number in (1, 2, 3)]
+    best = {"a": 1, "b": 2}
+    show_result(Result("run", None, None, None, "test", estimates, epochs, 2, best, {}, []), Format.TABLE)
+    assert "test rows, weights of epoch 2 of 3; heads of epoch a 1, b 2" in capsys.readouterr().out

@@ -27,9 +27,10 @@ from topwork.errors import StorageError, TrainingError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Head, HeadConfig, Metric
 from topwork.interfaces.labels import Classes
-from topwork.lab import runs as runs_module
+from topwork.lab import runner as runner_module
 from topwork.lab.result import UnsavedError
-from topwork.lab.runs import Observers, train
+from topwork.lab.runner import Observers
+from topwork.lab.runs import train
 from topwork_plugins.heads.binary import BinaryConfig
 
 RESERVE = """\
@@ -260,7 +261,7 @@ def test_a_model_that_can_be_saved_nowhere_is_said_with_both_reasons(
     def refuse(folder: Path, *rest: object) -> None:
         raise StorageError(f"{folder.name} could not be written: No space left on device")
 
-    monkeypatch.setattr(runs_module, "save_model", refuse)
+    monkeypatch.setattr(runner_module, "save_model", refuse)
     with pytest.raises(UnsavedError) as caught:
         train(untracked("training.epochs=1"), output=tmp_path / "model")
     first, second = str(caught.value).splitlines()

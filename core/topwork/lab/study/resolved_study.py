@@ -27,8 +27,18 @@ NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed")
 
 #: Settings that studies of version 0.1 know nothing of; they are in the identity where they are not the default.
 ADDED = re.compile(
-    r"data\.[^.]+\.(on_faulty_rows|columns|words|hub)|tasks\.[^.]+\.(labels\..+|missing|head\.(class_weights|label_smoothing))"
+    r"data\.[^.]+\.(on_faulty_rows|columns|words|hub)|training\.(stop|tasks|seeds)|"
+    r"tasks\.[^.]+\.(labels\..+|missing|monitor|patience|head\.(class_weights|label_smoothing))"
 )
+
+
+#: Of sections that studies of version 0.1 know nothing of, what trains as they did; it is not in the identity.
+AS_BEFORE = {
+    "sampling.kind": "proportional",
+    "sampling.batches": "mixed",
+    "weighting.kind": "fixed",
+    "weighting.weights": "{}",
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,8 @@ class ResolvedStudy:
         """
         seed = self.seeds[0] if seed is None else seed
         to_the_end = {"training.patience": None} if self.settings.epoch == "last" else {}
-        return with_overrides(self.experiment, {**values, **to_the_end, "training.seed": seed}, self.registry)
+        one_seed = {"training.seeds": None, "training.seed": seed}
+        return with_overrides(self.experiment, {**values, **to_the_end, **one_seed}, self.registry)
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ def resolve_study(experiment: Experiment, registry: Registry) -> ResolvedStudy:
         registry,
         search,
         objectives=tuple(map(parse_objective, settings.objectives)),
-        seeds=tuple(settings.seeds or [experiment.training.seed]),
+        seeds=tuple(settings.seeds or experiment.training.seeds or [experiment.training.seed]),
         max_epochs=max(one.training.epochs for one in [experiment, *extremes]),
     )
 
@@ -224,4 +235,5 @@ def _identity(study: ResolvedStudy, data_digest: str) -> dict[str, str]:
         if not path.startswith(NO_IDENTITY)
         and path not in files
         and (path in set_otherwise or not ADDED.fullmatch(path))
+        and AS_BEFORE.get(path) != str(value)
     }

@@ -65,7 +65,7 @@ def train_trial(
         varied = study.trial_experiment(values, seed)
 
         def report(epoch: Epoch, done: int = number * study.max_epochs) -> None:
-            metrics = validation_metrics(epoch)
+            metrics = validation_metrics(epoch.metrics)
             so_far = [*finished, [objective.evaluate(metrics) for objective in study.objectives]]
             on_epoch(done + epoch.number, metrics, [fmean(column) for column in zip(*so_far, strict=True)])
 
@@ -73,8 +73,7 @@ def train_trial(
         started = perf_counter()
         fitted, loading_seconds = _fit(cache, prepared, TrialObserver(check, report))
         seconds += perf_counter() - started - loading_seconds
-        best = next(epoch for epoch in fitted.epochs if epoch.number == fitted.best_epoch)
-        finished.append([_finite(objective, best) for objective in study.objectives])
+        finished.append([_finite(objective, fitted) for objective in study.objectives])
         if "test" in fitted.data:
             device = next(prepared.model.parameters()).device
             of_test = prepared.outputs(fitted.data["test"], device=device)
@@ -103,11 +102,9 @@ class TrialObserver(Observer):
         self.report(epoch)
 
 
-def validation_metrics(epoch: Epoch) -> dict[str, float]:
-    """The metrics of an epoch that objectives name."""
-    return {
-        name.removeprefix(VALIDATION): value for name, value in epoch.metrics.items() if name.startswith(VALIDATION)
-    }
+def validation_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of an epoch that objectives name, by the names that they use."""
+    return {name.removeprefix(VALIDATION): value for name, value in metrics.items() if name.startswith(VALIDATION)}
 
 
 def _fit(cache: PreparationCache, prepared: Preparation, observer: Observer) -> tuple[Fit, float]:
@@ -127,8 +124,8 @@ def _fit(cache: PreparationCache, prepared: Preparation, observer: Observer) -> 
     return fitted, seconds
 
 
-def _finite(objective: Objective, epoch: Epoch) -> float:
-    value = objective.evaluate(validation_metrics(epoch))
+def _finite(objective: Objective, fitted: Fit) -> float:
+    value, best = objective.evaluate(validation_metrics(fitted.metrics)), fitted.best_epoch
     if not math.isfinite(value):
-        raise TrainingError(f"the objective {objective} is {value} in epoch {epoch.number}", kept_epoch=epoch.number)
+        raise TrainingError(f"the objective {objective} is {value} in epoch {best}", kept_epoch=best)
     return value

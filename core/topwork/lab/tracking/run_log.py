@@ -17,7 +17,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.models import Model
 
 from topwork.engine.data_report import describe_data
-from topwork.engine.evaluation.comparison import SplitOutputs
+from topwork.engine.evaluation.comparison import Difference, SplitOutputs
+from topwork.engine.evaluation.estimates import Estimate
 from topwork.engine.model_folder import needed_plugins
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.engine.preparation import Preparation
@@ -25,9 +26,17 @@ from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import Experiment
 from topwork.interfaces.head import Head, HeadFigure
 from topwork.lab.processes import this_process
-from topwork.lab.result import Result
+from topwork.lab.result import Result, SeedsResult
 from topwork.lab.tracking.open_run import MAX_PARAMETER_LENGTH, RunWriter, short
-from topwork.lab.tracking.store import PROCESS_TAG, TrackingStore, flatten, redact_uri, root_cause, tracking_uri_set
+from topwork.lab.tracking.store import (
+    PARENT_TAG,
+    PROCESS_TAG,
+    TrackingStore,
+    flatten,
+    redact_uri,
+    root_cause,
+    tracking_uri_set,
+)
 from topwork.registry import Registry
 
 if TYPE_CHECKING:
@@ -60,8 +69,12 @@ class RunLog(RunWriter, Observer):
         tags = [RunTag("activations.where", where), RunTag("activations.note", note[:MAX_PARAMETER_LENGTH])]
         self._attempt("tags", lambda: self.store.client.log_batch(self.run_id, tags=tags))
 
-    def start(self, prepared: Preparation, registry: Registry) -> None:
-        """Log everything that is known before training."""
+    def start(self, prepared: Preparation, registry: Registry, *, brief: bool = False) -> None:
+        """Log everything that is known before training.
+
+        Args:
+            brief: leave out what the run has that this one is below.
+        """
         experiment, plan = prepared.experiment, prepared.plan
         # of a group that changes during the run, the size in its last phase
         sizes = {f"plan.trainable.{group.name}": plan.size(group) for phase in plan.phases for group in phase.groups}
@@ -80,10 +93,11 @@ class RunLog(RunWriter, Observer):
         parameters = [Param(name, short(value)) for name, value in (settings | counts).items()]
         self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=parameters))
         self._log_experiment(experiment)
-        self._log_warnings(prepared.warnings)
-        self._attempt("what the rows are like", lambda: self._log_data(prepared))
         self._attempt("the plan", lambda: self.store.client.log_dict(self.run_id, plan.dump(), "plan.json"))
-        self._attempt("the sources", lambda: self._log_sources(prepared))
+        if not brief:
+            self._log_warnings(prepared.warnings)
+            self._attempt("what the rows are like", lambda: self._log_data(prepared))
+            self._attempt("the sources", lambda: self._log_sources(prepared))
         self._attempt("tags", lambda: self._log_tags(prepared, registry))
 
     def log_result(self, result: Result) -> None:
@@ -92,16 +106,27 @@ class RunLog(RunWriter, Observer):
 
         self._log_warnings(result.warnings)
         # Names of their own: under those of the epochs, MLflow would show the last epoch's figures, not the best's.
-        best = next((epoch.metrics for epoch in result.epochs if epoch.number == result.best_epoch), {})
         final: dict[str, float] = {
             "best_epoch": result.best_epoch,
-            **{f"best/{name}": value for name, value in best.items()},
+            **{f"best/{name}": value for name, value in result.metrics.items()},
         }
-        for name, estimate in result.estimates.items():
-            prefix = f"test/{name}" if result.split == "test" else f"best/{result.split}/{name}"
-            final |= {prefix: estimate.value, f"{prefix}/low": estimate.low, f"{prefix}/high": estimate.high}
+        if set(result.best_epochs.values()) != {result.best_epoch}:
+            final |= {f"best_epoch/{task}": epoch for task, epoch in result.best_epochs.items()}
+        final |= _with_ends(result.estimates, result.split)
         self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, result.best_epoch)
         self._log_figure("learning_curves", lambda: learning_curves(result.epochs, result.best_epoch))
+
+    def log_seeds(self, result: SeedsResult) -> None:
+        """Log the means over seeds, with intervals and standard deviations, and all warnings."""
+        self._log_warnings(result.warnings)
+        final = _with_ends(result.estimates, result.split)
+        final |= {f"{_prefix(result.split)}{name}/sd": value for name, value in result.deviations.items()}
+        self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)
+
+    def log_gains(self, gains: Mapping[str, Difference], split: str) -> None:
+        """Log what tasks gained from being trained together."""
+        final = _with_ends({f"{name}/against_alone": gain for name, gain in gains.items()}, split)
+        self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, self.last_epoch)
 
     def log_head_figures(self, heads: Mapping[str, Head], outputs: SplitOutputs) -> None:
         """Log what the head of each task draws of its outputs."""
@@ -181,6 +206,21 @@ class RunLog(RunWriter, Observer):
         self.store.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
+def _prefix(split: str) -> str:
+    """What the names of final metrics begin with."""
+    return "test/" if split == "test" else f"best/{split}/"
+
+
+def _with_ends(figures: Mapping[str, Estimate | Difference], split: str) -> dict[str, float]:
+    """Return each figure and the ends of its interval, by the name of the metric."""
+    prefix = _prefix(split)
+    return {
+        f"{prefix}{name}{end}": value
+        for name, figure in figures.items()
+        for end, value in (("", figure.value), ("/low", figure.low), ("/high", figure.high))
+    }
+
+
 def _draw(figure: HeadFigure, task: str, outputs: SplitOutputs) -> "Figure":
     drawn = figure.draw(outputs.outputs[task], outputs.targets[task], outputs.labels[task])
     drawn.suptitle(task, parse_math=False)  # a $ in a name is a dollar
@@ -188,24 +228,24 @@ def _draw(figure: HeadFigure, task: str, outputs: SplitOutputs) -> "Figure":
 
 
 @contextmanager
-def log_run(store: TrackingStore, name: str) -> Iterator[RunLog]:
-    """Open an MLflow run and see to it that it is closed, however the block ends."""
+def log_run(store: TrackingStore, name: str, *, below: RunLog | None = None) -> Iterator[RunLog]:
+    """Open an MLflow run, perhaps ``below`` another, and see to it that it is closed, however the block ends."""
     with ExitStack() as at_the_end:
         with store.defer_signals():
-            run = _create_run(store, name)
+            run = _create_run(store, name, {PARENT_TAG: below.run_id} if below else {})
             log = RunLog(store, run.info.run_id)
             at_the_end.push(partial(_close, log))
         yield log
 
 
-def _create_run(store: TrackingStore, name: str) -> Run:
+def _create_run(store: TrackingStore, name: str, tags: Mapping[str, str]) -> Run:
     """Begin a run.
 
     Raises:
         StorageError: the store cannot be written.
     """
     try:
-        return store.client.create_run(store.experiment_id, run_name=name, tags={PROCESS_TAG: this_process()})
+        return store.client.create_run(store.experiment_id, run_name=name, tags={PROCESS_TAG: this_process(), **tags})
     except Exception as error:  # whatever mlflow, sqlalchemy or a database driver raises
         why = redact_uri(first_line(root_cause(error)))
         raise StorageError(

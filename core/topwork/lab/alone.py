@@ -1,0 +1,51 @@
+"""Train each task by itself, to say what it gained from the others."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from topwork.engine.evaluation.comparison import Difference, SplitOutputs, difference, metrics_of, stack_seeds
+from topwork.experiment.schema import Experiment
+from topwork.experiment.search import with_overrides
+from topwork.lab.runner import Runner
+from topwork.lab.tracking.run_log import RunLog, log_run
+
+
+def gains_of_joining(
+    runner: Runner, experiment: Experiment, seeds: Sequence[int], name: str, joint: SplitOutputs, log: RunLog | None
+) -> dict[str, Difference]:
+    """Train each task by itself, on as many passes over its own rows, and compare.
+
+    Args:
+        seeds: with which to train; none where the experiment has one.
+        name: of the run in which the tasks were trained together.
+        joint: its outputs, of as many seeds.
+        log: of that run, which those of the single tasks are put below.
+
+    Returns:
+        By ``<task>/<metric>``, how much more the tasks have together.
+    """
+    gains: dict[str, Difference] = {}
+    for task in joint.outputs:
+        every: Sequence[int | None] = seeds or [None]
+        alone = stack_seeds([_train_alone(runner, experiment, task, seed, name, log) for seed in every])
+        for metric, measure in metrics_of(experiment.tasks[task].head, joint, task).items():
+            before, after = ((measure, outputs.by_seed(task)) for outputs in (alone, joint))
+            gains[f"{task}/{metric}"] = difference(before, after, joint.targets[task])
+    if log:
+        log.log_gains(gains, joint.split)
+    return gains
+
+
+def _train_alone(
+    runner: Runner, experiment: Experiment, task: str, seed: int | None, name: str, log: RunLog | None
+) -> SplitOutputs:
+    """Train one task with one seed; return its outputs for the rows that it is evaluated on."""
+    with_seed = {} if seed is None else {"training.seeds": None, "training.seed": seed}
+    varied = with_overrides(experiment, {"training.tasks": [task], **with_seed}, runner.registry)
+    named = f"{name}-alone-{task}" + ("" if seed is None else f"-seed-{seed}")
+    runner.observer.run(f"{task} alone" + ("" if seed is None else f", seed {seed}"))
+    prepared = runner.prepare(varied)
+    with log_run(runner.store, named, below=log) if runner.store else nullcontext() as child:
+        if child:
+            child.start(prepared, runner.registry, brief=True)
+        return runner.run(prepared, named, None, child)[1]

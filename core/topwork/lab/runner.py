@@ -1,0 +1,196 @@
+"""One training run: encode, train, save, evaluate, log."""
+
+import logging
+import secrets
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from topwork.data.texts import written
+from topwork.engine.encoding.examples import Examples
+from topwork.engine.evaluation.comparison import SplitOutputs
+from topwork.engine.evaluation.estimates import estimates
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.plan import Phase
+from topwork.engine.model_folder import check_saved_model, save_model
+from topwork.engine.observer import EncodingReport, Epoch, Observer
+from topwork.engine.preparation import Preparation, check_drawing, check_saving
+from topwork.engine.preparation_cache import PreparationCache
+from topwork.engine.trained_model import TrainedModel
+from topwork.engine.training.accelerator import make_accelerator
+from topwork.errors import StorageError, TrainingError, describe, first_line
+from topwork.experiment.schema import Experiment
+from topwork.experiment.source import EVALUATED, SplitName
+from topwork.lab.result import Result, UnsavedError
+from topwork.lab.tracking.run_log import RunLog
+from topwork.lab.tracking.store import TrackingStore, redact_uri
+from topwork.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Trains experiments that differ in little, and loads, tokenizes and encodes what they share once.
+
+    Attributes:
+        store: where runs are logged; None without tracking.
+        observer: watches every run.
+    """
+
+    registry: Registry
+    store: TrackingStore | None
+    observer: Observer
+    cache: PreparationCache = field(default_factory=PreparationCache)
+
+    def prepare(self, experiment: Experiment) -> Preparation:
+        """Prepare an experiment, and check what is to be saved and drawn of it.
+
+        Raises:
+            TopworkError: whatever is wrong with data, plugins or settings, before anything is computed.
+        """
+        prepared = self.cache.prepare(experiment)
+        backbone, seed = prepared.model.backbone, experiment.training.seed
+        check_saving(experiment.backbone, backbone, seed=seed, origin=experiment.origin)
+        check_drawing(prepared)
+        return prepared
+
+    def run(
+        self, prepared: Preparation, name: str, folder: Path | None, log: RunLog | None
+    ) -> tuple[Result, SplitOutputs]:
+        """Carry out a run of what was prepared last; return also the outputs for the rows that it is evaluated on.
+
+        What fails after the training does not cost the model.
+
+        Args:
+            folder: for the model; None where it is not to be saved.
+
+        Raises:
+            UnsavedError: the model could not be written to its folder; all else is done.
+            TopworkError: what is wrong.
+        """
+        model, settings = prepared.model, prepared.experiment.training
+        accelerator = make_accelerator(settings)
+        observers = Observers([self.observer, *([log] if log else [])])
+
+        def load_examples(phase: Phase) -> dict[SplitName, Examples]:
+            examples, report = self.cache.load_examples(prepared, phase, accelerator.device, observers)
+            observers.encoded(report)
+            return examples
+
+        try:
+            fitted = prepared.fit(load_examples, accelerator=accelerator, observer=observers)
+        except TrainingError as error:
+            if not error.kept_epoch or not folder:
+                raise
+            place, unsaved = _save(prepared, folder, self.registry)
+            where = f"they are in {place}" if place else f"they cannot be saved: {unsaved}"
+            raise TrainingError(f"{error}; {where}", kept_epoch=error.kept_epoch) from None
+        split = next(one for one in EVALUATED if one in fitted.data)
+        try:
+            outputs = prepared.outputs(fitted.data[split], device=accelerator.device)
+        except Exception:  # memory, or a head that fails on other rows
+            if folder:
+                place, _ = _save(prepared, folder, self.registry)
+                logger.warning("the model was not measured; it is in %s", place)
+            raise
+        # before metrics and figures, which may fail
+        place, unsaved = _save(prepared, folder, self.registry) if folder else (None, "")
+        differs = _how_saved_model_differs(prepared, place) if place else ""
+        evaluated = prepared.split_outputs(split, outputs, fitted.data[split])
+        measured = estimates(model.tasks, outputs, evaluated.targets)
+        notes = [f"{name}: {estimate.note}" for name, estimate in measured.items() if estimate.note]
+        for note in fitted.notes:
+            logger.warning(note)
+        result = Result(
+            name=name,
+            folder=place or folder,
+            run_id=log.run_id if log else None,
+            tracking_uri=redact_uri(log.store.uri) if log else None,
+            split=evaluated.split,
+            estimates=measured,
+            epochs=fitted.epochs,
+            best_epoch=fitted.best_epoch,
+            best_epochs=fitted.best_epochs,
+            metrics=fitted.metrics,
+            warnings=[*prepared.warnings, *fitted.notes, *([differs] if differs else []), *notes],
+        )
+        if log:
+            log.log_result(result)
+            log.log_head_figures(model.tasks, evaluated)
+            log.log_outputs(evaluated)
+            if place and prepared.experiment.tracking.log_model:
+                texts = prepared.dataset.splits["train"].texts[:2]
+                example = ["\t".join(part[:100] for part in written(text).split("\t")) for text in texts]
+                log.log_model(place, example, self.registry, prepared.experiment)
+        if unsaved:
+            raise UnsavedError(f"{unsaved}; {f'the model is in {place}' if place else 'the model is lost'}", result)
+        return result, evaluated
+
+
+def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path | None, str]:
+    """Write the model to its folder, or else to one for temporary files; return where it is, and what went wrong."""
+    trained = _trained_model(prepared)
+    unsaved: list[str] = []
+    for place in (folder, Path(tempfile.gettempdir()) / f"topwork-{secrets.token_hex(4)}"):
+        try:
+            save_model(place, trained, registry)
+        except StorageError as error:
+            unsaved.append(str(error))
+        except Exception as error:  # a backbone saves with its own library, which raises what it likes
+            unsaved.append(f"{place} could not be written: {describe(error)}")
+        else:
+            return place, "\n".join(unsaved)
+    return None, "\n".join(unsaved)
+
+
+def _how_saved_model_differs(prepared: Preparation, folder: Path) -> str:
+    """Load the model that was saved, and say and log what it gives otherwise than the trained one; mostly nothing."""
+    sample = [written(text).split("\t")[0][:200] for text in prepared.dataset.splits["train"].texts[:4]]
+    try:
+        check_saved_model(folder, _trained_model(prepared), sample)
+    except Exception as error:  # memory, or what only fails where a model is loaded
+        differs = first_line(error)
+        logger.warning(differs)
+        return differs
+    return ""
+
+
+class Observers(Observer):
+    """Several observers as one."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self.observers = observers
+
+    def run(self, name: str) -> None:
+        for observer in self.observers:
+            observer.run(name)
+
+    def begin(self, phase: str, total: int) -> None:
+        for observer in self.observers:
+            observer.begin(phase, total)
+
+    def advance(self, done: int) -> None:
+        for observer in self.observers:
+            observer.advance(done)
+
+    def encoded(self, report: EncodingReport) -> None:
+        for observer in self.observers:
+            observer.encoded(report)
+
+    def epoch(self, epoch: Epoch) -> None:
+        for observer in self.observers:
+            observer.epoch(epoch)
+
+
+def _trained_model(prepared: Preparation) -> TrainedModel:
+    """Return the model with the tasks that were trained, and what of the experiment is about them."""
+    model, tasks = prepared.model.cpu(), prepared.experiment.trained_tasks
+    reads = {name: task.head.reads for name, task in tasks.items()}
+    return TrainedModel(
+        model=MultiTaskModel(model.backbone, model.pooling, model.tasks, reads) if reads != model.reads else model,
+        labels={task: prepared.dataset.labels[task] for task in tasks},
+        experiment=prepared.experiment.dump_trained(),
+        digests={str(path): digest for path, digest in prepared.dataset.digests.items()},
+    )
