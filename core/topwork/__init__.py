@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from topwork.lab.runs import train as train
     from topwork.lab.runs import train_seeds as train_seeds
     from topwork.lab.study.run_study import study as study
+    from topwork.lab.study.transfer import transfer as transfer
     from topwork.per_class import per_class_figure as per_class_figure
     from topwork.per_class import per_label_figure as per_label_figure
     from topwork.registry import Registry as Registry
@@ -114,6 +115,7 @@ _MODULES = {
     "lab.comparison": ("compare",),
     "lab.runs": ("train", "train_seeds"),
     "lab.study.run_study": ("study",),
+    "lab.study.transfer": ("transfer",),
     "scatter": ("number_metrics", "scatter_figure"),
     "per_class": ("per_class_figure", "per_label_figure"),
     "registry": ("Registry", "discover"),

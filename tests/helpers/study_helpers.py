@@ -29,8 +29,8 @@ from topwork.experiment.schema import Experiment
 from topwork.lab.study.report import summarize
 from topwork.lab.study.resolved_study import ResolvedStudy, plan_study, resolve_study
 from topwork.lab.study.result import StudyResult, TrialSummary
-from topwork.lab.study.run_study import StudyRun
 from topwork.lab.study.storage import close, is_local, open_storage, sqlite_path
+from topwork.lab.study.study_run import StudyRun
 from topwork.lab.study.trial_queue import open_trial_queue
 from topwork.lab.study.trial_states import PROCESS, is_finished
 from topwork.lab.study.worker import Worker
@@ -107,8 +107,8 @@ class PoolHere(WorkerPool):
 def trained_here() -> Iterator[None]:
     """Studies that are run in this process train their trials in it too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("topwork.lab.study.run_study.WorkerPool", PoolHere)
-        patch.setattr("topwork.lab.study.run_study.POLL_INTERVAL", 0)
+        patch.setattr("topwork.lab.study.study_run.WorkerPool", PoolHere)
+        patch.setattr("topwork.lab.study.study_run.POLL_INTERVAL", 0)
         yield
 
 

@@ -139,6 +139,24 @@ def study(file: ExperimentFile, settings: Settings = None, format: Output = Form
 
 
 @app.command()
+def transfer(
+    file: ExperimentFile,
+    settings: Settings = None,
+    seeds: Seeds = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes of one thread each [default: study.workers, or 2].", show_default=False),
+    ] = None,
+    format: Output = Format.TABLE,
+) -> None:
+    """Show which task helps which: train each alone, each pair, and all together; the same command goes on."""
+    experiment = load_with_seeds(file, settings or [], seeds)
+    from topwork.cli.show_transfer import show_transfer
+
+    show_transfer(experiment, workers, format)
+
+
+@app.command()
 def evaluate(
     model: ModelFolder,
     file: Annotated[

@@ -44,6 +44,11 @@ def show_plan(experiment: Experiment, format: Format) -> None:
     if isinstance(prepared.weighting, GradientWeighting):
         count = len(prepared.model.tasks)
         console.print(f"weighting: each step goes back through what tasks share {count} times, once for each task")
+    if count := experiment.training.gradient_batches:
+        tasks = len(prepared.model.tasks)
+        console.print(
+            f"gradients of tasks are compared on {count} batches an epoch: {count * tasks:,} more passes backward"
+        )
     device = make_accelerator(experiment.training).device
     for phase in plan.phases:
         if len(plan.phases) > 1:

@@ -254,7 +254,7 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
     of_losses = weighting if isinstance(weighting, LossWeighting) else None
     plan = make_plan(model, corpus.size, experiment.freeze, experiment.optimizer, settings, of_losses, origin=origin)
     check_gradients(model, plan, experiment.backbone, experiment.pooling, origin=origin)
-    check_shared(weighting, experiment.weighting, plan, where=where)
+    check_shared(weighting, experiment.weighting, settings, plan, origin=origin)
     train = dataset.splits["train"]
     check_training(heads, model, dataset.labels, settings, rows=train, origin=origin)
     sampling = resolve_sampling(

@@ -149,6 +149,8 @@ class Training(Section):
             the best epoch; null trains all epochs and keeps the last.
         monitor: the metric to watch: ``training/loss``, ``validation/loss``, ``validation/<task>/accuracy``, ...;
             or mean, min or max of some: ``mean(validation/a/accuracy, validation/b/accuracy)``.
+        gradient_batches: on so many batches of each epoch, spread evenly, compare the tasks' gradients by what they
+            share, at a pass backward for each task.
         clip_norm: scale gradients down to this total norm.
         schedule: of all learning rates, by optimizer step: ``linear`` and ``cosine`` fall to 0.
         warmup: fraction of all steps in which the rates rise from 0.
@@ -171,6 +173,7 @@ class Training(Section):
     stop: Literal["together", "per_task"] = "together"
     patience: Count | None = 2
     monitor: str = "training/loss"
+    gradient_batches: Annotated[int, Field(strict=True, ge=0)] = 0
     clip_norm: float | None = Field(default=None, strict=True, gt=0, allow_inf_nan=False)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: Fraction = 0.0

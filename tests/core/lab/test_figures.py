@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from topwork.engine.observer import Epoch
-from topwork.lab.figures import MAX_PANELS, learning_curves
+from topwork.lab.figures import MAX_PANELS, gradient_figure, learning_curves
 
 
 def epochs(count: int) -> list[Epoch]:
@@ -98,3 +98,23 @@ def test_epochs_are_counted_in_whole_numbers(count: int) -> None:
     figure = learning_curves(epochs(count), best_epoch=1)
     as_png(figure)
     assert all(float(tick).is_integer() for axes in figure.axes for tick in axes.get_xticks())
+
+
+def test_gradients_are_drawn_as_a_matrix_of_cosines_and_norms_by_epoch() -> None:
+    cosines = {"gradient_cosine/a/b": -0.5, "gradient_norm/a": 1.0, "gradient_norm/b": 2.0, "training/loss": 1.0}
+    later = cosines | {"gradient_cosine/a/b": 0.0, "gradient_norm/b": 4.0}
+    figure = gradient_figure([Epoch(1, cosines, {}, 1.0), Epoch(2, later, {}, 1.0)])
+    left, right = figure.axes[0], figure.axes[1]
+    assert left.images[0].get_array().tolist() == [[1.0, -0.25], [-0.25, 1.0]]
+    assert [list(line.get_ydata()) for line in right.lines] == [[1.0, 1.0], [2.0, 4.0]]
+    curves = learning_curves([Epoch(1, cosines, {}, 1.0)], 1)
+    assert len(curves.axes) == 1
+
+
+def test_a_metric_that_an_epoch_lacks_leaves_a_gap() -> None:
+    epochs = [
+        Epoch(1, {"training/a/loss": 1.0, "training/b/loss": 1.0}, {}, 1.0),
+        Epoch(2, {"training/b/loss": 0.5}, {}, 1.0),
+    ]
+    lines = learning_curves(epochs, 2).axes[0].lines
+    assert str(lines[0].get_ydata()[1]) == "nan"

@@ -19,6 +19,7 @@ from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.model.seeding import seeded
 from topwork.engine.observer import Epoch, Observer
+from topwork.engine.training.gradients import GradientStatistics, chosen_batches
 from topwork.engine.training.optimizer import make_optimizer, set_learning_rates, start_phase
 from topwork.engine.training.sampling import Sampling
 from topwork.engine.training.step import JointLoss, Weighting
@@ -98,7 +99,7 @@ def fit(
             data = load_examples(phase)
         try:
             started = perf_counter()
-            losses, rates, factors = train_epoch(
+            losses, rates, further = train_epoch(
                 joint,
                 optimizer,
                 data["train"].of_tasks(stopping.training),
@@ -117,8 +118,7 @@ def fit(
             raise divergence_error(error, number, optimizer, stopping.best_epoch) from None
         if isinstance(weighting, LossWeighting):
             weighting.end_epoch(losses)
-        metrics |= {f"weighting/{name}": factor for name, factor in factors.items()}
-        epochs.append(Epoch(number, metrics, rates, sum(sampling.rows[number - 1]) / seconds))
+        epochs.append(Epoch(number, metrics | further, rates, sum(sampling.rows[number - 1]) / seconds))
         observer.epoch(epochs[-1])
         for name in failures.keys() - failing:
             logger.warning("epoch %d: validation/%s is not a number: %s", number, name, failures[name])
@@ -174,8 +174,8 @@ def train_epoch(
         steps_before, steps_in_all: of the whole training, for the schedule of learning rates.
 
     Returns:
-        The mean loss of each task that had rows; each group's learning rate in the last step; and, where the factors of
-        losses change, the mean factor of each.
+        The mean loss of each task that had rows; each group's learning rate in the last step; and further metrics: the
+        mean factor of each loss, where factors change; and what is to be known of the tasks' gradients.
 
     Raises:
         NotFiniteError: a loss is not finite.
@@ -183,6 +183,7 @@ def train_epoch(
     sums, denominators = defaultdict[str, float](float), defaultdict[str, float](float)
     factors = defaultdict[str, list[float]](list)
     rates: dict[str, float] = {}
+    compared, statistics = chosen_batches(settings.gradient_batches, len(batches)), GradientStatistics()
     observer.begin(f"epoch {epoch}", len(batches))
     joint.model.train()
     with seeded(settings.seed, "dropout", str(epoch)):
@@ -190,6 +191,8 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             rates = set_learning_rates(optimizer, settings, steps_before + number - 1, steps_in_all)
             labelled = examples.with_labels(rows)
+            if number in compared:
+                statistics.add(joint.gradients(examples, labelled))
             step = joint.backward(examples, labelled)
             if not all(map(math.isfinite, step.losses.values())):
                 raise NotFiniteError(step.losses, number)
@@ -204,7 +207,8 @@ def train_epoch(
                 factors[name].append(factor)
             observer.advance(1)
     losses = {name: sums[name] / denominators[name] for name in joint.model.tasks if name in sums}
-    return losses, rates, {name: fmean(values) for name, values in factors.items()}
+    further = {f"weighting/{name}": fmean(values) for name, values in factors.items()}
+    return losses, rates, further | statistics.means()
 
 
 def measure_epoch(

@@ -75,7 +75,7 @@ class JointLoss:
         """
         pieces, denominators = self._divide(examples, rows)
         if isinstance(self.weighting, GradientWeighting):
-            gradients, losses = self.gradients_by_task(examples, pieces, into_heads=True)
+            gradients, losses = self._gradients_by_task(examples, pieces, into_heads=True)
             self._set_shared_gradients(self.weighting, gradients)
             return Step(losses, denominators, {})
         if len(pieces) == 1:
@@ -83,6 +83,20 @@ class JointLoss:
         else:
             losses, factors = self._backward_in_pieces(self.weighting, examples, pieces)
         return Step(losses, denominators, {name: float(factor) for name, factor in factors.items()})
+
+    def gradients(self, examples: Examples, rows: Int[Tensor, " B"]) -> dict[str, Float[Tensor, " P"]]:
+        """Return the gradient of each task's loss over a batch by the P shared numbers that train.
+
+        Nothing else changes: neither gradients of parameters, nor buffers, nor the random numbers that come next.
+        """
+        device, model = self.accelerator.device, self.model
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            found, _ = self._gradients_by_task(examples, self._divide(examples, rows)[0], into_heads=False)
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+        return found
 
     def after_step(self, examples: Examples, rows: Int[Tensor, " B"]) -> None:
         """Let a weighting that reads the batch's losses after the step have them."""
@@ -185,7 +199,7 @@ class JointLoss:
                 sums[name] = sums[name] + loss if name in sums else loss
         return sums
 
-    def gradients_by_task(
+    def _gradients_by_task(
         self, examples: Examples, pieces: Sequence[Piece], *, into_heads: bool
     ) -> tuple[dict[str, Float[Tensor, " P"]], dict[str, float]]:
         """Return the gradient of each task's loss over a batch by the P shared numbers that train, and the losses.

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import torch
 
-from topwork.engine.model.plan import Plan
+from topwork.engine.model.plan import WEIGHTING_GROUP, Plan
 from topwork.engine.model.plugin_checks import check_built, check_state, plugin_errors
 from topwork.engine.model.seeding import seeded
 from topwork.engine.training.step import Weighting, checked_gradient, checked_total
-from topwork.errors import PluginError
+from topwork.errors import ConfigurationError, PluginError
+from topwork.experiment.origin import Origin
+from topwork.experiment.schema import Training
 from topwork.interfaces.loss_weighting import GradientWeighting, LossWeighting, LossWeightingConfig
 
 
@@ -32,20 +34,27 @@ def build_weighting(config: LossWeightingConfig, tasks: Sequence[str], *, seed: 
     return weighting
 
 
-def check_shared(weighting: Weighting, config: LossWeightingConfig, plan: Plan, *, where: str) -> None:
-    """Check that a weighting of gradients has something to weigh.
+def check_shared(
+    weighting: Weighting, config: LossWeightingConfig, settings: Training, plan: Plan, *, origin: Origin
+) -> None:
+    """Check that what asks for the tasks' gradients by the parameters that they share has some.
 
     Raises:
         ConfigurationError: nothing that tasks share trains in any epoch.
     """
-    shares = any(not name.startswith(("heads.", "weighting.")) for name in plan.shapes)
-    if isinstance(weighting, GradientWeighting) and not shares:
-        with plugin_errors(config, where):
-            raise ValueError(
-                f"{config} weighs the tasks' gradients by the parameters that they share, but none of these train: the "
-                "backbone is frozen, and the pooling has none; let some train (freeze), or weigh losses, as with "
-                "weighting: {kind: uncertainty}"
-            )
+    if any(not name.startswith(("heads.", f"{WEIGHTING_GROUP}.")) for name in plan.shapes):
+        return
+    none = "none of these train: the backbone is frozen, and the pooling has none"
+    if isinstance(weighting, GradientWeighting):
+        raise ConfigurationError(
+            f"{config} weighs the tasks' gradients by the parameters that they share, but {none}; let some train "
+            "(freeze), or weigh losses, as with weighting: {kind: uncertainty}"
+        ).located(origin.locate("weighting"))
+    if settings.gradient_batches:
+        raise ConfigurationError(
+            f"the tasks' gradients are compared by the parameters that they share, but {none}; let some train "
+            "(freeze), or set this to 0"
+        ).located(origin.locate("training", "gradient_batches"))
 
 
 def _built(config: LossWeightingConfig, tasks: Sequence[str]) -> Weighting:

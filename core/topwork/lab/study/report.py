@@ -126,7 +126,7 @@ def evaluate_trials(
     warnings = []
     for trial in trials:
         path = outputs_file(study.folder, queue.id, trial.number)
-        found, why = _find_outputs(path, store, runs.get(trial.number))
+        found, why = find_outputs(path, store, runs.get(trial.number))
         if why:
             warnings.append(f"the outputs of trial {trial.number} on the test rows {why}")
         if found is None:
@@ -143,7 +143,7 @@ def evaluate_trials(
     }, warnings
 
 
-def _find_outputs(path: Path, store: TrackingStore | None, run_id: str | None) -> tuple[SplitOutputs | None, str]:
+def find_outputs(path: Path, store: TrackingStore | None, run_id: str | None) -> tuple[SplitOutputs | None, str]:
     """Return a trial's outputs for the test rows, from this machine or else from MLflow, and what is amiss."""
     why = ""
     try:

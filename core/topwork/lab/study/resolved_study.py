@@ -27,7 +27,7 @@ NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed")
 
 #: Settings that studies of version 0.1 know nothing of; they are in the identity where they are not the default.
 ADDED = re.compile(
-    r"data\.[^.]+\.(on_faulty_rows|columns|words|hub)|training\.(stop|tasks|seeds)|"
+    r"data\.[^.]+\.(on_faulty_rows|columns|words|hub)|training\.(stop|tasks|seeds|gradient_batches)|"
     r"tasks\.[^.]+\.(labels\..+|missing|monitor|patience|head\.(class_weights|label_smoothing))"
 )
 
@@ -167,7 +167,7 @@ def plan_study(study: ResolvedStudy, cache: PreparationCache) -> StudyPlan:
         errors.append(str(error))
     if errors:
         raise ConfigurationError("\n".join(dict.fromkeys(errors)))
-    return StudyPlan(baseline, maximize, _identity(study, baseline.dataset.digest))
+    return StudyPlan(baseline, maximize, identity_of(study, baseline.dataset.digest))
 
 
 def check_objectives(study: ResolvedStudy, baseline: Preparation) -> tuple[bool, ...]:
@@ -221,7 +221,7 @@ def _check_patience(searched: int | None, baseline: int | None, epoch: str | Non
         raise ConfigurationError("study.epoch: best needs training.patience in every trial, and here it is null")
 
 
-def _identity(study: ResolvedStudy, data_digest: str) -> dict[str, str]:
+def identity_of(study: ResolvedStudy, data_digest: str) -> dict[str, str]:
     """What must be the same when a study is resumed, in words."""
     settings = study.settings
     identity = {f"search of {one.path}": one.dimension.describe() for one in study.search}

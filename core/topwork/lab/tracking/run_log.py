@@ -22,6 +22,7 @@ from topwork.engine.evaluation.estimates import Estimate
 from topwork.engine.model_folder import needed_plugins
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.engine.preparation import Preparation
+from topwork.engine.training.gradients import NORM
 from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import Experiment
 from topwork.interfaces.head import Head, HeadFigure
@@ -102,7 +103,7 @@ class RunLog(RunWriter, Observer):
 
     def log_result(self, result: Result) -> None:
         """Log the final metrics, the learning curves and all warnings."""
-        from topwork.lab.figures import learning_curves
+        from topwork.lab.figures import gradient_figure, learning_curves
 
         self._log_warnings(result.warnings)
         # Names of their own: under those of the epochs, MLflow would show the last epoch's figures, not the best's.
@@ -115,6 +116,8 @@ class RunLog(RunWriter, Observer):
         final |= _with_ends(result.estimates, result.split)
         self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, result.best_epoch)
         self._log_figure("learning_curves", lambda: learning_curves(result.epochs, result.best_epoch))
+        if any(name.startswith(NORM) for name in result.epochs[0].metrics):
+            self._log_figure("gradients", lambda: gradient_figure(result.epochs))
 
     def log_seeds(self, result: SeedsResult) -> None:
         """Log the means over seeds, with intervals and standard deviations, and all warnings."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mlflow.entities import Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from topwork.engine.evaluation.comparison import SplitOutputs
+from topwork.engine.evaluation.comparison import Difference, SplitOutputs
 from topwork.engine.evaluation.estimates import Estimate
 from topwork.errors import ConfigurationError, StorageError, describe, first_line
 from topwork.experiment.schema import Experiment
@@ -95,6 +95,16 @@ class StudyLog(RunWriter):
             for name, estimate in figures.items():
                 ends = {"": estimate.value, "/low": estimate.low, "/high": estimate.high}
                 final |= {f"{trial}/test/{name}{end}": value for end, value in ends.items()}
+        self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)
+
+    def log_gains(self, gains: Mapping[str, Difference], alone: Mapping[str, Estimate]) -> None:
+        """Log what tasks gained from each other, and what they have alone."""
+        figures: list[tuple[str, Estimate | Difference]] = [*alone.items(), *gains.items()]
+        final = {
+            f"{name}{end}": value
+            for name, figure in figures
+            for end, value in (("", figure.value), ("/low", figure.low), ("/high", figure.high))
+        }
         self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)
 
     def log_files(self, figures: Mapping[str, "Figure"], texts: Mapping[str, str]) -> None:

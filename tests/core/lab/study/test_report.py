@@ -26,7 +26,7 @@ from topwork.lab.study.report import (
     write_experiment,
 )
 from topwork.lab.study.result import State, TrialEvaluation, TrialSummary
-from topwork.lab.study.run_study import StudyRun
+from topwork.lab.study.study_run import StudyRun
 from topwork.lab.study.trial_states import REASON
 from topwork.lab.tracking.store import TrackingStore, flatten
 

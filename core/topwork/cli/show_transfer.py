@@ -1,0 +1,95 @@
+"""``topwork transfer``."""
+
+from collections import Counter
+
+from rich.live import Live
+
+from topwork.cli.format import Format
+from topwork.cli.output import result_alone, write_csv, write_json
+from topwork.cli.show_training import ProgressBar, describe_power, make_progress, show_run
+from topwork.cli.tables import console, describe_difference, heading, table
+from topwork.experiment.schema import Experiment
+from topwork.lab.study.result import StudyObserver, TrialSummary
+from topwork.lab.study.transfer import transfer
+from topwork.lab.study.transfer_result import TransferResult, verdict
+
+
+def show_transfer(experiment: Experiment, workers: int | None, format: Format) -> None:
+    """Train with a progress bar, then print what helps what, what hurts, and what cannot be told."""
+    try:
+        with result_alone(format), Live(console=console, transient=True, refresh_per_second=4) as live:
+            result = transfer(experiment, workers=workers, observer=TransferBar(live))
+    except (KeyboardInterrupt, SystemExit):
+        console.print("interrupted; run the same command to go on", soft_wrap=True)
+        raise
+    if format is Format.CSV:
+        write_csv(result.rows)
+    elif format is Format.JSON:
+        places = {"study": result.name, "run_id": result.run_id, "seeds": list(result.seeds)}
+        seconds = {"seconds": result.seconds, "encoding_seconds": result.encoding_seconds}
+        seconds |= {"training_seconds": result.training_seconds}
+        write_json({**places, **seconds, "matrix": result.rows, "warnings": result.warnings})
+    else:
+        show_matrix(result)
+
+
+def show_matrix(result: TransferResult) -> None:
+    """Print the matrix, and the gains that can be told from 0 with their intervals."""
+    for warning in result.warnings:
+        console.print(f"note: {warning}", soft_wrap=True)
+    seeds = len(result.seeds)
+    heading(
+        f"gain over being trained alone, on test rows, means over {seeds} seeds"
+        if seeds > 1
+        else "gain over being trained alone, on test rows, of one seed"
+    )
+    shown = table("task", "metric", "#alone", *(f"#{partner}" for partner in result.partners))
+    for task, alone in result.alone.items():
+        cells = []
+        for partner in result.partners:
+            gain = result.gains.get((task, partner))
+            mark = "*" if gain and verdict(gain) != "cannot be told" else " "
+            cells.append(f"{gain.value:+.3f}{mark}" if gain else "")
+        shown.add_row(task, result.metrics[task], f"{alone.value:.3f}", *cells)
+    console.print(shown)
+    console.print()
+    told = {pair: gain for pair, gain in result.gains.items() if verdict(gain) != "cannot be told"}
+    if told:
+        heading("* what can be told from 0")
+        found = table("task", "with", "", "#gain", "#95 % interval")
+        for (task, partner), gain in told.items():
+            found.add_row(task, partner, verdict(gain), *describe_difference(gain)[:2])
+        console.print(found)
+    counted = Counter(map(verdict, result.gains.values()))
+    console.print(
+        f"{counted['helps']} help, {counted['hurts']} hurt, {counted['cannot be told']} cannot be told; of "
+        f"{len(result.gains)} intervals about {0.05 * len(result.gains):.1f} exclude 0 by chance alone",
+        soft_wrap=True,
+    )
+    console.print(describe_power(seeds), soft_wrap=True)
+    console.print(
+        f"{result.trainings} trainings of {result.training_seconds:,.0f} s together, in {result.seconds:,.0f} s, "
+        f"{result.encoding_seconds:,.0f} s of them to encode\ntable: {result.folder / 'transfer.csv'}",
+        soft_wrap=True,
+    )
+    show_run(result.name, result.tracking_uri)
+
+
+class TransferBar(ProgressBar, StudyObserver):
+    """A bar while texts are encoded, then one for trainings."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__(make_progress(memory=600.0))
+        self.told: set[int] = set()
+        live.update(self.progress)
+
+    def trials(self, finished: list[TrialSummary], running: int, n_trials: int) -> None:
+        if not self.told:
+            self.begin("trainings", n_trials)
+            self.told.add(-1)
+        for trial in finished:
+            if trial.number not in self.told and trial.reason:
+                console.print(f"training {trial.number} failed: {trial.reason}", soft_wrap=True)
+            self.told.add(trial.number)
+        if self.bar is not None:
+            self.progress.update(self.bar, completed=len(finished))
