@@ -69,7 +69,7 @@ def table_of_tasks(experiment: Experiment, dataset: Dataset) -> Table:
     columns = [f"#labelled {split}" for split in counts] if partly else []
     tasks = table("task", *(["source"] if len(experiment.data) > 1 else []), "head", *columns, "classes")
     for source, of_source in experiment.label_columns.items():
-        for name in of_source:
+        for name in (name for name in of_source if name in experiment.trained_tasks):
             labelled = [f"{counts[split][name]:,}" for split in counts] if partly else []
             sources = [source] if len(experiment.data) > 1 else []
             classes = enumerate_names(dataset.labels[name].names)

@@ -61,7 +61,7 @@ def show_result(result: Result, format: Format) -> None:
         of_heads = ", ".join(f"{task} {epoch}" for task, epoch in result.best_epochs.items())
         title += f"; heads of epoch {of_heads}"
     show_estimates(result.estimates, title, against_alone=result.against_alone)
-    if result.folder and result.folder.exists():
+    if result.folder.exists():
         console.print(f"\nmodel: {result.folder}\n  topwork predict {result.folder} 'a text'", soft_wrap=True)
     show_run(result.name, result.tracking_uri)
 

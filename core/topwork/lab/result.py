@@ -15,7 +15,7 @@ class Result:
 
     Attributes:
         name: the run's name, in MLflow too.
-        folder: the trained model; None where none is to be saved.
+        folder: the trained model; an empty path where none is to be saved.
         run_id: MLflow's, None without tracking.
         tracking_uri: the MLflow store, None without tracking.
         split: the rows that the estimates are from: ``test``, else ``validation``, else ``training``.
@@ -29,7 +29,7 @@ class Result:
     """
 
     name: str
-    folder: Path | None
+    folder: Path
     run_id: str | None
     tracking_uri: str | None
     split: str

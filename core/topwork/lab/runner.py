@@ -105,7 +105,7 @@ class Runner:
             logger.warning(note)
         result = Result(
             name=name,
-            folder=place or folder,
+            folder=place or folder or Path(),
             run_id=log.run_id if log else None,
             tracking_uri=redact_uri(log.store.uri) if log else None,
             split=evaluated.split,

@@ -189,5 +189,5 @@ def test_heads_of_several_epochs_are_named(capsys: pytest.CaptureFixture[str]) -
     estimates = {"a/accuracy": Estimate(0.5, 0.4, 0.6, 10)}
     epochs = [Epoch(number, {}, {}, 1.0) for number in (1, 2, 3)]
     best = {"a": 1, "b": 2}
-    show_result(Result("run", None, None, None, "test", estimates, epochs, 2, best, {}, []), Format.TABLE)
+    show_result(Result("run", Path("none"), None, None, "test", estimates, epochs, 2, best, {}, []), Format.TABLE)
     assert "test rows, weights of epoch 2 of 3; heads of epoch a 1, b 2" in capsys.readouterr().out

@@ -28,7 +28,7 @@ def run(runner: Runner, experiment: Experiment, folder: Path | None) -> tuple[ob
 def test_a_run_without_a_folder_saves_nothing(runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder, outputs = run(runner, small(*SETTINGS), None)
-    assert folder is None
+    assert folder == Path()
     assert list(tmp_path.iterdir()) == []
     assert outputs.keys() == {"sentiment", "category"}
 
