@@ -48,12 +48,12 @@ def show_matrix(result: TransferResult) -> None:
         cells = []
         for partner in result.partners:
             gain = result.gains.get((task, partner))
-            mark = "*" if gain and verdict(gain) != "cannot be told" else " "
+            mark = "*" if gain and verdict(gain) in ("helps", "hurts") else " "
             cells.append(f"{gain.value:+.3f}{mark}" if gain else "")
         shown.add_row(task, result.metrics[task], f"{alone.value:.3f}", *cells)
     console.print(shown)
     console.print()
-    told = {pair: gain for pair, gain in result.gains.items() if verdict(gain) != "cannot be told"}
+    told = {pair: gain for pair, gain in result.gains.items() if verdict(gain) in ("helps", "hurts")}
     if told:
         heading("* what can be told from 0")
         found = table("task", "with", "", "#gain", "#95 % interval")
@@ -61,9 +61,11 @@ def show_matrix(result: TransferResult) -> None:
             found.add_row(task, partner, verdict(gain), *describe_difference(gain)[:2])
         console.print(found)
     counted = Counter(map(verdict, result.gains.values()))
+    intervals = len(result.gains) - counted["no interval"]
+    without = f", {counted['no interval']} have no interval" if counted["no interval"] else ""
     console.print(
-        f"{counted['helps']} help, {counted['hurts']} hurt, {counted['cannot be told']} cannot be told; of "
-        f"{len(result.gains)} intervals about {0.05 * len(result.gains):.1f} exclude 0 by chance alone",
+        f"{counted['helps']} help, {counted['hurts']} hurt, {counted['cannot be told']} cannot be told{without}; of "
+        f"{intervals} intervals about {0.05 * intervals:.1f} exclude 0 by chance alone",
         soft_wrap=True,
     )
     console.print(describe_power(seeds), soft_wrap=True)

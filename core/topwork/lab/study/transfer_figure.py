@@ -16,7 +16,7 @@ def draw_transfer(result: TransferResult) -> Figure:
     told = np.zeros(gains.shape, dtype=bool)
     for (task, partner), gain in result.gains.items():
         place = tasks.index(task), partners.index(partner)
-        gains[place], told[place] = gain.value, verdict(gain) != "cannot be told"
+        gains[place], told[place] = gain.value, verdict(gain) in ("helps", "hurts")
     limit = float(np.abs(gains[told]).max()) if told.any() else 1.0
     figure = Figure(figsize=(3.2 + 0.8 * len(partners), 2.0 + 0.45 * len(tasks)), layout="constrained")
     axes = figure.subplots()

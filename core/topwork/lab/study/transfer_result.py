@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,8 @@ class TransferResult:
 
 def verdict(gain: Difference) -> str:
     """Say what an interval says."""
+    if math.isnan(gain.low):
+        return "no interval"
     return "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "cannot be told"
 
 

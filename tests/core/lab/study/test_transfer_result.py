@@ -17,7 +17,7 @@ from transfer_helpers import GAINS, gain, result_of
         (-0.2, -0.01, "hurts"),
         (-0.1, 0.1, "cannot be told"),
         (0.0, 0.0, "cannot be told"),
-        (math.nan, math.nan, "cannot be told"),
+        (math.nan, math.nan, "no interval"),
     ],
 )
 def test_an_interval_says_whether_a_partner_helps(low: float, high: float, expected: str) -> None:
