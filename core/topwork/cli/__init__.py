@@ -116,15 +116,18 @@ def train(
 
 
 def load_with_seeds(file: Path, settings: list[str], seeds: int | None) -> "Experiment":
-    """Read an experiment, with as many seeds as are asked for: its own and those behind it."""
+    """Read an experiment, with as many seeds as are asked for: its own first, then those above all of them."""
     from topwork.experiment.loading import load_experiment
 
     experiment = load_experiment(file, settings)
     if seeds is None:
         return experiment
-    first = experiment.training.seeds[0] if experiment.training.seeds else experiment.training.seed
-    every = ", ".join(str(first + number) for number in range(seeds))
-    return load_experiment(file, [*settings, f"training.seeds=[{every}]"])
+    own = experiment.training.seeds or (experiment.training.seed,)
+    every = [*own, *range(max(own) + 1, max(own) + 1 + seeds)][:seeds]
+    training = experiment.training.model_copy(update={"seed": 0, "seeds": tuple(every)})
+    varied = experiment.model_copy(update={"training": training})
+    varied._origin = experiment.origin
+    return varied
 
 
 @app.command()

@@ -149,7 +149,7 @@ class Training(Section):
             the best epoch; null trains all epochs and keeps the last.
         monitor: the metric to watch: ``training/loss``, ``validation/loss``, ``validation/<task>/accuracy``, ...;
             or mean, min or max of some: ``mean(validation/a/accuracy, validation/b/accuracy)``.
-        gradient_batches: on so many batches of each epoch, spread evenly, compare the tasks' gradients by what they
+        gradient_batches: on so many batches of each epoch, drawn by lot, compare the tasks' gradients by what they
             share, at a pass backward for each task.
         clip_norm: scale gradients down to this total norm.
         schedule: of all learning rates, by optimizer step: ``linear`` and ``cosine`` fall to 0.
@@ -192,7 +192,7 @@ class Training(Section):
     def _fits(self) -> Self:
         if self.accumulation > self.batch_size:
             raise ValueError(f"accumulation ({self.accumulation}) must not exceed batch_size ({self.batch_size})")
-        if self.seeds is not None and "seed" in self.model_fields_set:
+        if self.seeds is not None and self.seed:
             raise ValueError("give either seed or seeds")
         for name, given in (("seeds", self.seeds), ("tasks", self.tasks)):
             if given and len(set(given)) < len(given):

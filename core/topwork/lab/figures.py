@@ -57,7 +57,8 @@ def gradient_figure(epochs: Sequence[Epoch]) -> Figure:
     """Draw the mean cosine of each pair of tasks' gradients over all epochs, and each task's norm over the epochs."""
     every = dict.fromkeys(name for epoch in epochs for name in epoch.metrics)
     tasks = [name.removeprefix(NORM) for name in every if name.startswith(NORM)]
-    cosines = np.eye(len(tasks))
+    cosines = np.full((len(tasks), len(tasks)), np.nan)  # two tasks may have had no batch in common
+    np.fill_diagonal(cosines, 1.0)
     for name in (name for name in every if name.startswith(COSINE)):
         one, _, other = name.removeprefix(COSINE).partition("/")
         values = [epoch.metrics[name] for epoch in epochs if name in epoch.metrics]
@@ -65,11 +66,12 @@ def gradient_figure(epochs: Sequence[Epoch]) -> Figure:
         cosines[place] = cosines[place[::-1]] = np.mean(values)
     figure = Figure(figsize=(11 + 0.2 * len(tasks), 4 + 0.2 * len(tasks)), layout="constrained")
     left, right = figure.subplots(1, 2)
+    left.set_facecolor("0.85")
     shown = left.imshow(cosines, cmap="RdBu", vmin=-1, vmax=1)
     figure.colorbar(shown, ax=left)
     left.set_xticks(range(len(tasks)), tasks, rotation=40, ha="right", parse_math=False)
     left.set_yticks(range(len(tasks)), tasks, parse_math=False)
-    left.set(title="cosine of the tasks' gradients, mean over epochs")
+    left.set(title="cosine of the tasks' gradients, mean over epochs; grey: no batch in common")
     for task in tasks[:MAX_CURVES]:
         norms = [epoch.metrics.get(f"{NORM}{task}", math.nan) for epoch in epochs]
         right.plot([epoch.number for epoch in epochs], norms, marker="o", markersize=3, label=task)

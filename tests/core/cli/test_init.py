@@ -4,13 +4,17 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import topwork
+from topwork.cli import load_with_seeds
+from topwork.registry import discover
 
 Command = Callable[..., tuple[int, str, str]]
 
+QUICKSTART = Path(__file__).parents[3] / "experiments" / "quickstart.yaml"
 ASK = "import sys; sys.argv = ['topwork', '--help']\nfrom topwork.cli import main\n"
 
 
@@ -67,3 +71,20 @@ def test_debug_shows_the_traceback_of_an_error(debug: bool) -> None:
     assert asked.stderr.endswith(
         "error: none.yaml: an experiment file must be readable UTF-8 text: No such file or directory\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "seeds", "expected"),
+    [
+        ([], 3, (0, 1, 2)),
+        (["training.seed=3"], 2, (3, 4)),
+        (["training.seeds=[7, 3]"], 2, (7, 3)),
+        (["training.seeds=[7, 3]"], 1, (7,)),
+        (["training.seeds=[7, 3]"], 4, (7, 3, 8, 9)),
+    ],
+)
+def test_seeds_begin_with_the_experiments_own(given: list[str], seeds: int, expected: tuple[int, ...]) -> None:
+    experiment = load_with_seeds(QUICKSTART, given, seeds)
+    assert experiment.training.seeds == expected
+    written = type(experiment).model_validate(experiment.dump(), context={"registry": discover()})
+    assert written.training.seeds == expected

@@ -141,7 +141,7 @@ def test_bytes_that_are_no_text_are_refused(
         (["predict", "nowhere", "--file", "texts"], 5, "texts cannot be read: No such file or directory"),
         (["encode", "nowhere", "a text", "--output", "x.pkl"], 2, "--output must end in .npy or .parquet, got x.pkl"),
         (["plan", "nowhere.yaml"], 2, "nowhere.yaml: an experiment file must be readable UTF-8 text"),
-        (["trian"], 2, "No such command 'trian'. Did you mean 'train'?"),
+        (["comapre"], 2, "No such command 'comapre'. Did you mean 'compare'?"),
     ],
 )
 def test_mistakes_on_the_command_line(command: Command, arguments: list[str], code: int, message: str) -> None:

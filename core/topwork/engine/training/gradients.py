@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from statistics import fmean
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,7 +37,7 @@ class GradientStatistics:
         return {name: fmean(values) for name, values in self._values.items()}
 
 
-def chosen_batches(count: int, batches: int) -> set[int]:
-    """Return which of so many batches of an epoch, from 1, to look at: ``count`` of them, spread evenly."""
-    count = min(count, batches)
-    return {1 + number * batches // count for number in range(count)}
+def chosen_batches(count: int, batches: int, seed: int) -> set[int]:
+    """Draw which of so many batches of an epoch, from 1, to look at: evenly spaced ones may all be of one source."""
+    drawn = torch.randperm(batches, generator=torch.Generator().manual_seed(seed))[:count]
+    return {1 + number for number in drawn.tolist()}

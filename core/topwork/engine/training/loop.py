@@ -17,7 +17,7 @@ from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import measure, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan
-from topwork.engine.model.seeding import seeded
+from topwork.engine.model.seeding import derive_seed, seeded
 from topwork.engine.observer import Epoch, Observer
 from topwork.engine.training.gradients import GradientStatistics, chosen_batches
 from topwork.engine.training.optimizer import make_optimizer, set_learning_rates, start_phase
@@ -132,11 +132,11 @@ def fit(
     if (best := plan.phase_of(stopping.best_epoch)) != phase:  # an earlier phase, with another cut or another prefix
         start_phase(best, model, weighting, optimizer)
         data = load_examples(best)
-    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # undo autocast: what follows is plain float32
-    model.eval()
     metrics = epochs[stopping.best_epoch - 1].metrics
     if set(stopping.best_epochs.values()) != {stopping.best_epoch}:
         metrics = measure_epoch(joint, {}, data)[0]
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # undo autocast: what follows is plain float32
+    model.eval()
     tune_heads(model, data, device=accelerator.device)
     notes = stopping.drift(epochs, metrics)
     return Fit(epochs, stopping.best_epoch, stopping.best_epochs, metrics, data, notes)
@@ -183,7 +183,8 @@ def train_epoch(
     sums, denominators = defaultdict[str, float](float), defaultdict[str, float](float)
     factors = defaultdict[str, list[float]](list)
     rates: dict[str, float] = {}
-    compared, statistics = chosen_batches(settings.gradient_batches, len(batches)), GradientStatistics()
+    drawn_from = derive_seed(settings.seed, "gradients", str(epoch))
+    compared, statistics = chosen_batches(settings.gradient_batches, len(batches), drawn_from), GradientStatistics()
     observer.begin(f"epoch {epoch}", len(batches))
     joint.model.train()
     with seeded(settings.seed, "dropout", str(epoch)):

@@ -55,11 +55,14 @@ class Sampling:
         rows = [self._rows_of(number, epoch, settings) for number in range(len(self.sizes))]
         if self.batches == "mixed":
             order = _order([len(taken) for taken in rows], settings, epoch, shuffle=settings.shuffle)
+            if not self._takes_all_once(epoch):
+                order = _keep_within([len(taken) for taken in rows], order)
             batches: tuple[Tensor, ...] = torch.cat(rows)[order].split(settings.batch_size)
             return batches
         pieces = [taken.split(settings.batch_size) if len(taken) else () for taken in rows]
         shuffle = settings.shuffle and self.batches == "single"
-        order = _order([len(of_source) for of_source in pieces], settings, epoch, shuffle=shuffle)
+        counts = [len(of_source) for of_source in pieces]
+        order = _keep_within(counts, _order(counts, settings, epoch, shuffle=shuffle))
         every = [piece for of_source in pieces for piece in of_source]
         return [every[number] for number in order.tolist()]
 
@@ -69,8 +72,7 @@ class Sampling:
         offset = sum(list(self.sizes.values())[:number])
         first, count = self._taken_before[epoch - 1][number], self.rows[epoch - 1][number]
         positions = torch.arange(first, first + count)
-        whole_passes = first % size == 0 and count % size == 0
-        if not settings.shuffle or (whole_passes and self.batches == "mixed"):  # which is shuffled as a whole
+        if not settings.shuffle or (self.batches == "mixed" and self._takes_all_once(epoch)):  # shuffled as a whole
             return offset + positions % size
         passes = {
             number: torch.randperm(size, generator=_generator(settings, "pass", name, str(number)))
@@ -78,6 +80,11 @@ class Sampling:
         }
         parts = [order[positions[positions // size == number] % size] for number, order in passes.items()]
         return offset + torch.cat([*parts, torch.arange(0)])
+
+    def _takes_all_once(self, epoch: int) -> bool:
+        """Whether an epoch is one pass over every source, from its beginning."""
+        taken = zip(self.sizes.values(), self.rows[epoch - 1], self._taken_before[epoch - 1], strict=True)
+        return all(count == size and before % size == 0 for size, count, before in taken)
 
     @cached_property
     def _taken_before(self) -> list[tuple[int, ...]]:
@@ -92,6 +99,17 @@ def _order(counts: Sequence[int], settings: Training, epoch: int, *, shuffle: bo
         return torch.randperm(sum(counts), generator=_generator(settings, "order", str(epoch)))
     places = torch.cat([(torch.arange(count, dtype=torch.float64) + 0.5) / max(count, 1) for count in counts])
     return places.argsort(stable=True)
+
+
+def _keep_within(counts: Sequence[int], order: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """Return an order with the same sequence of sources, in which the things of each source keep theirs.
+
+    So no row comes again early, and a source's batches come in the same order whatever the other sources are.
+    """
+    sources = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    kept = torch.empty_like(order)
+    kept[sources[order].argsort(stable=True)] = torch.arange(len(order))
+    return kept
 
 
 def _generator(settings: Training, *purpose: str) -> torch.Generator:

@@ -103,14 +103,17 @@ class JointLoss:
         if isinstance(self.weighting, LossWeighting) and self.weighting.reads_losses_after_step:
             losses = self._scaled(self._losses_of_batch(examples, self._divide(examples, rows)[0]))
             self.model.running = ("weighting",)
-            self.weighting.after_step(losses)
+            if losses:
+                self.weighting.after_step(losses)
 
     def total(self, losses: Mapping[str, float]) -> float:
         """Return the total of losses of whole epochs or splits, which those of other epochs can be compared with.
 
         Where the factors of losses change, the total is that of the losses as the weighting gets them.
         """
-        scaled = self._scaled({name: torch.tensor(loss, dtype=torch.float64) for name, loss in losses.items()})
+        has_state = bool(self.weighting.state_dict())  # which is on the device, in single precision
+        device, dtype = (self.accelerator.device, torch.float32) if has_state else (torch.device("cpu"), torch.float64)
+        scaled = self._scaled({name: torch.tensor(one, dtype=dtype, device=device) for name, one in losses.items()})
         if isinstance(self.weighting, LossWeighting) and self.weighting.factors_from == "settings":
             return float(self.weighting(scaled))
         return float(sum(scaled.values()))

@@ -9,6 +9,9 @@ from pathlib import Path
 from topwork.engine.evaluation.comparison import Difference
 from topwork.engine.evaluation.estimates import Estimate
 
+#: The columns of the matrix as a table.
+COLUMNS = ("task", "with", "metric", "alone", "gain", "low", "high", "verdict", "seeds")
+
 #: The partner of a task that stands for all others together.
 ALL = "all together"
 
@@ -73,8 +76,7 @@ def verdict(gain: Difference) -> str:
 def as_csv(result: TransferResult) -> str:
     """Return the matrix as CSV, in full precision."""
     file = io.StringIO()
-    rows = result.rows
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(result.rows)
     return file.getvalue()

@@ -70,10 +70,10 @@ def test_no_row_comes_again_before_all_others_of_its_source_did(batches: Any, sh
         rows = rows_of(sampling, epoch, shuffle=shuffle, batch_size=16)
         assert len(rows) == 443
         taken += rows.tolist()
-        times = Counter(taken)
-        for first, last in ((0, 400), (400, 440), (440, 443)):
-            counts = [times[row] for row in range(first, last)]
-            assert max(counts) - min(counts) <= 1
+    for first, last in ((0, 400), (400, 440), (440, 443)):
+        of_source = [row for row in taken if first <= row < last]
+        passes = [of_source[start : start + last - first] for start in range(0, len(of_source), last - first)]
+        assert all(len(set(one)) == len(one) for one in passes)
 
 
 @KINDS
@@ -151,3 +151,12 @@ def test_a_sampler_that_answers_otherwise_when_asked_again_is_an_error() -> None
 def test_a_source_that_never_gives_a_row_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^x\.yaml:3:1: sampling: source small gives no row in any of 6 epo"):
         sampled(WeightedConfig(weights={"large": 1.0, "middle": 1.0, "small": 1e-6}))
+
+
+def test_batches_of_a_source_come_in_the_same_order_with_others_and_alone() -> None:
+    together = sampled(ProportionalConfig(batches="single"))
+    alone = together.of_sizes({"middle": 40})
+    settings = Training(batch_size=16, shuffle=True)
+    for epoch in (1, 2):
+        of_source = [rows - 400 for rows in together.batches_of(epoch, settings) if 400 <= int(rows[0]) < 440]
+        assert [rows.tolist() for rows in of_source] == [rows.tolist() for rows in alone.batches_of(epoch, settings)]

@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -14,6 +13,7 @@ from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment
 from topwork.lab.comparison import compare
 from topwork.lab.runs import train_seeds
+from topwork.lab.study.result import StudyObserver, TrialSummary
 from topwork.lab.study.transfer import subsets, transfer, with_subsets
 from topwork.lab.study.transfer_result import TransferResult
 
@@ -47,25 +47,23 @@ def test_a_gain_is_that_of_two_runs_with_the_same_seeds(tmp_path: Path) -> None:
     assert float(rows[0]["gain"]) == result.gains["sentiment", "category"].value
 
 
-def test_the_same_command_goes_on_where_it_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from topwork.lab.study.worker import Worker
+class Interrupting(StudyObserver):
+    """Interrupts once a subset is trained."""
 
-    experiment, train, begun = small(TRAINING, "tracking.enabled=false"), Worker.train, []
-
-    def interrupted(worker: Any, trial: Any) -> None:
-        begun.append(trial.params)
-        if len(begun) == 2:
+    def trials(self, finished: list[TrialSummary], running: int, n_trials: int) -> None:
+        if finished:
             raise KeyboardInterrupt
-        train(worker, trial)
 
-    monkeypatch.setattr(Worker, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        transferred(experiment)
-    result = transferred(experiment)
-    assert result.trainings == 6
-    assert len(begun) == 4  # three subsets, one of them twice
-    assert transferred(experiment).gains == result.gains
-    assert len(begun) == 4
+
+def test_the_same_command_goes_on_where_it_was_interrupted() -> None:
+    experiment = small(TRAINING, "tracking.enabled=false")
+    with trained_here(), pytest.raises(KeyboardInterrupt):
+        transfer(experiment, observer=Interrupting())
+    trained = sorted((Path("studies") / "quickstart-transfer" / "trials").rglob("*.safetensors"))
+    assert len(trained) == 1
+    written = trained[0].stat().st_mtime_ns
+    assert transferred(experiment).trainings == 6
+    assert trained[0].stat().st_mtime_ns == written
 
 
 def test_mlflow_has_the_matrix_and_a_run_for_each_subset(store_uri: str) -> None:
