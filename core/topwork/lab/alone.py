@@ -4,10 +4,26 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from topwork.engine.evaluation.comparison import Difference, SplitOutputs, difference, metrics_of, stack_seeds
+from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import with_overrides
 from topwork.lab.runner import Runner
 from topwork.lab.tracking.run_log import RunLog, log_run
+
+
+def check_alone(runner: Runner, experiment: Experiment) -> None:
+    """Check that each task can be trained by itself, before any is.
+
+    Raises:
+        ConfigurationError: there is one task only, or what is set does not fit a task alone.
+    """
+    tasks = list(experiment.trained_tasks)
+    if len(tasks) < 2:
+        raise ConfigurationError(f"{tasks[0]} is the only task, so that nothing is to be compared with it alone")
+    first = experiment.training.seeds[0] if experiment.training.seeds else experiment.training.seed
+    for task in tasks:
+        values = {"training.tasks": [task], "training.seeds": None, "training.seed": first}
+        runner.cache.prepare(with_overrides(experiment, values, runner.registry))
 
 
 def gains_of_joining(

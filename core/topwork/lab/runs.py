@@ -17,7 +17,7 @@ from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import with_overrides
 from topwork.files import check_room, reserved
-from topwork.lab.alone import gains_of_joining
+from topwork.lab.alone import check_alone, gains_of_joining
 from topwork.lab.processes import exit_on_sigterm
 from topwork.lab.result import Result, SeedsResult
 from topwork.lab.runner import Runner
@@ -47,6 +47,8 @@ def train(
     name, folder = _names(experiment, output)
     with exit_on_sigterm(), reserved(folder):
         runner = _runner(experiment, observer)
+        if alone:
+            check_alone(runner, experiment)
         prepared = _prepare(runner, experiment, folder, models=1)
         with log_run(runner.store, name) if runner.store else nullcontext() as log:
             if log:
@@ -76,6 +78,8 @@ def train_seeds(
     name, folder = _names(experiment, output)
     with exit_on_sigterm(), reserved(folder):
         runner = _runner(experiment, observer)
+        if alone:
+            check_alone(runner, experiment)
         of_seeds = {seed: with_seed(experiment, seed, runner) for seed in seeds}
         prepared = _prepare(runner, of_seeds[seeds[0]], folder, models=len(seeds))
         with log_run(runner.store, name) if runner.store else nullcontext() as log:

@@ -6,11 +6,22 @@ import pytest
 from mlflow import MlflowClient
 
 from run_helpers import small
+from topwork.engine.observer import Observer
+from topwork.errors import ConfigurationError
 from topwork.lab.comparison import compare
 from topwork.lab.result import Result
 from topwork.lab.runs import train, train_seeds
 
 SETTINGS = ["training={epochs: 3, batch_size: 16, device: cpu}"]
+
+
+class Watcher(Observer):
+    """Counts what begins."""
+
+    begun = 0
+
+    def begin(self, phase: str, total: int) -> None:
+        self.begun += 1
 
 
 def uri_of(folder: Path) -> str:
@@ -67,3 +78,21 @@ def test_with_several_seeds_gains_are_of_all(tmp_path: Path, monkeypatch: pytest
     settings = ["training={epochs: 1, device: cpu, seeds: [0, 1]}", "tracking.enabled=false"]
     result = train_seeds(small(*settings), output=tmp_path / "models", alone=True)
     assert {gain.seeds for gain in result.against_alone.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["training.monitor=validation/category/accuracy"], "says nothing of sentiment"),
+        (["training.tasks=[category]"], "category is the only task, so that nothing is to be compared with it alone"),
+    ],
+)
+def test_what_does_not_fit_a_task_alone_is_refused_before_anything_is_trained(
+    tmp_path: Path, settings: list[str], message: str
+) -> None:
+    watched = Watcher()
+    with pytest.raises(ConfigurationError, match=message):
+        split = "data.reviews.split={validation: 0.2, test: 0.2}"
+        experiment = small("tracking.enabled=false", *SETTINGS, split, *settings)
+        train(experiment, output=tmp_path / "model", observer=watched, alone=True)
+    assert watched.begun == 0
