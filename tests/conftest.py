@@ -19,7 +19,15 @@ DATA = Path(os.environ.get("TOPWORK_DATA", ROOT.parent / "shared" / "data"))
 #: Where the declared shapes are checked at each call; nothing of it may be imported before.
 CHECKED = ("topwork.interfaces", "topwork.engine", "topwork.building_blocks", "topwork_plugins")
 
-HELPERS = ("queue_helpers", "phase_helpers", "encoding_helpers", "run_helpers", "store_helpers", "study_helpers")
+HELPERS = (
+    "outside_helpers",
+    "queue_helpers",
+    "phase_helpers",
+    "encoding_helpers",
+    "run_helpers",
+    "store_helpers",
+    "study_helpers",
+)
 pytest.register_assert_rewrite("topwork.testing", *HELPERS)
 install_import_hook(CHECKED, "shape_checker.check")
 os.environ["HF_HUB_OFFLINE"] = "1"

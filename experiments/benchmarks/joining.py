@@ -2,13 +2,15 @@
 """What a sampler and a loss weighting add to a training step.
 
 The synthetic reviews of the quickstart with two, four and eight tasks, MiniLM frozen but for the published layer, and
-frozen throughout. A step with a weighting against the same step with a plain sum of the losses, in turns; and the time
-that a sampler takes for an epoch's batches, as a share of that epoch's steps. Writes results/joining.json.
+frozen throughout. A step with a weighting against the same step with a plain sum of the losses, on the same batch and
+one after the other, the median over batches; and the time that a sampler takes for an epoch's batches, as a share of
+that epoch's steps. Writes results/joining.json.
 """
 
 import argparse
 import json
 import os
+import random
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -47,7 +49,8 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "temperature": {"kind": "temperature", "temperature": 3.0, "cooldown": 10},
     "round_robin": {"kind": "round_robin"},
 }
-STEPS, TURNS = 15, 6
+#: Steps of each, all on the same batches, in an order drawn anew for each.
+TURNS = 60
 
 
 def make_experiment(freeze: str, tasks: int, weighting: dict[str, Any]) -> Experiment:
@@ -114,14 +117,17 @@ def main() -> None:
                 }
                 made["plain"] = make_step(make_experiment(freeze, tasks, WEIGHTINGS["fixed"]), plain=True)
                 seconds: dict[str, list[float]] = {name: [] for name in made}
-                for _ in range(TURNS):
-                    for name, (step, _, examples) in made.items():
-                        for batch in torch.randperm(examples.count)[: 64 * 6].split(64) * (STEPS // 6 + 1):
-                            started = perf_counter()
-                            step(batch)
-                            seconds[name].append(perf_counter() - started)
+                for turn in range(TURNS):
+                    batch = torch.randperm(made["plain"][2].count)[:64]
+                    for name in random.Random(turn).sample(list(made), len(made)):
+                        started = perf_counter()
+                        made[name][0](batch)
+                        seconds[name].append(perf_counter() - started)
                 plain = statistics.median(seconds["plain"])
-                ratios = {name: statistics.median(of_one) / plain for name, of_one in seconds.items()}
+                ratios = {
+                    name: statistics.median(one / other for one, other in zip(of_one, seconds["plain"], strict=True))
+                    for name, of_one in seconds.items()
+                }
                 found[f"{freeze}, {tasks} tasks"] = {"plain_step_seconds": plain, "ratios": ratios}
                 print(freeze, tasks, json.dumps(found[f"{freeze}, {tasks} tasks"]), flush=True)
     step_seconds = min(one["plain_step_seconds"] for one in found.values())

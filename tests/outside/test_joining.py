@@ -1,19 +1,16 @@
 """A sampler and a loss weighting from other packages: installed, tested by their contracts, trained."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from outside_helpers import assert_keeps_contract, install, lines_of, run
 from topwork.testing import LossWeightingContract, SamplerContract
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
 CONTRACTS = {"topwork-curriculum": SamplerContract, "topwork-geometric": LossWeightingContract}
 
 EXPERIMENT: dict[str, Any] = {
@@ -39,33 +36,17 @@ EXPERIMENT: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder into which pip has installed the packages, outside of the environment of these tests."""
-    target = tmp_path_factory.mktemp("site")
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
-    packages = [str(HERE / name) for name in CONTRACTS]
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", *options, *packages]
-    subprocess.run(pip, check=True)
-    return target
-
-
-def run(*command: str, path: Path, folder: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(path), "HF_HUB_OFFLINE": "1"}
-    command = (sys.executable, *command)
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished.stdout
+    return install(list(CONTRACTS), tmp_path_factory.mktemp("site"))
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_it_passes_the_contract_that_topwork_ships(installed: Path, tmp_path: Path, name: str) -> None:
-    tested = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / name), path=installed, folder=tmp_path)
-    checks = [name for name in dir(CONTRACTS[name]) if name.startswith("test_")]
-    assert f"{len(checks)} passed" in tested
+    assert_keeps_contract(name, CONTRACTS[name], path=installed, folder=tmp_path)
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_it_is_written_in_fewer_than_30_lines(name: str) -> None:
-    lines = (HERE / name / f"{name.replace('-', '_')}.py").read_text().splitlines()
-    assert len([line for line in lines if line.strip()]) < 30
+    assert lines_of(name) < 30
 
 
 def test_they_train_and_the_plan_says_what_an_epoch_is(installed: Path, tmp_path: Path) -> None:

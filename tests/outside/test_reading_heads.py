@@ -1,19 +1,16 @@
 """Heads from other packages that read two texts apart, and words: installed, tested by their contract, trained."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from outside_helpers import assert_keeps_contract, install, lines_of, run
 from topwork.testing import HeadContract
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
 PACKAGES = ["topwork-relations", "topwork-bilstm"]
 
 ANIMALS = ["cat", "dog", "horse", "bird"]
@@ -43,33 +40,17 @@ EXPERIMENT: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder into which pip has installed the packages, outside of the environment of these tests."""
-    target = tmp_path_factory.mktemp("site")
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
-    packages = [str(HERE / name) for name in PACKAGES]
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", *options, *packages]
-    subprocess.run(pip, check=True)
-    return target
-
-
-def run(*command: str, path: Path, folder: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(path), "HF_HUB_OFFLINE": "1"}
-    command = (sys.executable, *command)
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished.stdout
+    return install(list(PACKAGES), tmp_path_factory.mktemp("site"))
 
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_it_passes_the_contract_that_topwork_ships(installed: Path, tmp_path: Path, name: str) -> None:
-    tested = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / name), path=installed, folder=tmp_path)
-    checks = [name for name in dir(HeadContract) if name.startswith("test_")]
-    assert f"{len(checks)} passed" in tested
+    assert_keeps_contract(name, HeadContract, path=installed, folder=tmp_path)
 
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_it_is_written_in_fewer_than_40_lines(name: str) -> None:
-    lines = (HERE / name / f"{name.replace('-', '_')}.py").read_text().splitlines()
-    assert len([line for line in lines if line.strip()]) < 40
+    assert lines_of(name) < 40
 
 
 def test_they_train_together_and_predict(installed: Path, tmp_path: Path) -> None:

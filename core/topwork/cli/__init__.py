@@ -125,9 +125,7 @@ def load_with_seeds(file: Path, settings: list[str], seeds: int | None) -> "Expe
     own = experiment.training.seeds or (experiment.training.seed,)
     every = [*own, *range(max(own) + 1, max(own) + 1 + seeds)][:seeds]
     training = experiment.training.model_copy(update={"seed": 0, "seeds": tuple(every)})
-    varied = experiment.model_copy(update={"training": training})
-    varied._origin = experiment.origin
-    return varied
+    return experiment.model_copy(update={"training": training})
 
 
 @app.command()

@@ -41,14 +41,15 @@ def show_plan(experiment: Experiment, format: Format) -> None:
     console.print(describe_epoch(prepared.sampling, experiment.training.batch_size), soft_wrap=True)
     if len(prepared.sampling.sizes) > 1:
         console.print(table_of_sources(prepared.sampling))
+    passes = passes_backward(prepared.sampling, prepared.trained_of_sources)
     if isinstance(prepared.weighting, GradientWeighting):
-        count = len(prepared.model.tasks)
-        console.print(f"weighting: each step goes back through what tasks share {count} times, once for each task")
-    if count := experiment.training.gradient_batches:
-        tasks = len(prepared.model.tasks)
         console.print(
-            f"gradients of tasks are compared on {count} batches an epoch: {count * tasks:,} more passes backward"
+            f"weighting: each step goes back through what tasks share up to {passes} times, once for each task"
         )
+    if asked := experiment.training.gradient_batches:
+        count = min(asked, *prepared.sampling.steps(experiment.training.batch_size))
+        more = f"up to {count * passes:,} more passes backward"
+        console.print(f"gradients of tasks are compared on {count} batches an epoch: {more}")
     device = make_accelerator(experiment.training).device
     for phase in plan.phases:
         if len(plan.phases) > 1:
@@ -89,6 +90,12 @@ def describe_epoch(sampling: Sampling, batch_size: int) -> str:
     rows, steps = [sum(one) for one in sampling.rows], sampling.steps(batch_size)
     kinds = {"mixed": "", "single": ", each of one source", "in_turn": ", each of one source, of all in turn"}
     return f"epoch: {span(rows)} rows in {span(steps)} batches of up to {batch_size}{kinds[sampling.batches]}"
+
+
+def passes_backward(sampling: Sampling, tasks: Mapping[str, Sequence[str]]) -> int:
+    """Return how many tasks a batch can have rows of: of all sources, or of one where each batch is of one."""
+    counts = [len(of_source) for of_source in tasks.values()]
+    return sum(counts) if sampling.batches == "mixed" else max(counts)
 
 
 def table_of_sources(sampling: Sampling) -> Table:

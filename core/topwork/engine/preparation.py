@@ -32,7 +32,7 @@ from topwork.engine.training.loop import Fit, LoadExamples, fit
 from topwork.engine.training.sampling import Sampling, resolve_sampling
 from topwork.engine.training.step import Weighting
 from topwork.engine.training.stopping import Monitor, find_monitors, make_stopping
-from topwork.engine.training.weighting import build_weighting, check_shared
+from topwork.engine.training.weighting import build_weighting, check_shared, warn_of_no_pairs
 from topwork.errors import StorageError
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Experiment
@@ -71,7 +71,16 @@ class Preparation:
         )
         if size.unread_words:
             too_long += f"; {size.unread_words:,} of their words are not read, so they are neither trained nor measured"
-        return [*self.dataset.warnings, *([too_long] if size.truncated else [])]
+        joining = warn_of_no_pairs(
+            self.weighting, self.experiment.weighting, self.experiment.training, self.sampling, self.trained_of_sources
+        )
+        return [*self.dataset.warnings, *([too_long] if size.truncated else []), *joining]
+
+    @property
+    def trained_of_sources(self) -> dict[str, list[str]]:
+        """The tasks of each source that are trained."""
+        columns = self.experiment.label_columns
+        return {source: [task for task in tasks if task in self.model.tasks] for source, tasks in columns.items()}
 
     def encoding_job(self, phase: Phase, device: torch.device) -> EncodingJob:
         """Return what decides the activations of a phase."""

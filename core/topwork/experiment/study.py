@@ -13,7 +13,8 @@ from topwork.experiment.objective import parse_objective
 from topwork.experiment.section import Section
 from topwork.interfaces.plugin import Count
 
-StudyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
+MAX_NAME = 60
+StudyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=MAX_NAME)]
 
 
 def a_number(raw: object) -> int | float:

@@ -1,14 +1,13 @@
 """Train each task by itself, to say what it gained from the others."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 from topwork.engine.evaluation.comparison import Difference, SplitOutputs, difference, metrics_of, stack_seeds
 from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import with_overrides
 from topwork.lab.runner import Runner
-from topwork.lab.tracking.run_log import RunLog, log_run
+from topwork.lab.tracking.run_log import RunLog
 
 
 def check_alone(runner: Runner, experiment: Experiment) -> None:
@@ -59,9 +58,5 @@ def _train_alone(
     with_seed = {} if seed is None else {"training.seeds": None, "training.seed": seed}
     varied = with_overrides(experiment, {"training.tasks": [task], **with_seed}, runner.registry)
     named = f"{name}-alone-{task}" + ("" if seed is None else f"-seed-{seed}")
-    runner.observer.run(f"{task} alone" + ("" if seed is None else f", seed {seed}"))
-    prepared = runner.prepare(varied)
-    with log_run(runner.store, named, below=log) if runner.store else nullcontext() as child:
-        if child:
-            child.start(prepared, runner.registry, brief=True)
-        return runner.run(prepared, named, None, child)[1]
+    title = f"{task} alone" + ("" if seed is None else f", seed {seed}")
+    return runner.run_below(varied, title, named, None, log)[1]

@@ -4,6 +4,7 @@ import logging
 import secrets
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from topwork.errors import StorageError, TrainingError, describe, first_line
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import EVALUATED, SplitName
 from topwork.lab.result import Result, UnsavedError
-from topwork.lab.tracking.run_log import RunLog
+from topwork.lab.tracking.run_log import RunLog, log_run
 from topwork.lab.tracking.store import TrackingStore, redact_uri
 from topwork.registry import Registry
 
@@ -55,6 +56,22 @@ class Runner:
         check_saving(experiment.backbone, backbone, seed=seed, origin=experiment.origin)
         check_drawing(prepared)
         return prepared
+
+    def run_below(
+        self, experiment: Experiment, title: str, name: str, folder: Path | None, log: RunLog | None
+    ) -> tuple[Result, SplitOutputs]:
+        """Carry out one of several runs that differ in seed or tasks from one that was prepared and checked.
+
+        Args:
+            title: what it is, for the observer.
+            log: of the run that this one is put below; None without tracking.
+        """
+        self.observer.run(title)
+        prepared = self.cache.prepare(experiment)
+        with log_run(self.store, name, below=log) if self.store else nullcontext() as child:
+            if child:
+                child.start(prepared, self.registry, brief=True)
+            return self.run(prepared, name, folder, child)
 
     def run(
         self, prepared: Preparation, name: str, folder: Path | None, log: RunLog | None

@@ -89,13 +89,9 @@ def train_seeds(
             by_seed: dict[int, Result] = {}
             outputs: list[SplitOutputs] = []
             for seed, varied in of_seeds.items():
-                runner.observer.run(f"seed {seed}")
-                prepared = runner.prepare(varied)
-                below = log_run(runner.store, f"{name}-seed-{seed}", below=log) if runner.store else nullcontext()
-                with below as child:
-                    if child:
-                        child.start(prepared, runner.registry, brief=True)
-                    by_seed[seed], of_seed = runner.run(prepared, f"{name}-seed-{seed}", folder / f"seed-{seed}", child)
+                by_seed[seed], of_seed = runner.run_below(
+                    varied, f"seed {seed}", f"{name}-seed-{seed}", folder / f"seed-{seed}", log
+                )
                 outputs.append(of_seed)
             stacked = stack_seeds(outputs)
             result = SeedsResult(

@@ -88,6 +88,10 @@ class LossWeightingContract(PluginContract):
         """Use a weighting for some epochs, in which losses fall at different speeds."""
         for epoch in range(1, 4):
             weighting(losses(self.tasks, shift=1 / epoch))
+            if weighting.reads_losses_after_step:
+                weighting.after_step(
+                    {task: loss.detach() for task, loss in losses(self.tasks, shift=0.5 / epoch).items()}
+                )
             weighting.end_epoch({task: 1 / (epoch + number) for number, task in enumerate(self.tasks)})
 
 

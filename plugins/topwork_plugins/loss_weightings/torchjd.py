@@ -1,8 +1,8 @@
 """The scalarizers and gradient aggregators of TorchJD."""
 
-import copy
 import importlib
 import inspect
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 import topwork
+
+logger = logging.getLogger(__name__)
 
 #: What TorchJD makes one total with.
 Scalarizer = Literal[
@@ -62,11 +64,11 @@ class TorchJdConfig(topwork.LossWeightingConfig):
         if self.aggregator in STATEFUL:
             return StatefulGradients(make(tasks), tasks)
         if self.aggregator:
-            return Gradients(make, tasks)
+            return Gradients(make, tasks, name=self.aggregator)
         if self.scalarizer in ("UW", "IMTLL"):
             return LearntFactors(make, tasks, self.learning_rate)
         if self.scalarizer == "DWA":
-            return LossesByEpoch(make(tasks), tasks)
+            return LossesByEpoch(make, tasks)
         return LossesByStep(make(tasks), tasks) if self.scalarizer == "FAMO" else Losses(make)
 
     def _maker(self, tasks: Sequence[str]) -> "Callable[[Sequence[str]], Any]":
@@ -146,24 +148,28 @@ class LossesByEpoch(topwork.LossWeighting):
 
     factors_from: ClassVar[topwork.FactorsFrom] = "history"
 
-    def __init__(self, scalarizer: Any, tasks: Sequence[str]) -> None:
+    def __init__(self, make: Callable[[Sequence[str]], Any], tasks: Sequence[str]) -> None:
         super().__init__()
-        self.scalarizer = scalarizer
+        self.make = make
         self.tasks = list(tasks)
-        self.means = dict.fromkeys(tasks, 1.0)
-        self.factors = dict.fromkeys(tasks, 1.0)
+        self.register_buffer("means", torch.full((2, len(tasks)), torch.nan))  # of the epoch before last, and the last
+        self.register_buffer("factors", torch.ones(len(tasks)))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack([self.factors[task] * loss for task, loss in losses.items()]).sum()
+        factors = self.get_buffer("factors")[[self.tasks.index(task) for task in losses]]
+        return (factors * torch.stack(list(losses.values()))).sum()
 
     def end_epoch(self, losses: Mapping[str, float]) -> None:
-        self.means |= losses
-        self.scalarizer(torch.tensor(list(self.means.values())))
-        self.scalarizer.step()
-        values = torch.ones(len(self.tasks), requires_grad=True)
-        copy.deepcopy(self.scalarizer)(values).backward()  # a copy, since it takes all values for losses
-        assert values.grad is not None
-        self.factors = dict(zip(self.tasks, values.grad.tolist(), strict=True))
+        means = self.get_buffer("means")
+        last = means[1].nan_to_num(1.0).tolist()  # a task that has had no rows counts with 1
+        now = [losses.get(task, before) for task, before in zip(self.tasks, last, strict=True)]
+        means.copy_(torch.stack([means[1], means.new_tensor(now)]))
+        scalarizer = self.make(self.tasks)
+        for of_epoch in means if means.isfinite().all() else means[1:]:
+            scalarizer(of_epoch)
+            scalarizer.step()
+        values = torch.ones_like(means[1]).requires_grad_()
+        self.get_buffer("factors").copy_(torch.autograd.grad(scalarizer(values), values)[0])
 
 
 class LossesByStep(topwork.LossWeighting):
@@ -173,7 +179,7 @@ class LossesByStep(topwork.LossWeighting):
 
     def __init__(self, scalarizer: nn.Module, tasks: Sequence[str]) -> None:
         super().__init__()
-        self.scalarizer = (scalarizer,)  # out of sight of the optimizer, since it has one of its own
+        self.scalarizer = (scalarizer,)  # in a tuple, so that its parameters are none of ours: it steps them itself
         self.last = {task: torch.ones(()) for task in tasks}
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -195,10 +201,12 @@ class LossesByStep(topwork.LossWeighting):
 class Gradients(topwork.GradientWeighting):
     """An aggregator without state, made anew for the tasks that have rows; where these are too few for it, the mean."""
 
-    def __init__(self, make: Callable[[Sequence[str]], Any], tasks: Sequence[str]) -> None:
+    def __init__(self, make: Callable[[Sequence[str]], Any], tasks: Sequence[str], *, name: str) -> None:
         super().__init__()
         self.make = make
         self.count = len(tasks)
+        self.name = name
+        self.told = False
 
     def forward(self, gradients: Tensor, tasks: Sequence[str]) -> Tensor:
         try:
@@ -206,6 +214,9 @@ class Gradients(topwork.GradientWeighting):
         except ValueError:
             if len(tasks) == self.count:
                 raise
+            if not self.told:
+                logger.warning("%s needs more tasks than %s; a step without others takes the mean", self.name, tasks)
+                self.told = True
             return gradients.mean(dim=0)
         return combined
 

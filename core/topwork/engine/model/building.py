@@ -66,7 +66,7 @@ def build_model(
     """Build a pooling and a head for each task onto a backbone, each from a seed of its own.
 
     A head's initial weights depend on the seed and the task's name alone, not on the other tasks. Each head is built a
-    second time to be tried, so that trying leaves no trace.
+    second time to be tried, so that trying changes nothing.
 
     Args:
         heads: the settings of each task's head.

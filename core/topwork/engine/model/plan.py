@@ -136,7 +136,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """sha256 of what decides the result: the phases' groups and cuts, and the shapes; not the data."""
+        """sha256 of what trains: the phases' groups and cuts, and the shapes; not the data, and not how it is taken."""
         names = ("first", "groups", "prefix", "suffix", "cut")
         whole = [dataclasses.asdict(phase) for phase in self.phases]
         phases = [{name: phase[name] for name in names} for phase in whole]

@@ -99,7 +99,7 @@ def fit(
             data = load_examples(phase)
         try:
             started = perf_counter()
-            losses, rates, further = train_epoch(
+            trained = train_epoch(
                 joint,
                 optimizer,
                 data["train"].of_tasks(stopping.training),
@@ -111,14 +111,14 @@ def fit(
                 observer=observer,
             )
             seconds = perf_counter() - started
-            metrics, failures = measure_epoch(joint, losses, data)
+            metrics, failures = measure_epoch(joint, trained.losses, data)
             check_finite(model, metrics, step=steps[number - 1])
         except NotFiniteError as error:
             stopping.restore(model)
             raise divergence_error(error, number, optimizer, stopping.best_epoch) from None
         if isinstance(weighting, LossWeighting):
-            weighting.end_epoch(losses)
-        epochs.append(Epoch(number, metrics | further, rates, sum(sampling.rows[number - 1]) / seconds))
+            weighting.end_epoch(trained.losses)
+        epochs.append(Epoch(number, metrics | trained.further, trained.rates, trained.rows / seconds))
         observer.epoch(epochs[-1])
         for name in failures.keys() - failing:
             logger.warning("epoch %d: validation/%s is not a number: %s", number, name, failures[name])
@@ -132,12 +132,17 @@ def fit(
     if (best := plan.phase_of(stopping.best_epoch)) != phase:  # an earlier phase, with another cut or another prefix
         start_phase(best, model, weighting, optimizer)
         data = load_examples(best)
+    return finish(joint, stopping, epochs, data)
+
+
+def finish(joint: JointLoss, stopping: Stopping, epochs: list[Epoch], data: Mapping[SplitName, Examples]) -> Fit:
+    """Measure the weights that are kept, where they are of several epochs, and leave the model ready for use."""
     metrics = epochs[stopping.best_epoch - 1].metrics
     if set(stopping.best_epochs.values()) != {stopping.best_epoch}:
         metrics = measure_epoch(joint, {}, data)[0]
-    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # undo autocast: what follows is plain float32
-    model.eval()
-    tune_heads(model, data, device=accelerator.device)
+    joint.accelerator.unwrap_model(joint.wrapped, keep_fp32_wrapper=False)  # undo autocast: now it is plain float32
+    joint.model.eval()
+    tune_heads(joint.model, data, device=joint.accelerator.device)
     notes = stopping.drift(epochs, metrics)
     return Fit(epochs, stopping.best_epoch, stopping.best_epochs, metrics, data, notes)
 
@@ -153,6 +158,23 @@ def tune_heads(model: MultiTaskModel, data: Mapping[SplitName, Examples], *, dev
         tuned[name](outputs[name], targets[name])
 
 
+@dataclass(frozen=True)
+class TrainedEpoch:
+    """What an epoch of steps gave.
+
+    Attributes:
+        losses: the mean loss of each task that had rows.
+        further: the mean factor of each loss, where factors change; and what is to be known of the tasks' gradients.
+        rates: each group's learning rate in the last step.
+        rows: how many were trained on.
+    """
+
+    losses: dict[str, float]
+    further: dict[str, float]
+    rates: dict[str, float]
+    rows: int
+
+
 def train_epoch(
     joint: JointLoss,
     optimizer: torch.optim.Optimizer,
@@ -164,7 +186,7 @@ def train_epoch(
     steps_before: int,
     steps_in_all: int,
     observer: Observer,
-) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+) -> TrainedEpoch:
     """Take a step for each batch.
 
     Args:
@@ -173,16 +195,13 @@ def train_epoch(
         epoch: its number, from 1.
         steps_before, steps_in_all: of the whole training, for the schedule of learning rates.
 
-    Returns:
-        The mean loss of each task that had rows; each group's learning rate in the last step; and further metrics: the
-        mean factor of each loss, where factors change; and what is to be known of the tasks' gradients.
-
     Raises:
-        NotFiniteError: a loss is not finite.
+        NotFiniteError: a loss, or the factor of one, is not finite.
     """
     sums, denominators = defaultdict[str, float](float), defaultdict[str, float](float)
     factors = defaultdict[str, list[float]](list)
     rates: dict[str, float] = {}
+    rows_with_labels = 0
     drawn_from = derive_seed(settings.seed, "gradients", str(epoch))
     compared, statistics = chosen_batches(settings.gradient_batches, len(batches), drawn_from), GradientStatistics()
     observer.begin(f"epoch {epoch}", len(batches))
@@ -195,12 +214,14 @@ def train_epoch(
             if number in compared:
                 statistics.add(joint.gradients(examples, labelled))
             step = joint.backward(examples, labelled)
-            if not all(map(math.isfinite, step.losses.values())):
-                raise NotFiniteError(step.losses, number)
+            values = step.losses | {f"weighting/{name}": factor for name, factor in step.factors.items()}
+            if not all(map(math.isfinite, values.values())):
+                raise NotFiniteError(values, number)
             if settings.clip_norm is not None:
                 joint.accelerator.clip_grad_norm_(joint.wrapped.parameters(), settings.clip_norm)
             optimizer.step()
             joint.after_step(examples, labelled)
+            rows_with_labels += len(labelled)
             for name, loss in step.losses.items():
                 sums[name] += loss * step.denominators[name]
                 denominators[name] += step.denominators[name]
@@ -209,7 +230,7 @@ def train_epoch(
             observer.advance(1)
     losses = {name: sums[name] / denominators[name] for name in joint.model.tasks if name in sums}
     further = {f"weighting/{name}": fmean(values) for name, values in factors.items()}
-    return losses, rates, further | statistics.means()
+    return TrainedEpoch(losses, further | statistics.means(), rates, rows_with_labels)
 
 
 def measure_epoch(
@@ -217,11 +238,12 @@ def measure_epoch(
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Return the training losses and, where there are validation rows, all that is measured on them.
 
+    The total of training losses is left out where a task had no rows, since it would fall by that task's loss alone.
     What could not be measured is NaN, and returned a second time with the reason.
     """
     failures: dict[str, str] = {}
     metrics = {f"training/{name}/loss": loss for name, loss in losses.items()}
-    if losses:
+    if losses.keys() == joint.model.tasks.keys():
         metrics["training/loss"] = joint.total(losses)
     if "validation" in data:
         examples, device = data["validation"], joint.accelerator.device
@@ -234,10 +256,10 @@ def measure_epoch(
 
 
 class NotFiniteError(Exception):
-    """A loss or a weight is not finite.
+    """A loss, the factor of one, or a weight is not finite.
 
     Attributes:
-        values: losses by name, of which some are not finite; none where it is a weight.
+        values: losses and factors by name, of which some are not finite; none where it is a weight.
         step: of the epoch, from 1.
     """
 

@@ -47,7 +47,7 @@ class PerTaskStopping:
             self._heads[task].keep(self._of_head(model, task))
         if improved:
             self.best_epoch = epoch.number
-            self._shared.keep(self._of_all(model))
+            self._shared.keep(self._of_shared(model))
         for task in self.training:
             if self._best[task].is_over():
                 self._stopped.add(task)
@@ -69,7 +69,7 @@ class PerTaskStopping:
     @torch.no_grad()
     def restore(self, model: MultiTaskModel) -> None:
         """Put back what tasks share, and each task's head from its own best epoch."""
-        self._shared.restore(self._of_all(model))
+        self._shared.restore(self._of_shared(model))
         for task, kept in self._heads.items():
             kept.restore(self._of_head(model, task))
 
@@ -90,8 +90,8 @@ class PerTaskStopping:
                     )
         return notes
 
-    def _of_all(self, model: MultiTaskModel) -> Iterator[tuple[str, Tensor]]:
-        return changing(model, self._trained)
+    def _of_shared(self, model: MultiTaskModel) -> Iterator[tuple[str, Tensor]]:
+        return ((name, one) for name, one in changing(model, self._trained) if not name.startswith("heads."))
 
     def _of_head(self, model: MultiTaskModel, task: str) -> Iterator[tuple[str, Tensor]]:
         return ((name, one) for name, one in changing(model, self._trained) if name.startswith(f"heads.{task}."))

@@ -33,7 +33,7 @@ class Sampling:
     rows: tuple[tuple[int, ...], ...]
 
     def of_sizes(self, sizes: Mapping[str, int]) -> "Sampling":
-        """Return the same passes over fewer rows of each source; those of which none are left take no part."""
+        """Return the same passes over fewer rows of each source, rounded up; without those of which none are left."""
         if sizes == self.sizes:
             return self
         left = [(number, name, size) for number, (name, size) in enumerate(self.sizes.items()) if name in sizes]
@@ -66,19 +66,19 @@ class Sampling:
         every = [piece for of_source in pieces for piece in of_source]
         return [every[number] for number in order.tolist()]
 
-    def _rows_of(self, number: int, epoch: int, settings: Training) -> Int[Tensor, " _K"]:
+    def _rows_of(self, source: int, epoch: int, settings: Training) -> Int[Tensor, " _K"]:
         """Return the rows that an epoch takes of one source, going on in it where the epoch before ended."""
-        name, size = list(self.sizes.items())[number]
-        offset = sum(list(self.sizes.values())[:number])
-        first, count = self._taken_before[epoch - 1][number], self.rows[epoch - 1][number]
+        name, size = list(self.sizes.items())[source]
+        offset = sum(list(self.sizes.values())[:source])
+        first, count = self._taken_before[epoch - 1][source], self.rows[epoch - 1][source]
         positions = torch.arange(first, first + count)
         if not settings.shuffle or (self.batches == "mixed" and self._takes_all_once(epoch)):  # shuffled as a whole
             return offset + positions % size
         passes = {
-            number: torch.randperm(size, generator=_generator(settings, "pass", name, str(number)))
-            for number in range(first // size, -((first + count) // -size))
+            one: torch.randperm(size, generator=_generator(settings, "pass", name, str(one)))
+            for one in range(first // size, -((first + count) // -size))
         }
-        parts = [order[positions[positions // size == number] % size] for number, order in passes.items()]
+        parts = [order[positions[positions // size == one] % size] for one, order in passes.items()]
         return offset + torch.cat([*parts, torch.arange(0)])
 
     def _takes_all_once(self, epoch: int) -> bool:
@@ -148,6 +148,8 @@ def checked_shares(config: SamplerConfig, sizes: Mapping[str, int], epoch: int) 
     given: object = config.shares(dict(sizes), epoch)
     if not isinstance(given, Mapping) or given.keys() != sizes.keys():
         raise PluginError(f"shares must give a number for each source, {', '.join(sizes)}, got {given!r:.60}")
+    if not all(isinstance(given[name], int | float) for name in sizes):
+        raise PluginError(f"shares must be numbers, got {given!r:.60}")
     shares = tuple(float(given[name]) for name in sizes)
     if not all(0 <= share < math.inf for share in shares) or not 0 < sum(shares) < math.inf:
         raise PluginError(f"shares must be finite numbers from 0, and not all 0, got {given!r:.60}")

@@ -224,7 +224,7 @@ class JointLoss:
                 flat = flat_gradient(shared, found)
                 gradients[name] = gradients[name] + flat if name in gradients else flat
                 sums[name] = sums.get(name, 0.0) + losses[name].item()
-        return gradients, sums
+        return {name: gradients[name] for name in self.model.tasks if name in gradients}, sums
 
     def _set_shared_gradients(self, weighting: GradientWeighting, gradients: Mapping[str, Float[Tensor, " P"]]) -> None:
         """Let a weighting make one gradient of those of the tasks, and give each shared parameter its part."""

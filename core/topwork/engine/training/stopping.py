@@ -48,27 +48,13 @@ def find_monitors(
         ConfigurationError: a metric that is watched will not exist, and names those that will; or some should rise and
             others fall, or none is left for the tasks that are trained.
     """
-    directions = metric_directions(heads, [task for task in validated if task in heads])
-    monitors: dict[str | None, Monitor] = {}
     if settings.stop == "per_task":
-        for task, head in heads.items():
-            given, patience = tasks[task].monitor, tasks[task].patience
-            split = "validation" if task in validated else "training"
-            name = given or (head.metrics[0].name if head.metrics and task in validated else "loss")
-            watched = Objective(f"{split}/{task}/{name}")
-            monitors[task] = Monitor(watched, patience or settings.patience, f"tasks.{task}")
+        monitors: dict[str | None, Monitor] = {
+            task: _own_monitor(settings, tasks[task], task, heads[task], validated) for task in heads
+        }
     else:
-        whole = parse_objective(settings.monitor)
-        others = tuple(
-            f"{split}/{task}/" for split in ("training", "validation") for task in tasks.keys() - heads.keys()
-        )
-        objective = whole.without(lambda name: name.startswith(others))
-        if objective is None:
-            raise ConfigurationError(
-                f"{settings.monitor} says nothing of {', '.join(heads)}, which training.tasks trains alone; "
-                "watch validation/loss, a mean over metrics of all tasks, or set training.stop: per_task"
-            ).located(origin.locate("training", "monitor"))
-        monitors[None] = Monitor(objective, settings.patience, "training")
+        monitors = {None: _common_monitor(settings, tasks.keys(), heads.keys(), origin=origin)}
+    directions = metric_directions(heads, [task for task in validated if task in heads])
     for monitor in monitors.values():
         try:
             greater_is_better(monitor.objective, directions)
@@ -78,6 +64,29 @@ def find_monitors(
                 message += "; there are no validation rows: set split.validation or a validation file"
             raise ConfigurationError(message).located(origin.locate(*monitor.where.split("."), "monitor")) from None
     return monitors
+
+
+def _own_monitor(settings: Training, task: Task, name: str, head: Head, validated: Collection[str]) -> Monitor:
+    """Return what is watched for one task: what it names, or else the head's first metric, or the training loss."""
+    split = "validation" if name in validated else "training"
+    metric = task.monitor or (head.metrics[0].name if head.metrics and name in validated else "loss")
+    return Monitor(Objective(f"{split}/{name}/{metric}"), task.patience or settings.patience, f"tasks.{name}")
+
+
+def _common_monitor(settings: Training, tasks: Collection[str], trained: Collection[str], *, origin: Origin) -> Monitor:
+    """Return what is watched for all tasks together: of the objective the part that says something of those trained.
+
+    Raises:
+        ConfigurationError: nothing of it does.
+    """
+    others = tuple(f"{split}/{task}/" for split in ("training", "validation") for task in set(tasks) - set(trained))
+    objective = parse_objective(settings.monitor).without(lambda name: name.startswith(others))
+    if objective is None:
+        raise ConfigurationError(
+            f"{settings.monitor} says nothing of {', '.join(trained)}, which training.tasks trains alone; "
+            "watch validation/loss, a mean over metrics of all tasks, or set training.stop: per_task"
+        ).located(origin.locate("training", "monitor"))
+    return Monitor(objective, settings.patience, "training")
 
 
 def make_stopping(

@@ -1,12 +1,13 @@
 """Build a loss weighting, and try it before it is used."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
 from topwork.engine.model.plan import WEIGHTING_GROUP, Plan
 from topwork.engine.model.plugin_checks import check_built, check_state, plugin_errors
 from topwork.engine.model.seeding import seeded
+from topwork.engine.training.sampling import Sampling
 from topwork.engine.training.step import Weighting, checked_gradient, checked_total
 from topwork.errors import ConfigurationError, PluginError
 from topwork.experiment.origin import Origin
@@ -17,7 +18,7 @@ from topwork.interfaces.loss_weighting import GradientWeighting, LossWeighting, 
 def build_weighting(config: LossWeightingConfig, tasks: Sequence[str], *, seed: int, where: str) -> Weighting:
     """Build the loss weighting of some tasks, from a seed of its own.
 
-    It is built a second time to be tried, so that trying leaves no trace.
+    It is built a second time to be tried, so that trying changes nothing.
 
     Args:
         where: the place of its settings, with which errors begin.
@@ -55,6 +56,32 @@ def check_shared(
             f"the tasks' gradients are compared by the parameters that they share, but {none}; let some train "
             "(freeze), or set this to 0"
         ).located(origin.locate("training", "gradient_batches"))
+
+
+def warn_of_no_pairs(
+    weighting: Weighting,
+    config: LossWeightingConfig,
+    settings: Training,
+    sampling: Sampling,
+    tasks: Mapping[str, Collection[str]],
+) -> list[str]:
+    """Say that gradients of tasks never meet, where each batch has rows of one task only.
+
+    Args:
+        tasks: of each source, those that are trained.
+    """
+    several_sources = sampling.batches == "mixed" and len(sampling.sizes) > 1
+    if several_sources or any(len(of_source) > 1 for of_source in tasks.values()):
+        return []
+    why = f"each batch is of one source (sampling.batches: {sampling.batches}) and each source has one task"
+    if len(sampling.sizes) == 1:
+        why = "one task is trained"
+    said = []
+    if isinstance(weighting, GradientWeighting):
+        said.append(f"{config} never has the gradients of two tasks to weigh, since {why}")
+    if settings.gradient_batches:
+        said.append(f"training.gradient_batches never finds the gradients of two tasks to compare, since {why}")
+    return said
 
 
 def _built(config: LossWeightingConfig, tasks: Sequence[str]) -> Weighting:

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from topwork.engine.evaluation.comparison import Difference, SplitOutputs, difference, metrics_of
 from topwork.engine.evaluation.estimates import estimate
-from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.preparation import Preparation
 from topwork.engine.preparation_cache import PreparationCache
 from topwork.engine.training.stopping import Monitor, find_monitors
 from topwork.errors import ConfigurationError, StudyError
 from topwork.experiment.schema import Experiment
-from topwork.experiment.study import Dimension, StudySettings
+from topwork.experiment.study import MAX_NAME, Dimension, StudySettings
 from topwork.files import write_file
 from topwork.interfaces.head import Metric
 from topwork.lab.study.report import find_outputs, summarize
@@ -36,7 +35,8 @@ def transfer(
 ) -> TransferResult:
     """Train every task alone, every pair, and all together, with each seed, or go on where this was interrupted.
 
-    Texts are encoded once. Where the experiment has a study section, its ``workers``, ``storage`` and ``timeout`` hold.
+    Texts are encoded once. Where the experiment has a study section, its ``name``, ``workers``, ``storage`` and
+    ``timeout`` hold. What was found is logged, and written to ``transfer.csv`` in the study's folder.
 
     Args:
         workers: processes of one thread each; without it the study section's, or 2.
@@ -72,7 +72,7 @@ def with_subsets(experiment: Experiment, workers: int | None) -> Experiment:
     """Return the experiment with a study section that searches which tasks are trained.
 
     Raises:
-        ConfigurationError: it has one task only.
+        ConfigurationError: it has one task only, or its name is too long.
     """
     tasks = list(experiment.tasks)
     if len(tasks) < 2:
@@ -80,6 +80,12 @@ def with_subsets(experiment: Experiment, workers: int | None) -> Experiment:
     if experiment.training.tasks is not None:
         raise ConfigurationError("transfer trains all subsets of tasks; leave out training.tasks")
     given = experiment.study
+    name = f"{(given.name if given else None) or experiment.name}-transfer"
+    if len(name) > MAX_NAME:
+        raise ConfigurationError(
+            f"the study of transfer would be named {name}, which is longer than {MAX_NAME} characters; give study.name "
+            f"of up to {MAX_NAME - len('-transfer')}"
+        )
     settings = StudySettings(
         search={"training.tasks": Dimension(choices=subsets(tasks))},
         objective="loss",
@@ -90,11 +96,9 @@ def with_subsets(experiment: Experiment, workers: int | None) -> Experiment:
         storage=given.storage if given else None,
         timeout=given.timeout if given else None,
         seeds=list(experiment.training.seeds) if experiment.training.seeds else None,
-        name=f"{experiment.name}-transfer"[:60],
+        name=name,
     )
-    varied = experiment.model_copy(update={"study": settings})
-    varied._origin = experiment.origin
-    return varied
+    return experiment.model_copy(update={"study": settings})
 
 
 def subsets(tasks: Sequence[str]) -> list[list[str]]:
@@ -124,11 +128,10 @@ def _plan(study: ResolvedStudy, cache: PreparationCache) -> StudyPlan:
 
 def _monitors(experiment: Experiment, prepared: Preparation, task: str) -> dict[str | None, Monitor]:
     """Return what is watched where a task is trained alone."""
-    model: MultiTaskModel = prepared.model
     return find_monitors(
         experiment.training,
         experiment.tasks,
-        {task: model.tasks[task]},
+        {task: prepared.model.tasks[task]},
         prepared.dataset.tasks_with_labels("validation"),
         origin=experiment.origin,
     )
@@ -139,6 +142,9 @@ def _result(run: StudyRun, trials: Sequence[TrialSummary], encoding_seconds: flo
     study, experiment = run.study, run.study.experiment
     tasks = list(experiment.tasks)
     outputs, warnings = _outputs(run, trials)
+    tried = {tuple(values_of(trial.parameters, study.search)["training.tasks"]) for trial in trials}
+    if left := len(subsets(tasks)) - len(tried):
+        warnings.append(f"{left} of {len(subsets(tasks))} subsets were not trained; run the same command to go on")
     if missing := [task for task in tasks if (task,) not in outputs]:
         reasons = "; ".join(trial.reason for trial in trials if trial.reason)
         raise StudyError(
