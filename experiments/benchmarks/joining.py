@@ -27,7 +27,7 @@ from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.training.accelerator import make_accelerator
 from topwork.engine.training.optimizer import make_optimizer
 from topwork.engine.training.sampling import resolve_sampling
-from topwork.engine.training.step import JointLoss
+from topwork.engine.training.step import JointLoss, divide_batch
 from topwork.files import write_file
 
 HERE = Path(__file__).parent
@@ -70,10 +70,11 @@ def make_experiment(freeze: str, tasks: int, weighting: dict[str, Any]) -> Exper
 
 
 def make_step(experiment: Experiment, *, plain: bool) -> tuple[Callable[[torch.Tensor], None], Preparation, Examples]:
-    """Return what takes one step; ``plain`` adds the losses up by hand."""
+    """Return what takes one step; ``plain`` adds the losses up as a loop for one experiment would."""
     prepared = prepare(experiment)
     accelerator = make_accelerator(experiment.training)
-    data, _ = prepared.load_examples(prepared.plan.phases[0], accelerator.device, Observer())
+    device = accelerator.device
+    data, _ = prepared.load_examples(prepared.plan.phases[0], device, Observer())
     model, weights = prepared.model, experiment.loss_weights
     optimizer = make_optimizer(model, prepared.weighting, prepared.plan.phases[0])
     joint = JointLoss(model, model, prepared.weighting, weights, 1, accelerator)
@@ -82,10 +83,13 @@ def make_step(experiment: Experiment, *, plain: bool) -> tuple[Callable[[torch.T
 
     def by_hand(rows: torch.Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        batch, targets = examples.batch(rows), examples.batch_targets(rows)
-        outputs = model(batch.hidden, batch.mask, batch.inputs)
-        losses = {name: model.tasks[name].loss(outputs[name], targets[name]) for name in targets}
-        sum(losses.values()).backward()
+        ((piece,), _), batch = divide_batch(model.tasks, examples, rows, 1, device), examples.batch(rows)
+        outputs = model(batch.hidden.to(device), batch.mask.to(device), batch.inputs)
+        losses = {
+            name: share * model.tasks[name].loss(outputs[name], piece.targets[name])
+            for name, share in piece.shares.items()
+        }
+        accelerator.backward(sum(weights[name] * loss for name, loss in losses.items()))
         for loss in losses.values():
             loss.item()
         optimizer.step()

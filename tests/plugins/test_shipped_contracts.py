@@ -172,3 +172,7 @@ class TestUpGrad(LossWeightingContract):
 
 class TestLearntScales(LossWeightingContract):
     config = TorchJdConfig(scalarizer="IMTLL")
+
+
+class TestDynamicAverageOfTorchJd(LossWeightingContract):
+    config = TorchJdConfig(scalarizer="DWA", options={"temperature": 1.0})

@@ -16,10 +16,10 @@ class FixedWeighting(topwork.LossWeighting):
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         super().__init__()
-        self.weights = weights
+        self.weights = {task: weight for task, weight in weights.items() if weight != 1}
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        first, *others = (self.weights.get(task, 1.0) * loss for task, loss in losses.items())
+        first, *others = (self.weights[task] * loss if task in self.weights else loss for task, loss in losses.items())
         return sum(others, start=first)
 
 

@@ -134,6 +134,14 @@ def test_tasks_without_rows_add_nothing_to_a_gradient(name: str) -> None:
             assert rest.abs().max() < 1e-4, "it is no sum of the gradients that are there"
 
 
+def test_a_step_with_too_few_tasks_takes_the_mean_and_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    weighting, gradients = aggregator("TrimmedMean"), torch.randn(2, 20)
+    for _ in range(3):
+        assert torch.equal(weighting(gradients, TASKS[:2]), gradients.mean(dim=0))
+    told = "TrimmedMean needs more tasks than ['a', 'b']; a step without others takes the mean"
+    assert [record.getMessage() for record in caplog.records] == [told]
+
+
 def test_learnt_factors_are_parameters_and_those_of_famo_are_its_own() -> None:
     assert len(list(scalarizer("UW").parameters())) == 5
     assert TorchJdConfig(scalarizer="IMTLL", learning_rate=0.5).build(TASKS).learning_rate == 0.5

@@ -122,7 +122,8 @@ class JointLoss:
         return divide_batch(self.model.tasks, examples, rows, self.accumulation, self.accelerator.device)
 
     def _scaled(self, losses: Mapping[str, Float[Tensor, ""]]) -> dict[str, Float[Tensor, ""]]:
-        return {name: self.loss_weights[name] * loss for name, loss in losses.items()}
+        weights = self.loss_weights
+        return {name: loss if weights[name] == 1 else weights[name] * loss for name, loss in losses.items()}
 
     def _backward_at_once(
         self, weighting: LossWeighting, examples: Examples, piece: Piece

@@ -73,6 +73,7 @@ def test_a_task_that_has_stopped_is_put_back_and_trained_no_further(make: Make, 
     assert not same(of_head(watcher.weights[2], "sentiment"), first)  # epoch 3, after which it stops
     assert all(same(of_head(weights, "sentiment"), first) for weights in watcher.weights[3:])
     assert ["training/sentiment/loss" in epoch.metrics for epoch in trained.fit.epochs] == [True] * 3 + [False] * 5
+    assert ["training/loss" in epoch.metrics for epoch in trained.fit.epochs] == [True] * 3 + [False] * 5
     assert all("validation/sentiment/accuracy" in epoch.metrics for epoch in trained.fit.epochs)
 
 

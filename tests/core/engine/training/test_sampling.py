@@ -132,6 +132,7 @@ class OddConfig(SamplerConfig):
         ({"large": 1.0}, "shares must give a number for each source, large, middle, small, got {'large': 1.0}"),
         ({"large": -1.0, "middle": 1.0, "small": 1.0}, "shares must be finite numbers from 0, and not all 0"),
         ({"large": float("inf"), "middle": 1.0, "small": 1.0}, "shares must be finite numbers from 0, and not all 0"),
+        (dict.fromkeys(SIZES, "many"), "shares must be numbers, got {'large': 'many'"),
         (dict.fromkeys(SIZES, 0.0), "shares must be finite numbers from 0, and not all 0"),
     ],
 )

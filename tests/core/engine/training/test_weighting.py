@@ -9,13 +9,15 @@ from torch import Tensor
 
 import topwork
 from topwork.engine.preparation import prepare
-from topwork.engine.training.weighting import build_weighting
-from topwork.errors import ConfigurationError, PluginError
-from topwork.experiment.schema import Experiment
+from topwork.engine.training.sampling import Sampling
+from topwork.engine.training.weighting import build_weighting, warn_of_no_pairs
+from topwork.errors import ConfigurationError, PluginError, TrainingError
+from topwork.experiment.schema import Experiment, Training
 from topwork_plugins.freeze_strategies.all import AllConfig
 from topwork_plugins.freeze_strategies.gradual import GradualConfig
 from topwork_plugins.loss_weightings.dynamic_average import DynamicAverageConfig
 from topwork_plugins.loss_weightings.uncertainty import UncertaintyConfig
+from topwork_plugins.samplers.proportional import ProportionalConfig
 
 Make = Callable[..., Experiment]
 Train = Callable[..., Any]
@@ -59,6 +61,18 @@ class FirstGradient(topwork.GradientWeighting):
         return gradients[0]
 
 
+class SteepWeighting(topwork.LossWeighting):
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([loss * (torch.inf if loss > 1 else 1.0) for loss in losses.values()]).sum()
+
+
+class SteepConfig(topwork.LossWeightingConfig):
+    kind: Literal["steep"] = "steep"
+
+    def build(self, tasks: Sequence[str]) -> topwork.LossWeighting:
+        return SteepWeighting()
+
+
 class FirstGradientConfig(topwork.LossWeightingConfig):
     kind: Literal["first gradient"] = "first gradient"
 
@@ -89,7 +103,7 @@ def test_a_setting_that_does_not_fit_is_the_researchers() -> None:
         build_weighting(OddConfig(how="unfit"), TASKS, seed=0, where="weighting")
 
 
-def test_trying_leaves_no_trace() -> None:
+def test_trying_changes_nothing() -> None:
     weighting = build_weighting(DynamicAverageConfig(), TASKS, seed=0, where="weighting")
     assert weighting.means.isnan().all()
     assert weighting.factors.tolist() == [1.0, 1.0]
@@ -103,6 +117,41 @@ def test_gradients_need_something_shared_that_trains(make: Make) -> None:
         "these train: the backbone is frozen, and the pooling has none; let some train (freeze), or weigh losses, as "
         "with weighting: {kind: uncertainty}"
     )
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"sampling": {"batches": "single"}}, []),  # both tasks read the one source
+        ({"training": {"tasks": ("sentiment",)}}, ["since one task is trained"]),
+        ({"training": {"tasks": ("sentiment",), "gradient_batches": 2}}, ["to weigh, since one", "to compare, since"]),
+    ],
+)
+def test_gradients_that_never_meet_are_told(make: Make, parts: dict[str, Any], said: list[str]) -> None:
+    parts = parts | ({"sampling": ProportionalConfig(**parts["sampling"])} if "sampling" in parts else {})
+    warnings = prepare(make(weighting=FirstGradientConfig(), **parts)).warnings
+    told = [warning for warning in warnings if "gradients of two tasks" in warning]
+    assert len(told) == len(said)
+    assert all(part in warning for part, warning in zip(said, told, strict=True))
+
+
+def test_gradients_never_meet_where_each_batch_is_of_one_source_with_one_task() -> None:
+    tasks = {"reviews": ["sentiment"], "questions": ["kind"]}
+    never = [
+        "kind='first gradient' never has the gradients of two tasks to weigh, since each batch is of one source "
+        "(sampling.batches: single) and each source has one task"
+    ]
+    for batches, said in (("mixed", []), ("single", never)):
+        sampling = Sampling({"reviews": 40, "questions": 20}, batches, ((40, 20),))
+        weighting, config = FirstGradient(), FirstGradientConfig()
+        assert warn_of_no_pairs(weighting, config, Training(), sampling, tasks) == said
+        assert warn_of_no_pairs(weighting, config, Training(), sampling, tasks | {"pairs": ["alike", "joint"]}) == []
+
+
+def test_a_factor_that_is_not_finite_is_named(make: Make, train: Train) -> None:
+    with pytest.raises(TrainingError) as caught:
+        train(make(weighting=SteepConfig()))
+    assert str(caught.value).startswith("training diverged in epoch 1, step 1: weighting/category is inf; ")
 
 
 def test_gradients_may_begin_with_a_phase_in_which_nothing_shared_trains(make: Make, train: Train) -> None:

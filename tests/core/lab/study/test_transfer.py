@@ -110,6 +110,12 @@ def test_one_task_has_no_partner() -> None:
         with_subsets(experiment, None)
 
 
+def test_the_name_is_that_of_the_study_and_never_cut_short() -> None:
+    assert with_subsets(small(TRAINING, "study.name=mine"), None).study.name == "mine-transfer"
+    with pytest.raises(ConfigurationError, match="longer than 60 characters"):
+        with_subsets(small(TRAINING, f"name={'n' * 52}"), None)
+
+
 def test_the_study_section_gives_workers_and_storage() -> None:
     study = "study={search: {optimizer.heads_lr: {low: 1e-4, high: 1e-2}}, objective: loss, workers: 3, timeout: 60.0}"
     settings = with_subsets(small(TRAINING, study), None).study
