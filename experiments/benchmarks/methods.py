@@ -2,14 +2,14 @@
 """Every loss weighting there is on eleven tasks, for two epochs: that it trains, and what a step costs.
 
 The tasks of transfer.yaml, in batches of 256 rows of all sources, so that most steps have rows of all tasks. Writes
-results/methods.json: for each weighting the seconds of the second epoch over those of `fixed`, and the sum of training
-losses after each epoch.
+results/methods.json: for each weighting the processor seconds of the second epoch, what these are over those of
+`fixed`, and the sum of training losses after each epoch.
 """
 
 import argparse
 import json
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any, get_args
 
 import torch
@@ -46,10 +46,10 @@ class Clock(Observer):
         self.begun = 0.0
 
     def begin(self, phase: str, total: int) -> None:
-        self.begun = perf_counter()
+        self.begun = process_time()
 
     def advance(self, done: int) -> None:
-        self.ended = perf_counter()
+        self.ended = process_time()
 
     def epoch(self, epoch: Epoch) -> None:
         self.losses.append(epoch.metrics["training/loss"])

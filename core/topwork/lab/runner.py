@@ -8,6 +8,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+from accelerate import Accelerator
+
 from topwork.data.texts import written
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.comparison import SplitOutputs
@@ -20,6 +23,7 @@ from topwork.engine.preparation import Preparation, check_drawing, check_saving
 from topwork.engine.preparation_cache import PreparationCache
 from topwork.engine.trained_model import TrainedModel
 from topwork.engine.training.accelerator import make_accelerator
+from topwork.engine.training.loop import Fit
 from topwork.errors import StorageError, TrainingError, describe, first_line
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import EVALUATED, SplitName
@@ -87,36 +91,15 @@ class Runner:
             UnsavedError: the model could not be written to its folder; all else is done.
             TopworkError: what is wrong.
         """
-        model, settings = prepared.model, prepared.experiment.training
-        accelerator = make_accelerator(settings)
-        observers = Observers([self.observer, *([log] if log else [])])
-
-        def load_examples(phase: Phase) -> dict[SplitName, Examples]:
-            examples, report = self.cache.load_examples(prepared, phase, accelerator.device, observers)
-            observers.encoded(report)
-            return examples
-
-        try:
-            fitted = prepared.fit(load_examples, accelerator=accelerator, observer=observers)
-        except TrainingError as error:
-            if not error.kept_epoch or not folder:
-                raise
-            place, unsaved = _save(prepared, folder, self.registry)
-            where = f"they are in {place}" if place else f"they cannot be saved: {unsaved}"
-            raise TrainingError(f"{error}; {where}", kept_epoch=error.kept_epoch) from None
+        accelerator = make_accelerator(prepared.experiment.training)
+        fitted = self._fit(prepared, folder, accelerator, Observers([self.observer, *([log] if log else [])]))
         split = next(one for one in EVALUATED if one in fitted.data)
-        try:
-            outputs = prepared.outputs(fitted.data[split], device=accelerator.device)
-        except Exception:  # memory, or a head that fails on other rows
-            if folder:
-                place, _ = _save(prepared, folder, self.registry)
-                logger.warning("the model was not measured; it is in %s", place)
-            raise
+        outputs = self._outputs(prepared, fitted.data[split], folder, accelerator.device)
         # before metrics and figures, which may fail
         place, unsaved = _save(prepared, folder, self.registry) if folder else (None, "")
         differs = _how_saved_model_differs(prepared, place) if place else ""
         evaluated = prepared.split_outputs(split, outputs, fitted.data[split])
-        measured = estimates(model.tasks, outputs, evaluated.targets)
+        measured = estimates(prepared.model.tasks, outputs, evaluated.targets)
         notes = [f"{name}: {estimate.note}" for name, estimate in measured.items() if estimate.note]
         for note in fitted.notes:
             logger.warning(note)
@@ -134,16 +117,51 @@ class Runner:
             warnings=[*prepared.warnings, *fitted.notes, *([differs] if differs else []), *notes],
         )
         if log:
-            log.log_result(result)
-            log.log_head_figures(model.tasks, evaluated)
-            log.log_outputs(evaluated)
-            if place and prepared.experiment.tracking.log_model:
-                texts = prepared.dataset.splits["train"].texts[:2]
-                example = ["\t".join(part[:100] for part in written(text).split("\t")) for text in texts]
-                log.log_model(place, example, self.registry, prepared.experiment)
+            self._log(log, result, prepared, evaluated, place)
         if unsaved:
             raise UnsavedError(f"{unsaved}; {f'the model is in {place}' if place else 'the model is lost'}", result)
         return result, evaluated
+
+    def _fit(self, prepared: Preparation, folder: Path | None, accelerator: Accelerator, observer: Observer) -> Fit:
+        """Train, and save what is kept of a training that diverges."""
+
+        def load_examples(phase: Phase) -> dict[SplitName, Examples]:
+            examples, report = self.cache.load_examples(prepared, phase, accelerator.device, observer)
+            observer.encoded(report)
+            return examples
+
+        try:
+            return prepared.fit(load_examples, accelerator=accelerator, observer=observer)
+        except TrainingError as error:
+            if not error.kept_epoch or not folder:
+                raise
+            place, unsaved = _save(prepared, folder, self.registry)
+            where = f"they are in {place}" if place else f"they cannot be saved: {unsaved}"
+            raise TrainingError(f"{error}; {where}", kept_epoch=error.kept_epoch) from None
+
+    def _outputs(
+        self, prepared: Preparation, examples: Examples, folder: Path | None, device: torch.device
+    ) -> dict[str, torch.Tensor]:
+        """Return the outputs (L, C) of each task for some examples; a model that fails there is saved."""
+        try:
+            return prepared.outputs(examples, device=device)
+        except Exception:  # memory, or a head that fails on other rows
+            if folder:
+                place, _ = _save(prepared, folder, self.registry)
+                logger.warning("the model was not measured; it is in %s", place)
+            raise
+
+    def _log(
+        self, log: RunLog, result: Result, prepared: Preparation, evaluated: SplitOutputs, place: Path | None
+    ) -> None:
+        """Log what came of a run, and the model that is in ``place``."""
+        log.log_result(result)
+        log.log_head_figures(prepared.model.tasks, evaluated)
+        log.log_outputs(evaluated)
+        if place and prepared.experiment.tracking.log_model:
+            texts = prepared.dataset.splits["train"].texts[:2]
+            example = ["\t".join(part[:100] for part in written(text).split("\t")) for text in texts]
+            log.log_model(place, example, self.registry, prepared.experiment)
 
 
 def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path | None, str]:

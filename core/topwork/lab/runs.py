@@ -21,7 +21,7 @@ from topwork.lab.alone import check_alone, gains_of_joining
 from topwork.lab.processes import exit_on_sigterm
 from topwork.lab.result import Result, SeedsResult
 from topwork.lab.runner import Runner
-from topwork.lab.tracking.run_log import log_run
+from topwork.lab.tracking.run_log import RunLog, log_run
 from topwork.lab.tracking.store import open_store, redact_uri
 from topwork.registry import discover
 
@@ -94,16 +94,7 @@ def train_seeds(
                 )
                 outputs.append(of_seed)
             stacked = stack_seeds(outputs)
-            result = SeedsResult(
-                name=name,
-                run_id=log.run_id if log else None,
-                tracking_uri=redact_uri(log.store.uri) if log else None,
-                split=stacked.split,
-                estimates=estimates_over_seeds(experiment, stacked),
-                deviations=deviations({seed: one.estimates for seed, one in by_seed.items()}),
-                by_seed=by_seed,
-                warnings=list(dict.fromkeys(warning for one in by_seed.values() for warning in one.warnings)),
-            )
+            result = _result_of_seeds(name, experiment, by_seed, stacked, log)
             if alone:
                 gains = gains_of_joining(runner, experiment, list(seeds), name, stacked, log)
                 result = replace(result, against_alone=gains)
@@ -111,6 +102,21 @@ def train_seeds(
                 log.log_seeds(result)
                 log.log_outputs(stacked)
         return result
+
+
+def _result_of_seeds(
+    name: str, experiment: Experiment, by_seed: dict[int, Result], outputs: SplitOutputs, log: RunLog | None
+) -> SeedsResult:
+    return SeedsResult(
+        name=name,
+        run_id=log.run_id if log else None,
+        tracking_uri=redact_uri(log.store.uri) if log else None,
+        split=outputs.split,
+        estimates=estimates_over_seeds(experiment, outputs),
+        deviations=deviations({seed: one.estimates for seed, one in by_seed.items()}),
+        by_seed=by_seed,
+        warnings=list(dict.fromkeys(warning for one in by_seed.values() for warning in one.warnings)),
+    )
 
 
 def with_seed(experiment: Experiment, seed: int, runner: Runner) -> Experiment:

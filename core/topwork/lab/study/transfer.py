@@ -224,7 +224,7 @@ def _gain(
 def _log(run: StudyRun, result: TransferResult) -> None:
     """Log the matrix to MLflow: as metrics, as a table and as a figure."""
     assert run.log is not None
-    run.log.log_gains(
+    run.log.log_transfer(
         {f"transfer/{task}/{partner.replace(' ', '_')}": gain for (task, partner), gain in result.gains.items()},
         {f"alone/{task}/{result.metrics[task]}": one for task, one in result.alone.items()},
     )

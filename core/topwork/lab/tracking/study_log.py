@@ -97,7 +97,7 @@ class StudyLog(RunWriter):
                 final |= {f"{trial}/test/{name}{end}": value for end, value in ends.items()}
         self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)
 
-    def log_gains(self, gains: Mapping[str, Difference], alone: Mapping[str, Estimate]) -> None:
+    def log_transfer(self, gains: Mapping[str, Difference], alone: Mapping[str, Estimate]) -> None:
         """Log what tasks gained from each other, and what they have alone."""
         figures: list[tuple[str, Estimate | Difference]] = [*alone.items(), *gains.items()]
         final = {
