@@ -91,7 +91,12 @@ def test_the_same_activations_are_filed_under_the_same_key(folder: Path) -> None
 def test_stored_activations_are_found_and_trained_on(folder: Path) -> None:
     prepared = prepare(load_experiment("experiment.yaml"))
     cache = folder / "cache" / "activations"
-    shutil.copytree(activations(), cache / key_of(prepared).digest)  # on another machine the key has another name
+    manifest = read_manifest(activations())
+    assert manifest is not None
+    then, now = manifest.key["numerics"], key_of(prepared).description["numerics"]
+    if then != now:
+        pytest.skip(f"the activations were computed on {then}, where bits are others than on {now}")
+    shutil.copytree(activations(), cache / key_of(prepared).digest)  # versions may give the key another name
     decision = prepared.decide_store(prepared.plan.phases[0], CPU)
     assert decision.stored is not None
     assert len(decision.stored.missing) == 0

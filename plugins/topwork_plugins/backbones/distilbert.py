@@ -99,14 +99,18 @@ def _attend(block: "TransformerBlock", hidden: Tensor, mask: Tensor) -> Tensor:
 def _attend_from_first_token(block: "TransformerBlock", hidden: Tensor, mask: Tensor) -> Tensor:
     """Do what ``_attend`` does for the first token alone: all keys and values, one query.
 
-    Sums are written out, because torch's attention kernels split a single query among threads by the batch size.
+    Sums are written out, because torch's attention kernels split a single query among threads by the batch size. So does
+    its softmax, number by number, where several columns lie side by side; here each column is a matrix of its own.
     """
     attention, first = block.attention, hidden[:, :1]
-    by_head = (len(hidden), -1, attention.n_heads, attention.attention_head_size)
+    texts, heads = len(hidden), attention.n_heads
+    by_head = (texts, -1, heads, attention.attention_head_size)
     query = topwork.rowwise(attention.q_lin, first).view(by_head)  # (B, 1, heads, D / heads)
     key, value = attention.k_lin(hidden).view(by_head), attention.v_lin(hidden).view(by_head)  # (B, T, heads, ...)
     scores = (attention.scaling * query * key).sum(-1).masked_fill(~mask[:, :, None], -torch.inf)  # (B, T, heads)
-    attended = (scores.softmax(1)[..., None] * value).sum(1, keepdim=True)  # (B, 1, heads, D / heads)
+    weights = scores.transpose(1, 2).reshape(texts * heads, -1, 1).softmax(1).view(texts, heads, -1)
+    weights = weights.transpose(1, 2).contiguous()  # (B, T, heads)
+    attended = (weights[..., None] * value).sum(1, keepdim=True)  # (B, 1, heads, D / heads)
     projected = topwork.rowwise(attention.out_lin, attended.flatten(2))
     normed: Tensor = block.sa_layer_norm(projected + first)
     return normed

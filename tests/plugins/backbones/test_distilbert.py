@@ -23,11 +23,33 @@ from topwork.errors import ConfigurationError
 from topwork.experiment.loading import load_experiment
 from topwork.experiment.schema import Experiment
 from topwork.lab.runs import train
-from topwork_plugins.backbones.distilbert import DistilBertConfig
+from topwork_plugins.backbones.distilbert import DistilBertBackbone, DistilBertConfig
 from topwork_plugins.backbones.minilm import package_folder
 
 REFERENCE = Path(__file__).parents[3] / "experiments" / "reference.yaml"
 SMALL = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 40}
+
+
+@pytest.mark.parametrize("heads", [4, 12, 32])
+@pytest.mark.parametrize("length", [5, 31])
+@torch.no_grad()
+def test_the_first_token_alone_has_the_same_bits_among_any_number_of_texts(heads: int, length: int) -> None:
+    """Whether a vector register holds more numbers than there are heads, or fewer."""
+    torch.manual_seed(0)
+    model = DistilBertModel(Architecture(dim=384, n_heads=heads, n_layers=1, hidden_dim=64, vocab_size=50)).eval()
+    attend = DistilBertBackbone(model, Tokenizer(WordPiece())).stages()[1].run_first_token
+    assert attend is not None
+    hidden, mask = torch.randn(65, length, 384), torch.ones(65, length, dtype=torch.bool)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        every = attend(hidden, mask)
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for count in (13, 64):
+                assert torch.equal(attend(hidden[:count], mask[:count]), every[:count]), (threads, count)
+    finally:
+        torch.set_num_threads(before)
 
 
 def write_tokenizer(folder: Path, *, special_tokens: bool = True) -> None:
