@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache, partial
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar, get_origin
 
@@ -240,15 +240,14 @@ def _load(entry: EntryPoint, registry: Registry) -> list[tuple[str, Plugin[Any]]
     manager.check_pending()
 
     collected: list[tuple[str, Plugin[Any]]] = []
+    package = _name_and_version(entry.dist)
 
     def register(field_name: str, config: type[PluginConfig]) -> None:
         catalog = registry.catalogs()[field_name]
         kind = catalog.check(config)
         if any((name, plugin.kind) == (field_name, kind) for name, plugin in collected):
             raise PluginError(f"it registers {catalog.interface} {kind!r} twice")
-        version = entry.dist.version if entry.dist else "?"
-        plugin = Plugin(catalog.interface, kind, config, entry.dist.name if entry.dist else "?", version)
-        collected.append((field_name, plugin))
+        collected.append((field_name, Plugin(catalog.interface, kind, config, *package)))
 
     for field_name in registry.catalogs():
         for implementation in getattr(manager.hook, f"register_{field_name}").get_hookimpls():
@@ -259,7 +258,13 @@ def _load(entry: EntryPoint, registry: Registry) -> list[tuple[str, Plugin[Any]]
 
 
 def _package(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "?"
+    return " ".join(_name_and_version(entry.dist))
+
+
+@lru_cache(maxsize=64)
+def _name_and_version(package: Distribution | None) -> tuple[str, str]:
+    """What an installed package is called. To ask it reads and parses a file, the same for each of its plugins."""
+    return (package.metadata["Name"], package.metadata["Version"]) if package else ("?", "?")
 
 
 def _brief(error: BaseException) -> str:

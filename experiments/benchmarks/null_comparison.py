@@ -22,11 +22,13 @@ from pathlib import Path
 import torch
 
 from topwork import Experiment, discover
+from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.comparison import SplitOutputs, difference, metrics_of, stack_seeds
 from topwork.engine.observer import Observer
-from topwork.engine.preparation_cache import PreparationCache
+from topwork.engine.preparation import Preparation, assemble, prepare
 from topwork.engine.training.accelerator import make_accelerator
 from topwork.experiment.search import with_overrides
+from topwork.experiment.source import SplitName
 from topwork.files import write_file
 
 HERE = Path(__file__).parent
@@ -61,17 +63,14 @@ def make_experiment(file: Path) -> Experiment:
     return Experiment.model_validate(raw, context={"registry": discover()})
 
 
-def outputs_of_seeds(experiment: Experiment, seeds: range) -> SplitOutputs:
-    """Train with some seeds, and return the outputs for the test rows."""
-    cache, registry, outputs = PreparationCache(), discover(), []
+def outputs_of_seeds(first: Preparation, data: dict[SplitName, Examples], seeds: range) -> SplitOutputs:
+    """Train with some seeds on the same activations, and return the outputs for the test rows."""
+    registry, outputs = discover(), []
     for seed in seeds:
-        prepared = cache.prepare(with_overrides(experiment, {"training.seed": seed}, registry))
-        accelerator = make_accelerator(prepared.experiment.training)
-
-        def load(phase, prepared=prepared, device=accelerator.device):
-            return cache.load_examples(prepared, phase, device, Observer())[0]
-
-        fitted = prepared.fit(load, accelerator=accelerator, observer=Observer())
+        experiment = with_overrides(first.experiment, {"training.seed": seed}, registry)
+        prepared = assemble(experiment, first.dataset, first.corpus, first.model.backbone)
+        accelerator = make_accelerator(experiment.training)
+        fitted = prepared.fit(lambda phase: data, accelerator=accelerator, observer=Observer())
         of_test = prepared.outputs(fitted.data["test"], device=accelerator.device)
         outputs.append(prepared.split_outputs("test", of_test, fitted.data["test"]))
     return stack_seeds(outputs)
@@ -85,8 +84,10 @@ def compare_once(repeat: int) -> dict[str, dict[str, float]]:
         file = Path(temporary) / "reviews.csv"
         write_reviews(file, seed=1000 + repeat)
         experiment = make_experiment(file)
-        one = outputs_of_seeds(experiment, range(SEEDS))
-        other = outputs_of_seeds(experiment, range(SEEDS, 2 * SEEDS))
+        first = prepare(experiment)
+        data, _ = first.load_examples(first.plan.phases[0], torch.device("cpu"), Observer())
+        one = outputs_of_seeds(first, data, range(SEEDS))
+        other = outputs_of_seeds(first, data, range(SEEDS, 2 * SEEDS))
     found = {}
     for task, targets in one.targets.items():
         for name, metric in metrics_of(experiment.tasks[task].head, one, task).items():

@@ -70,18 +70,21 @@ class DistilBertBackbone(topwork.Backbone):
 
     @classmethod
     def restore(cls, folder: Path) -> "DistilBertBackbone":
-        """Rebuild a backbone from what ``save`` wrote, with random weights.
+        """Rebuild a backbone from what ``save`` wrote, with weights that are yet to be filled in.
 
         Raises:
             ValueError: a file is missing.
         """
         import transformers
+        from transformers.initialization import no_init_weights
 
         for name in ("config.json", "tokenizer.json"):  # without its config transformers would take its default
             if not (folder / name).is_file():
                 raise ValueError(f"{name} is missing")
         config = transformers.DistilBertConfig.from_pretrained(folder)
-        return cls(transformers.DistilBertModel(config), Tokenizer.from_file(str(folder / "tokenizer.json")))
+        with no_init_weights():  # drawing them takes longer than all else here
+            model = transformers.DistilBertModel(config)
+        return cls(model, Tokenizer.from_file(str(folder / "tokenizer.json")))
 
     def _embed(self, token_ids: Tensor, mask: Tensor) -> Tensor:
         embedded: Tensor = self.embeddings(token_ids)

@@ -46,13 +46,15 @@ class MiniLmConfig(topwork.BackboneConfig):
 
     def build(self) -> topwork.Backbone:
         from transformers import DistilBertConfig, DistilBertModel
+        from transformers.initialization import no_init_weights
 
         folder = package_folder()
         bert = load_weights(folder / "model.safetensors")
         config = DistilBertConfig(
             vocab_size=30522, max_position_embeddings=512, n_layers=6, n_heads=12, dim=384, hidden_dim=1536
         )
-        model = DistilBertModel(config)
+        with no_init_weights():  # all are loaded
+            model = DistilBertModel(config)
         model.load_state_dict(as_distilbert(bert))
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         prepare_tokenizer(tokenizer, self.max_length)
