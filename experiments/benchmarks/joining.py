@@ -1,5 +1,5 @@
 # python experiments/benchmarks/joining.py
-"""What a sampler and a loss weighting add to a training step, in processor time.
+"""What a sampler and a loss weighting add to a training step.
 
 The synthetic reviews of the quickstart with two, four and eight tasks, MiniLM frozen but for the published layer, and
 frozen throughout. A step with a weighting against the same step with a plain sum of the losses, on the same batch and
@@ -15,7 +15,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from time import process_time
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -124,9 +124,9 @@ def main() -> None:
                 for turn in range(TURNS):
                     batch = torch.randperm(made["plain"][2].count)[:64]
                     for name in random.Random(turn).sample(list(made), len(made)):
-                        started = process_time()
+                        started = perf_counter()
                         made[name][0](batch)
-                        seconds[name].append(process_time() - started)
+                        seconds[name].append(perf_counter() - started)
                 plain = statistics.median(seconds["plain"])
                 ratios = {
                     name: statistics.median(one / other for one, other in zip(of_one, seconds["plain"], strict=True))
@@ -149,9 +149,9 @@ def sampler_shares(step_seconds: float) -> dict[str, float]:
         sampling = resolve_sampling(discover().samplers.parse(raw, problems=[]), sizes, 20, where="sampling")
         times = []
         for epoch in range(1, 21):
-            started = process_time()
+            started = perf_counter()
             batches = sampling.batches_of(epoch, settings)
-            times.append((process_time() - started) / len(batches))
+            times.append((perf_counter() - started) / len(batches))
         shares[name] = statistics.median(times) / step_seconds
     return shares
 

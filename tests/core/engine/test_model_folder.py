@@ -404,7 +404,7 @@ def test_a_manifest_edited_in_any_way_is_read_or_refused_with_its_place(tiny_mod
     del manifest["sha256"]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    @settings(max_examples=2000, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def load_edited(data: st.DataObject) -> None:
         content = json.dumps(data.draw(edited(manifest)))

@@ -164,7 +164,7 @@ def registry() -> Registry:
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(FILES, OVERRIDES)
 @example("a: &a " + "[x, " * 9 + "x" + "]" * 9 + "\nb: [*a, *a]", [])
 @example(TEXT, [])

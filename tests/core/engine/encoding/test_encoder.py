@@ -83,7 +83,7 @@ def test_an_activation_does_not_depend_on_the_company(
 def test_an_activation_does_not_depend_on_the_company_at_any_length(
     cut_minilm: CutMiniLm, random_ids: RandomIds, pooling: Pooling, trains: tuple[str, ...]
 ) -> None:
-    lengths = [*range(3, 70, 2), *range(71, 200, 17), 127, 128, 129, 200]
+    lengths = [*range(3, 70, 6), 63, 64, 65, 127, 128, 129, 200]
     assert_same_alone_together_reordered_and_repeated(cut_minilm(pooling, trains), random_ids(lengths * 2))
 
 
@@ -99,7 +99,7 @@ def test_the_number_of_short_texts_changes_nothing(cut_minilm: CutMiniLm, random
 @pytest.mark.slow
 @pytest.mark.parametrize(("pooling", "trains"), CUTS)
 @pytest.mark.parametrize(
-    ("length", "counts"), [(5, (1, 2, 3, 8, 64, 65)), (31, (1, 2, 3, 8, 64, 65)), (128, (1, 3, 65))]
+    ("length", "counts"), [(5, (1, 2, 3, 8, 64, 65)), (31, (1, 3, 8, 33)), (128, (1, 3, 9))]
 )
 def test_two_threads_give_the_bits_of_one_for_any_number_of_texts(
     cut_minilm: CutMiniLm,
@@ -109,7 +109,7 @@ def test_two_threads_give_the_bits_of_one_for_any_number_of_texts(
     length: int,
     counts: tuple[int, ...],
 ) -> None:
-    model, ids = cut_minilm(pooling, trains), random_ids([length] * 65)
+    model, ids = cut_minilm(pooling, trains), random_ids([length] * max(counts))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     one = pieces(encoded(model, ids))

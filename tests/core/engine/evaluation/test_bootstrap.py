@@ -79,12 +79,12 @@ def true_mean(spread: float, skill: float = 1.5) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("seeds", "rows", "spread"), [(3, 400, 0.5), (5, 100, 0.2), (5, 400, 0.5), (10, 400, 0.2), (10, 800, 0.5)]
+    ("seeds", "rows", "spread"), [(3, 400, 0.5), (5, 100, 0.2), (10, 400, 0.2)]
 )
 def test_an_interval_over_seeds_and_rows_covers_the_truth_in_19_of_20_studies(
     seeds: int, rows: int, spread: float
 ) -> None:
-    truth, covered, of_rows_alone, studies = true_mean(spread), 0, 0, 1000
+    truth, covered, of_rows_alone, studies = true_mean(spread), 0, 0, 600
     for study in range(studies):
         scores = scores_of(np.random.default_rng([study, seeds, rows]), seeds, rows, spread=spread)
         drawn = np.random.default_rng(study).multinomial(rows, np.full(rows, 1 / rows), size=300)
