@@ -102,8 +102,8 @@ def _attend(block: "TransformerBlock", hidden: Tensor, mask: Tensor) -> Tensor:
 def _attend_from_first_token(block: "TransformerBlock", hidden: Tensor, mask: Tensor) -> Tensor:
     """Do what ``_attend`` does for the first token alone: all keys and values, one query.
 
-    Sums are written out, because torch's attention kernels split a single query among threads by the batch size. So does
-    its softmax, number by number, where several columns lie side by side; here each column is a matrix of its own.
+    Sums are written out, because torch's attention kernels split a single query among threads by the batch size. So
+    does its softmax, number by number, where several columns lie side by side; here each column is a matrix of its own.
     """
     attention, first = block.attention, hidden[:, :1]
     texts, heads = len(hidden), attention.n_heads
