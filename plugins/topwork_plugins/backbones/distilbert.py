@@ -1,7 +1,6 @@
 """DistilBERT (Sanh et al. 2019, arXiv 1910.01108), from the Hugging Face Hub or a folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 import topwork
+from topwork_plugins.backbones.pretrained import is_local, prepare_tokenizer, quiet_transformers
 
 if TYPE_CHECKING:  # transformers takes seconds to import, so the code below does it where a model is built
     from transformers import DistilBertModel
@@ -139,9 +139,9 @@ class DistilBertConfig(topwork.BackboneConfig):
     max_length: int = Field(default=512, strict=True, ge=3)
 
     def build(self) -> topwork.Backbone:
-        local = self._is_local()
+        local = is_local(self.model, self.revision)
         try:
-            with _quiet_transformers():
+            with quiet_transformers():
                 model, tokenizer = self._load(local)
         except (OSError, RuntimeError, SafetensorError) as error:
             where = "" if local else f"there is no folder {self.model!r}, and on the Hub "
@@ -178,58 +178,6 @@ class DistilBertConfig(topwork.BackboneConfig):
 
     def restore(self, folder: Path) -> topwork.Backbone:
         return DistilBertBackbone.restore(folder)
-
-    def _is_local(self) -> bool:
-        """Whether the model lies on this machine. Asking the Hub first would cost half a minute of retries offline.
-
-        Raises:
-            ValueError: the model is neither here nor can it be downloaded.
-        """
-        from huggingface_hub import constants, try_to_load_from_cache
-
-        folder = Path(self.model).expanduser()
-        if folder.is_dir():
-            if not (folder / "config.json").is_file():
-                raise ValueError(f"folder {self.model!r} holds no config.json; give a folder in the Hub's layout")
-            return True
-        if folder.is_absolute() or self.model.startswith((".", "~")) or self.model.count("/") > 1:
-            raise ValueError(f"there is no folder {self.model!r}")
-        if isinstance(try_to_load_from_cache(self.model, "config.json", revision=self.revision), str):
-            return True
-        if constants.HF_HUB_OFFLINE:
-            raise ValueError(
-                f"model {self.model!r} is neither a folder nor in the Hub's local cache, and HF_HUB_OFFLINE is set; "
-                "download it where there is a network, give a folder, or use {kind: minilm}"
-            )
-        return False
-
-
-def prepare_tokenizer(tokenizer: Tokenizer, max_length: int) -> None:
-    """Truncate at ``max_length`` tokens, never pad.
-
-    Raises:
-        ValueError: the tokenizer adds no special tokens, so that there would be no first token to read.
-    """
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
-    if len(tokenizer.encode("").ids) != 2:
-        raise ValueError("the tokenizer must add [CLS] and [SEP]; its tokenizer.json has no post-processor that does")
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers' own progress bars and load reports out of ours."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 @topwork.hookimpl

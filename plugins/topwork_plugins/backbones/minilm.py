@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 import topwork
-from topwork_plugins.backbones.distilbert import DistilBertBackbone, prepare_tokenizer
+from topwork_plugins.backbones.distilbert import DistilBertBackbone
+from topwork_plugins.backbones.pretrained import prepare_tokenizer
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 

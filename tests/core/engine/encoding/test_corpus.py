@@ -13,8 +13,8 @@ from topwork.data.texts import Text
 from topwork.engine.encoding.corpus import TextRead, texts_to_read, tokenize
 from topwork.engine.model.plan import CorpusSize
 from topwork.testing.tiny import letter_tokenizer
-from topwork_plugins.backbones.distilbert import prepare_tokenizer
 from topwork_plugins.backbones.minilm import package_folder
+from topwork_plugins.backbones.pretrained import prepare_tokenizer
 
 
 @pytest.mark.parametrize(("letters", "tokens", "truncated"), [(1, 3, 0), (30, 32, 0), (31, 32, 1), (500, 32, 1)])

@@ -9,8 +9,8 @@ from tokenizers import AddedToken, Tokenizer
 
 from topwork.engine.encoding.truncation import Shortener
 from topwork.testing.tiny import letter_tokenizer
-from topwork_plugins.backbones.distilbert import prepare_tokenizer
 from topwork_plugins.backbones.minilm import package_folder
+from topwork_plugins.backbones.pretrained import prepare_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from topwork.experiment.schema import Experiment, Task
 from topwork.experiment.source import Source, Split
 from topwork.interfaces.pooling import Pooling, PoolingConfig
 from topwork.testing.tiny import letter_tokenizer
-from topwork_plugins.backbones.distilbert import prepare_tokenizer
 from topwork_plugins.backbones.minilm import MiniLmConfig, package_folder
+from topwork_plugins.backbones.pretrained import prepare_tokenizer
 from topwork_plugins.freeze_strategies.all import AllConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
 from topwork_plugins.heads.classification import ClassificationConfig

