@@ -75,6 +75,7 @@ def problem(registry: Registry) -> str:
 
 
 SHIPPED = [
+    ("backbone", "auto"),
     ("backbone", "distilbert"),
     ("backbone", "minilm"),
     ("pooling", "cls"),

