@@ -91,7 +91,7 @@ def test_an_interval_over_seeds_and_rows_covers_the_truth_in_19_of_20_studies(
         covered += low <= truth <= high
         low, high = interval(resampled.mean(dim=1, keepdim=True), torch.zeros(1, dtype=torch.float64), rows, seed=study)
         of_rows_alone += low <= truth <= high
-    assert 0.93 <= covered / studies <= 0.97
+    assert 0.92 <= covered / studies <= 0.98
     assert of_rows_alone < covered
 
 
