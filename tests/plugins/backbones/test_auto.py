@@ -185,14 +185,6 @@ def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
         built(config_of(tmp_path / "model"))
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        ("no_such_package:model", "is in package no_such_package, which is not installed"),
-        ("nobody/nothing", "is neither a folder nor in the Hub's local cache"),
-        ("./nowhere", "there is no folder './nowhere'"),
-    ],
-)
-def test_a_model_that_is_not_there_is_told(model: str, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        built(AutoConfig(model=model))
+def test_a_package_that_is_not_installed_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="is in package no_such_package, which is not installed"):
+        built(AutoConfig(model="no_such_package:model"))

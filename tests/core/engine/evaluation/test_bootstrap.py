@@ -82,7 +82,7 @@ def true_mean(spread: float, skill: float = 1.5) -> float:
 def test_an_interval_over_seeds_and_rows_covers_the_truth_in_19_of_20_studies(
     seeds: int, rows: int, spread: float
 ) -> None:
-    truth, covered, of_rows_alone, studies = true_mean(spread), 0, 0, 600
+    truth, covered, of_rows_alone, studies = true_mean(spread), 0, 0, 1000
     for study in range(studies):
         scores = scores_of(np.random.default_rng([study, seeds, rows]), seeds, rows, spread=spread)
         drawn = np.random.default_rng(study).multinomial(rows, np.full(rows, 1 / rows), size=300)
@@ -91,7 +91,7 @@ def test_an_interval_over_seeds_and_rows_covers_the_truth_in_19_of_20_studies(
         covered += low <= truth <= high
         low, high = interval(resampled.mean(dim=1, keepdim=True), torch.zeros(1, dtype=torch.float64), rows, seed=study)
         of_rows_alone += low <= truth <= high
-    assert 0.92 <= covered / studies <= 0.98
+    assert 0.93 <= covered / studies <= 0.97
     assert of_rows_alone < covered
 
 
