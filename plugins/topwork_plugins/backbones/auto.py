@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import topwork
 from topwork_plugins.backbones.layered import LayeredModel
-from topwork_plugins.backbones.pretrained import is_local, quiet_transformers
+from topwork_plugins.backbones.pretrained import check_weights, is_local, quiet_transformers, read_tokenizer
 
 if TYPE_CHECKING:  # transformers takes seconds to import, so the code below does it where a model is built
     from transformers import PreTrainedModel
@@ -116,14 +116,14 @@ class AutoBackbone(topwork.Backbone):
         attention = json.loads((folder / ATTENTION).read_text(encoding="utf-8"))["attention"]
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         model = transformers.AutoModel.from_config(config, attn_implementation=attention, trust_remote_code=False)
-        return cls(prepared(model.float()), Tokenizer.from_file(str(folder / "tokenizer.json")))
+        return cls(without_pooler(model.float()), Tokenizer.from_file(str(folder / "tokenizer.json")))
 
     def _embed(self, token_ids: Tensor, mask: Tensor) -> Tensor:
         more = {} if self._separator is None else {"token_type_ids": token_types(token_ids, self._separator)}
         return self._layered.embed(token_ids, mask, **more)
 
 
-def prepared(model: "PreTrainedModel") -> "PreTrainedModel":
+def without_pooler(model: "PreTrainedModel") -> "PreTrainedModel":
     """Take off what is behind the last hidden state."""
     if getattr(model, "pooler", None) is not None:
         model.pooler = nn.Identity()  # some models ask for it
@@ -199,14 +199,8 @@ class AutoConfig(topwork.BackboneConfig):
             place, **options, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
         model, report = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)
-        if missing := sorted(name for name in report["missing_keys"] if not name.startswith("pooler.")):
-            raise ValueError(f"model {self.model!r} lacks {len(missing)} weights: {', '.join(missing[:3])}, ...")
-        try:
-            fast = transformers.AutoTokenizer.from_pretrained(place, **options)
-        except (OSError, ValueError) as error:
-            reason = topwork.first_line(error)
-            raise ValueError(f"the tokenizer of model {self.model!r} cannot be read: {reason}") from error
-        return prepared(model), fast.backend_tokenizer
+        check_weights(self.model, {name for name in report["missing_keys"] if not name.startswith("pooler.")})
+        return without_pooler(model), read_tokenizer(self.model, place, self.revision, local=local)
 
     @torch.no_grad()
     def _check_length(self, backbone: AutoBackbone) -> None:

@@ -12,7 +12,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 import topwork
-from topwork_plugins.backbones.pretrained import is_local, prepare_tokenizer, quiet_transformers
+from topwork_plugins.backbones.pretrained import (
+    check_weights,
+    is_local,
+    prepare_tokenizer,
+    quiet_transformers,
+    read_tokenizer,
+)
 
 if TYPE_CHECKING:  # transformers takes seconds to import, so the code below does it where a model is built
     from transformers import DistilBertModel
@@ -150,7 +156,7 @@ class DistilBertConfig(topwork.BackboneConfig):
         return DistilBertBackbone(model, tokenizer)
 
     def _load(self, local: bool) -> "tuple[DistilBertModel, Tokenizer]":
-        from transformers import AutoConfig, AutoTokenizer, DistilBertModel
+        from transformers import AutoConfig, DistilBertModel
 
         found = AutoConfig.from_pretrained(self.model, revision=self.revision, local_files_only=local)
         if found.model_type != "distilbert":
@@ -166,15 +172,8 @@ class DistilBertConfig(topwork.BackboneConfig):
             self.model, revision=self.revision, local_files_only=local, dtype=torch.float32, output_loading_info=True
         )
         model, report = cast("tuple[DistilBertModel, dict[str, set[str]]]", loaded)
-        if report["missing_keys"]:
-            missing = ", ".join(sorted(report["missing_keys"])[:3])
-            raise ValueError(f"model {self.model!r} lacks {len(report['missing_keys'])} weights: {missing}, ...")
-        try:
-            fast = AutoTokenizer.from_pretrained(self.model, revision=self.revision, local_files_only=local)
-        except (OSError, ValueError) as error:
-            reason = topwork.first_line(error)
-            raise ValueError(f"the tokenizer of model {self.model!r} cannot be read: {reason}") from error
-        return model, fast.backend_tokenizer
+        check_weights(self.model, report["missing_keys"])
+        return model, read_tokenizer(self.model, self.model, self.revision, local=local)
 
     def restore(self, folder: Path) -> topwork.Backbone:
         return DistilBertBackbone.restore(folder)

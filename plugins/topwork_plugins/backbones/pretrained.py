@@ -1,10 +1,12 @@
 """What backbones of transformers' models share: where a model is, and its tokenizer."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tokenizers import Tokenizer
+
+import topwork
 
 
 def is_local(model: str, revision: str) -> bool:
@@ -34,6 +36,37 @@ def is_local(model: str, revision: str) -> bool:
             "download it where there is a network, give a folder, or use {kind: minilm}"
         )
     return False
+
+
+def check_weights(model: str, missing: Collection[str]) -> None:
+    """Check that a model had all weights that its type has.
+
+    Raises:
+        ValueError: it lacked some.
+    """
+    if missing:
+        raise ValueError(f"model {model!r} lacks {len(missing)} weights: {', '.join(sorted(missing)[:3])}, ...")
+
+
+def read_tokenizer(model: str, place: str, revision: str, *, local: bool) -> Tokenizer:
+    """Read the tokenizer of a model, without code of its own.
+
+    Args:
+        model: what errors call it.
+        place: a name on the Hub, or a folder.
+        local: whether it lies on this machine.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        fast = AutoTokenizer.from_pretrained(place, revision=revision, local_files_only=local, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the tokenizer of model {model!r} cannot be read: {topwork.first_line(error)}") from error
+    found: Tokenizer = fast.backend_tokenizer
+    return found
 
 
 def prepare_tokenizer(tokenizer: Tokenizer, max_length: int) -> None:
