@@ -3,8 +3,8 @@
 
 In each repeat 300 synthetic reviews are made anew and divided into rows to train, validate and test on; the same
 experiment is trained with five seeds, and with five other seeds; and the two are compared as `topwork compare` and
-`topwork transfer` compare runs: on the same test rows, with an interval that draws seeds and rows. Both have the same
-true figures, so about 5 % of the intervals should exclude 0. MiniLM, frozen; a linear head for two classes.
+`topwork transfer` compare runs: on the same test rows, with an interval for other seeds and other rows. Both have the
+same true figures, so about 5 % of the intervals should exclude 0. MiniLM, frozen; a linear head for two classes.
 Writes results/null_comparison.json.
 """
 

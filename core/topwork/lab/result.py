@@ -51,7 +51,7 @@ class SeedsResult:
         run_id: MLflow's, of the run that those of the seeds are below; None without tracking.
         tracking_uri: the MLflow store, None without tracking.
         split: the rows that the estimates are from.
-        estimates: by ``<task>/<metric>``, the mean over the seeds, with an interval that draws seeds and rows.
+        estimates: by ``<task>/<metric>``, the mean over the seeds, with an interval for other seeds and other rows.
         deviations: of the same metrics, the standard deviation over the seeds.
         by_seed: the outcome of each seed.
         warnings: what the researcher should know, with counts.

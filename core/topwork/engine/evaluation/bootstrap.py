@@ -1,4 +1,4 @@
-"""Intervals by drawing again: rows, and seeds with them where several models stand behind one figure."""
+"""Intervals by drawing rows again, and with Student's of the seeds where several models stand behind one figure."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -34,11 +34,11 @@ class Resampled:
     failed: int
     reason: str
 
-    def interval(self, observed: Float[Tensor, " seeds"], rows: int, *, seed: int) -> tuple[float, float]:
+    def interval(self, observed: Float[Tensor, " seeds"]) -> tuple[float, float]:
         """Return the 95 % interval as ``interval`` does; NaN where a resample failed or there are too few."""
         if self.failed or len(self.values) < MIN_RESAMPLES:
             return math.nan, math.nan
-        return interval(self.values, observed, rows, seed=seed)
+        return interval(self.values, observed)
 
     @property
     def note(self) -> str:
@@ -93,36 +93,43 @@ def draw_rows(rows: int, *, seed: int) -> Int[Tensor, "resamples N"]:
     return torch.from_numpy(np.random.default_rng(seed).integers(rows, size=(RESAMPLES, rows)))
 
 
-def interval(
-    resampled: Float[Tensor, "resamples seeds"], observed: Float[Tensor, " seeds"], rows: int, *, seed: int
-) -> tuple[float, float]:
+def interval(resampled: Float[Tensor, "resamples seeds"], observed: Float[Tensor, " seeds"]) -> tuple[float, float]:
     """Return the 95 % interval of a figure's mean over the seeds.
 
-    With one seed it is the percentile bootstrap over rows (Efron and Tibshirani 1993, chapter 13). With several, seeds
-    are drawn together with rows: to each resample of the rows, the mean deviation of as many drawn seeds is added. Of
-    few seeds the spread is underestimated, so their deviations are enlarged by sqrt(S / (S - 1)), and the interval by
-    Student's t over the normal quantile, with the degrees of freedom that rows and seeds have together (Satterthwaite
-    1946).
+    With one seed it is the percentile bootstrap over rows (Efron and Tibshirani 1993, chapter 13). With several, the
+    squares of two distances from the mean are added: to that interval, and to Student's of the seeds with S - 1
+    degrees of freedom (MOVER, Zou and Donner 2008). That covers the truth in 95 % of studies where either spread is
+    small, and in up to 98 % in between.
+
+    That seeds differ on single rows shows in the spread of the seeds and again in that of the rows. So the latter is
+    reduced to what the seeds have in common, as an analysis of variance of two crossed random factors does (Cornfield
+    and Tukey 1956). Else the intervals of two equal models would exclude 0 in 1 % of studies instead of 5 %. Two seeds
+    often agree by chance: their interval is no narrower than that of the rows.
 
     Args:
         resampled: the figure of each seed on each resample of the rows.
         observed: the figure of each seed on all rows.
-        rows: how many there are.
-        seed: of the draws of seeds.
     """
-    values = resampled.mean(dim=1).numpy()
-    seeds = len(observed)
-    widened = 1.0
-    if seeds > 1:
-        from scipy.stats import norm, t  # takes a second to import
+    of_rows, seeds = resampled.mean(dim=1), len(observed)
+    low, high = np.quantile(of_rows.numpy(), [0.025, 0.975])
+    if seeds == 1:
+        return float(low), float(high)
+    from scipy.stats import t  # takes a second to import
 
-        drawn = np.random.default_rng([seed, seeds]).integers(seeds, size=(len(values), seeds))
-        deviations = (observed - observed.mean()).numpy()[drawn].mean(axis=1) * (seeds / (seeds - 1)) ** 0.5
-        of_rows, of_seeds = float(values.var()), float(deviations.var())
-        if of_rows + of_seeds > 0:
-            freedom = (of_rows + of_seeds) ** 2 / (of_seeds**2 / (seeds - 1) + of_rows**2 / max(1, rows - 1))
-            widened = float(t.ppf(0.975, freedom) / norm.ppf(0.975))
-        values = values + deviations
-    low, high = np.quantile(values, [0.025, 0.975])
-    centre = float(observed.mean()) if seeds > 1 else 0.0
-    return float(centre + widened * (low - centre)), float(centre + widened * (high - centre))
+    centre, in_common = float(observed.mean()), _share_in_common(resampled)
+    of_seeds = float(t.ppf(0.975, seeds - 1)) * float(observed.std()) / seeds**0.5
+    below, above = (math.hypot(in_common * (end - centre), of_seeds) for end in (low, high))
+    if seeds == 2:
+        below, above = max(below, centre - low), max(above, high - centre)
+    return float(centre - below), float(centre + above)
+
+
+def _share_in_common(resampled: Float[Tensor, "resamples seeds"]) -> float:
+    """Of the standard deviation of the seeds' mean over resamples of the rows, the share that all seeds have: 0 to 1.
+
+    The rest is of single rows that seeds differ on.
+    """
+    mean, seeds = resampled.mean(dim=1, keepdim=True), resampled.shape[1]
+    spread = float(mean.var())
+    of_single_rows = float((resampled - mean).var(dim=0).sum()) / (seeds - 1) / seeds
+    return max(0.0, 1 - of_single_rows / spread) ** 0.5 if spread > 0 else 1.0

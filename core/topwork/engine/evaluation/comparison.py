@@ -96,8 +96,9 @@ class Difference:
 
     Attributes:
         value: second minus first.
-        low, high: the 95 % interval, a bootstrap that draws the same rows for both, and seeds with them where there
-            are several; see ``interval``. Both are equal where no row makes a difference, and NaN where a metric fails.
+        low, high: the 95 % interval, a bootstrap that draws the same rows for both, joined with Student's t over the
+            seeds where there are several; see ``interval``. Both are equal where no row makes a difference, and NaN
+            where a metric fails.
         p_value: of McNemar's exact test (McNemar 1947), the chance of so uneven a count of rows that only one of
             the two gets right, if both were equally good; None for several seeds, and for a metric that does not score
             each row as right or wrong.
@@ -138,13 +139,13 @@ def difference(
     if all(before.ndim == after.ndim == 1 for before, after in scores):
         drawn = draw_rows(rows, seed=seed)
         columns = [(after - before)[drawn].mean(dim=1).double() for before, after in scores]
-        low, high = interval(torch.stack(columns, dim=1), at, rows, seed=seed)
+        low, high = interval(torch.stack(columns, dim=1), at)
     else:
         drawings = [(on_rows(first[0], one, targets), on_rows(second[0], other, targets)) for one, other in pairs]
         resampled = resample(
             lambda drawn: [after(drawn) - before(drawn) for before, after in drawings], rows, seed=seed
         )
-        low, high = resampled.interval(at, rows, seed=seed)
+        low, high = resampled.interval(at)
         if resampled.note:
             logger.warning("difference in metric %s: %s", second[0].name, resampled.note)
     p = _mcnemar(*scores[0]) if seeds == 1 else None

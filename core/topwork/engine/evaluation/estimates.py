@@ -134,7 +134,7 @@ def _estimate(
     observed = torch.tensor([float(metric.total(one)) for one in scores], dtype=torch.float64)
     drawings = [on_rows(metric, one, targets) for one in outputs]
     resampled = resample(lambda drawn: [measure_on(drawn) for measure_on in drawings], rows, seed=seed)
-    low, high = resampled.interval(observed, rows, seed=seed)
+    low, high = resampled.interval(observed)
     if low == high:
         low = high = math.nan
     return Estimate(float(observed.mean()), low, high, rows, seeds, resampled.note)

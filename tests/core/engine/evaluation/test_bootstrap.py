@@ -24,7 +24,7 @@ def test_rows_are_drawn_with_replacement_and_the_same_for_the_same_seed() -> Non
 def test_of_one_seed_the_interval_is_the_percentile_bootstrap_over_rows() -> None:
     values = torch.randn(RESAMPLES, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     low, high = np.quantile(values[:, 0].numpy(), [0.025, 0.975])
-    assert interval(values, torch.zeros(1, dtype=torch.float64), 100, seed=0) == (low, high)
+    assert interval(values, torch.zeros(1, dtype=torch.float64)) == (low, high)
 
 
 def test_seeds_that_differ_more_widen_the_interval() -> None:
@@ -32,30 +32,52 @@ def test_seeds_that_differ_more_widen_the_interval() -> None:
     widths = []
     for spread in (0.0, 0.02, 0.1):
         observed = 0.8 + spread * torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0], dtype=torch.float64)
-        low, high = interval(observed + rows, observed, 400, seed=0)
+        low, high = interval(observed + rows, observed)
         assert low < 0.8 < high
         widths.append(high - low)
     assert widths[0] < widths[1] < widths[2]
 
 
-def test_where_only_seeds_differ_the_interval_is_about_students() -> None:
+def test_where_only_seeds_differ_the_interval_is_that_of_student() -> None:
     observed = torch.tensor([0.70, 0.72, 0.75, 0.77, 0.81, 0.69, 0.74, 0.78], dtype=torch.float64)
-    low, high = interval(observed.expand(RESAMPLES, -1), observed, 400, seed=0)
+    low, high = interval(observed.expand(RESAMPLES, -1), observed)
     half = 2.365 * float(observed.std()) / len(observed) ** 0.5  # Student's t with 7 degrees of freedom
-    assert low == pytest.approx(float(observed.mean()) - half, abs=0.15 * half)
-    assert high == pytest.approx(float(observed.mean()) + half, abs=0.15 * half)
+    assert low == pytest.approx(float(observed.mean()) - half, rel=1e-4)
+    assert high == pytest.approx(float(observed.mean()) + half, rel=1e-4)
 
 
 def test_of_few_seeds_the_interval_is_as_wide_as_students() -> None:
     observed = torch.tensor([0.7, 0.8, 0.9], dtype=torch.float64)
-    low, high = interval(observed.expand(RESAMPLES, -1), observed, 400, seed=0)
+    low, high = interval(observed.expand(RESAMPLES, -1), observed)
     half = 4.303 * 0.1 / 3**0.5  # Student's t with 2 degrees of freedom
-    assert (0.8 - low, high - 0.8) == (pytest.approx(half, rel=0.15), pytest.approx(half, rel=0.15))
+    assert (0.8 - low, high - 0.8) == (pytest.approx(half, rel=1e-4), pytest.approx(half, rel=1e-4))
 
 
 def test_seeds_that_agree_on_rows_that_agree_leave_nothing_to_tell() -> None:
     same = torch.full((RESAMPLES, 3), 0.5, dtype=torch.float64)
-    assert interval(same, same[0], 10, seed=0) == (0.5, 0.5)
+    assert interval(same, same[0]) == (0.5, 0.5)
+
+
+def test_two_seeds_that_agree_by_chance_leave_the_interval_of_the_rows() -> None:
+    draw = torch.Generator().manual_seed(0)
+    single_rows = 0.02 * torch.randn(RESAMPLES, 2, dtype=torch.float64, generator=draw)
+    observed = torch.tensor([0.8, 0.8], dtype=torch.float64)
+    expected = np.quantile((0.8 + single_rows).mean(dim=1).numpy(), [0.025, 0.975])
+    assert interval(0.8 + single_rows, observed) == pytest.approx(tuple(expected))
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_equal_models_are_called_different_in_one_of_20_studies(seeds: int) -> None:
+    """Each seed flips some rows at random, so that only single rows differ, and no row for all seeds."""
+    called, studies, rows = 0, 1000, 200
+    for study in range(studies):
+        draw = np.random.default_rng([study, seeds])
+        gains = (draw.random((seeds, rows)) < 0.1) * draw.choice([-1, 1], size=(seeds, rows))
+        drawn = draw.multinomial(rows, np.full(rows, 1 / rows), size=300)
+        observed = torch.from_numpy(gains.mean(axis=1))
+        low, high = interval(torch.from_numpy(drawn @ gains.T / rows), observed)
+        called += not low <= 0 <= high
+    assert 0.03 <= called / studies <= 0.07
 
 
 def outputs_of_seeds(scores: np.ndarray) -> list[torch.Tensor]:
@@ -87,9 +109,9 @@ def test_an_interval_over_seeds_and_rows_covers_the_truth_in_19_of_20_studies(
         scores = scores_of(np.random.default_rng([study, seeds, rows]), seeds, rows, spread=spread)
         drawn = np.random.default_rng(study).multinomial(rows, np.full(rows, 1 / rows), size=300)
         resampled = torch.from_numpy(drawn @ scores.T / rows)  # the mean of rows drawn so often
-        low, high = interval(resampled, torch.from_numpy(scores.mean(axis=1)), rows, seed=study)
+        low, high = interval(resampled, torch.from_numpy(scores.mean(axis=1)))
         covered += low <= truth <= high
-        low, high = interval(resampled.mean(dim=1, keepdim=True), torch.zeros(1, dtype=torch.float64), rows, seed=study)
+        low, high = interval(resampled.mean(dim=1, keepdim=True), torch.zeros(1, dtype=torch.float64))
         of_rows_alone += low <= truth <= high
     assert 0.93 <= covered / studies <= 0.97
     assert of_rows_alone < covered
@@ -140,5 +162,5 @@ def test_resamples_end_with_the_time_that_a_metric_has(
     found = resample(lambda rows: [float(rows.float().mean())], 20, seed=0, seconds=reached - 0.5)
     assert len(found.values) == min(reached, RESAMPLES)
     assert found.note.startswith(note) if note else not found.note
-    low, _ = found.interval(torch.tensor([9.5], dtype=torch.float64), 20, seed=0)
+    low, _ = found.interval(torch.tensor([9.5], dtype=torch.float64))
     assert np.isnan(low) == (reached < 200)
