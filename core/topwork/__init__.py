@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from topwork.interfaces.head import Label as Label
     from topwork.interfaces.head import Metric as Metric
     from topwork.interfaces.head import Reading as Reading
+    from topwork.interfaces.head import WeightedMetric as WeightedMetric
     from topwork.interfaces.hookspecs import Register as Register
     from topwork.interfaces.hookspecs import hookimpl as hookimpl
     from topwork.interfaces.labels import NO_LABEL as NO_LABEL
@@ -103,7 +104,16 @@ _MODULES = {
     "experiment.schema": ("Experiment",),
     "interfaces.backbone": ("Backbone", "BackboneConfig", "Stage"),
     "interfaces.freeze_strategy": ("FreezeStrategyConfig",),
-    "interfaces.head": ("Decoded", "Head", "HeadConfig", "HeadFigure", "Label", "Metric", "Reading"),
+    "interfaces.head": (
+        "Decoded",
+        "Head",
+        "HeadConfig",
+        "HeadFigure",
+        "Label",
+        "Metric",
+        "Reading",
+        "WeightedMetric",
+    ),
     "interfaces.hookspecs": ("Register", "hookimpl"),
     "interfaces.labels": ("NO_LABEL", "Classes", "Distribution", "LabelSet", "LabelSpace", "Numbers", "WordLabels"),
     "interfaces.loss_weighting": ("FactorsFrom", "GradientWeighting", "LossWeighting", "LossWeightingConfig"),

@@ -5,6 +5,7 @@ N texts, S words of the longest, C classes. Words without a label, and what is b
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -117,7 +118,8 @@ def mark_spans(names: Sequence[str]) -> bool:
     return _OUTSIDE in names and all(name == _OUTSIDE or _IN_SPAN.fullmatch(name) for name in names)
 
 
-def find_spans(classes: Sequence[str]) -> set[Span]:
+@lru_cache(maxsize=2**15)  # three metrics ask for the same texts, and each epoch for the same targets
+def find_spans(classes: tuple[str, ...]) -> frozenset[Span]:
     """Return the spans that the classes of a text's words mark: IOB1, BIO, BIOES or BILOU.
 
     Where they contradict themselves, a span ends with an ``E``, ``L``, ``S`` or ``U``, with an ``O``, and before a
@@ -125,7 +127,7 @@ def find_spans(classes: Sequence[str]) -> set[Span]:
     """
     from nervaluate.utils import collect_named_entities
 
-    return {(one["label"], one["start"], one["end"]) for one in collect_named_entities(_in_bio(classes))}
+    return frozenset((one["label"], one["start"], one["end"]) for one in collect_named_entities(_in_bio(classes)))
 
 
 def _in_bio(classes: Sequence[str]) -> list[str]:
@@ -146,10 +148,10 @@ def _in_bio(classes: Sequence[str]) -> list[str]:
 
 def _spans(
     predicted: Int[Tensor, "N S"], targets: Int[Tensor, "N S"], names: Sequence[str]
-) -> Iterator[tuple[set[Span], set[Span]]]:
+) -> Iterator[tuple[frozenset[Span], frozenset[Span]]]:
     """Yield the predicted and the true spans of each text, among its words that have a label."""
     for of_text, true, known in zip(predicted, targets, targets != NO_LABEL, strict=True):
-        found, wanted = ([names[number] for number in numbers[known].tolist()] for numbers in (of_text, true))
+        found, wanted = (tuple(names[number] for number in numbers[known].tolist()) for numbers in (of_text, true))
         yield find_spans(found), find_spans(wanted)
 
 

@@ -109,7 +109,7 @@ def test_spans_are_measured_where_all_classes_mark_them(names: tuple[str, ...], 
     ],
 )
 def test_spans_are_found_in_every_scheme(classes: str, spans: set[tuple[str, int, int]]) -> None:
-    assert find_spans(classes.split()) == spans
+    assert find_spans(tuple(classes.split())) == spans
 
 
 SPANS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.integers(0, 2)), max_size=5)
@@ -123,7 +123,7 @@ def test_what_is_written_in_bio_and_in_bioes_is_found(parts: list[tuple[str, int
         bio += [f"B-{kind}", *[f"I-{kind}"] * (length - 1), *["O"] * gap]
         bioes += [f"S-{kind}"] if length == 1 else [f"B-{kind}", *[f"I-{kind}"] * (length - 2), f"E-{kind}"]
         bioes += ["O"] * gap
-    assert find_spans(bio) == find_spans(bioes) == spans
+    assert find_spans(tuple(bio)) == find_spans(tuple(bioes)) == spans
 
 
 def test_each_word_has_a_label_and_probabilities() -> None:

@@ -23,6 +23,10 @@ Reading = Literal["pooled", "two pooled", "words"]
 MAX_INTERVAL_SECONDS = 10.0
 
 
+#: Maps how often each of N texts counts, (N,), to a metric, shape ().
+WeightedMetric = Callable[[Float[Tensor, " N"]], Float[Tensor, ""]]
+
+
 @dataclass(frozen=True)
 class Metric:
     """A figure of merit over N texts. The targets of each label space are described there; outputs of words are
@@ -41,12 +45,16 @@ class Metric:
         greater_is_better: the direction in which early stopping and studies look.
         combine: maps the counts of all texts, summed up, (K,), to the metric, shape (). What is a ratio of sums, such
             as the F1 of spans, is then counted once, and each of the resamples costs next to nothing.
+        weighted: maps outputs and targets to what gives the metric, shape (), where each text counts so many times,
+            (N,) of numbers from 0. What must sort the texts, such as an area under a curve, then sorts them once for
+            all resamples. For a ``compute`` that gives one number.
     """
 
     name: str
     compute: Callable[[Float[Tensor, "N ..."], Shaped[Tensor, "N ..."]], Float[Tensor, "..."]]
     greater_is_better: bool = True
     combine: Callable[[Float[Tensor, " K"]], Float[Tensor, ""]] | None = None
+    weighted: Callable[[Float[Tensor, "N ..."], Shaped[Tensor, "N ..."]], WeightedMetric] | None = None
 
     def total(self, scores: Float[Tensor, "..."]) -> Float[Tensor, ""]:
         """Return the metric of texts of which ``compute`` gave these scores."""

@@ -153,6 +153,18 @@ class HeadContract(PluginContract):
                 alone = [metric.compute(outputs[i : i + 1], targets[i : i + 1]) for i in range(9)]
                 torch.testing.assert_close(torch.cat(alone), scores, msg=metric.name)
 
+    def test_a_weighted_metric_is_that_of_texts_that_are_there_as_often(self) -> None:
+        head, outputs = self._try(9)
+        targets, rows = self._targets(9), torch.arange(9)
+        for metric in head.metrics:
+            if metric.weighted is None:
+                continue
+            measure = metric.weighted(outputs, targets)
+            for counts in (torch.ones(9), torch.tensor([2.0, 0, 1, 3, 0, 1, 1, 0, 1])):
+                drawn = rows.repeat_interleave(counts.long())
+                wanted = metric.compute(outputs[drawn], targets[drawn])
+                torch.testing.assert_close(measure(counts), wanted, equal_nan=True, msg=metric.name)
+
     def test_metrics_are_no_better_for_wrong_answers_than_for_right_ones(self) -> None:
         head, inputs, targets, _ = self._learn()
         outputs = head.module.eval()(*inputs).detach()

@@ -55,7 +55,7 @@ class MultilabelConfig(topwork.HeadConfig):
             metrics=[
                 topwork.Metric("micro_f1", micro_f1),
                 topwork.Metric("macro_f1", macro_f1),
-                topwork.Metric("average_precision", average_precision),
+                topwork.Metric("average_precision", average_precision, weighted=weighted_average_precision),
                 topwork.Metric("exact_match", lambda outputs, targets: ((outputs > 0) == (targets > 0)).all(1).float()),
             ],
             figures=[topwork.per_label_figure(lambda outputs: outputs > 0)],
@@ -114,19 +114,30 @@ def macro_f1(outputs: Tensor, targets: Tensor) -> Tensor:
 def average_precision(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the mean over labels of the area under precision and recall, shape (); of labels that some text has.
 
-    It is scikit-learn's ``average_precision_score(average="macro")``, computed for all labels at once: an interval asks
-    for it 1,000 times.
+    It is scikit-learn's ``average_precision_score(average="macro")``.
     """
-    scores, order = outputs.sort(dim=0, descending=True)
-    true = (targets > 0).gather(0, order)
-    rank = torch.arange(1, len(scores) + 1)[:, None]
-    precision = true.cumsum(dim=0) / rank  # (N, C)
-    ends = torch.cat([scores[:-1] != scores[1:], torch.ones(1, scores.shape[1], dtype=torch.bool)])
-    last = len(scores) - 1
-    end = torch.where(ends, rank - 1, last).flip(0).cummin(dim=0).values.flip(0)  # of the texts with an equal score
-    seen = true.any(dim=0)
-    areas = (precision.gather(0, end) * true).sum(dim=0)[seen] / true.sum(dim=0)[seen]
-    return areas.mean()
+    return weighted_average_precision(outputs, targets)(torch.ones(len(targets)))
+
+
+def weighted_average_precision(outputs: Tensor, targets: Tensor) -> topwork.WeightedMetric:
+    """Return what gives the average precision where each text counts so many times."""
+    scores, order = outputs.T.sort(dim=1, descending=True)  # (C, N)
+    true = (targets.T > 0).gather(1, order)
+    texts = scores.shape[1]
+    ends = torch.cat([scores[:, :-1] != scores[:, 1:], torch.ones(len(scores), 1, dtype=torch.bool)], dim=1)
+    end = torch.where(ends, torch.arange(texts), texts - 1).flip(1).cummin(dim=1).values.flip(1)  # of an equal score
+    label, rank = true.nonzero(as_tuple=True)  # of each true label of a text
+    text, end = order[label, rank], end[label, rank]
+
+    def measure(counts: Tensor) -> Tensor:
+        ranked = counts[order]
+        found, retrieved = (ranked * true).cumsum(dim=1), ranked.cumsum(dim=1)
+        precision = found[label, end] / retrieved[label, end].clamp(min=1)
+        areas = torch.zeros(len(true)).index_add(0, label, precision * counts[text])
+        seen = found[:, -1] > 0
+        return (areas[seen] / found[seen, -1]).mean()
+
+    return measure
 
 
 @topwork.hookimpl

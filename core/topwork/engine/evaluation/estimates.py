@@ -157,11 +157,20 @@ def estimates(
 def on_rows(
     metric: Metric, outputs: Float[Tensor, "N ..."], targets: Shaped[Tensor, "N ..."]
 ) -> Callable[[Int[Tensor, " M"]], float]:
-    """Return what measures a metric on M drawn rows; what it scores or counts text by text is computed once."""
-    scores = metric.compute(outputs, targets)
+    """Return what measures a metric on M drawn rows; what it scores, counts or sorts is computed once."""
+    scores, rows = metric.compute(outputs, targets), len(targets)
+    if scores.ndim == 0 and metric.weighted:
+        measure = metric.weighted(outputs, targets)
+        return lambda drawn: float(measure(torch.bincount(drawn, minlength=rows).float()))
     if scores.ndim == 0:
-        return lambda drawn: float(metric.total(metric.compute(outputs[drawn], targets[drawn])))
-    return lambda drawn: float(metric.total(scores[drawn]))
+        return lambda drawn: float(metric.compute(outputs[drawn], targets[drawn]))
+    columns = scores.double().reshape(rows, -1)
+
+    def measure_scores(drawn: Tensor) -> float:
+        summed = (torch.bincount(drawn, minlength=rows).double() @ columns).to(scores.dtype)
+        return float(metric.combine(summed)) if metric.combine else float(summed) / len(drawn)
+
+    return measure_scores
 
 
 def is_zero_or_one(scores: Tensor) -> bool:

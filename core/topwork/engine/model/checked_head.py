@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from topwork.engine.model.plugin_checks import named, plugin_of
 from topwork.errors import PluginError, TopworkError, describe, quote
-from topwork.interfaces.head import Decoded, Head, HeadConfig, HeadFigure, Metric
+from topwork.interfaces.head import Decoded, Head, HeadConfig, HeadFigure, Metric, WeightedMetric
 from topwork.interfaces.labels import NO_LABEL, LabelSet, LabelSpace, Numbers, WordLabels, are_of_words
 
 if TYPE_CHECKING:  # matplotlib is imported where something is drawn
@@ -244,7 +244,23 @@ def _checked_metric(metric: Metric, config: HeadConfig, where: str) -> Metric:
                 raise PluginError(f"metric {metric.name!r} must combine counts to one number, got {_shown(combined)}")
             return combined
 
-    return dataclasses.replace(metric, compute=compute, combine=combine if metric.combine else None)
+    def weighted(outputs: Tensor, targets: Tensor) -> WeightedMetric:
+        assert metric.weighted is not None
+        with part_errors(config, where, f"metric {metric.name!r}"):
+            measure = metric.weighted(outputs.clone(), targets.clone())
+
+        def measure_checked(counts: Tensor) -> Tensor:
+            with part_errors(config, where, f"metric {metric.name!r}"):
+                return check_scores(metric.name, measure(counts.clone()), 0, combined=False)
+
+        return measure_checked
+
+    return dataclasses.replace(
+        metric,
+        compute=compute,
+        combine=combine if metric.combine else None,
+        weighted=weighted if metric.weighted else None,
+    )
 
 
 def _checked_figure(figure: HeadFigure, config: HeadConfig, where: str) -> HeadFigure:

@@ -18,7 +18,7 @@ from topwork.engine.evaluation.bootstrap import draw_rows
 from topwork.engine.evaluation.estimates import EVALUATION_BATCH, estimate, estimates, join_rows, measure, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.errors import PluginError
-from topwork.interfaces.head import Head, Metric
+from topwork.interfaces.head import Head, Metric, WeightedMetric
 from topwork.interfaces.labels import Classes
 from topwork_plugins.heads.binary import BinaryConfig
 from topwork_plugins.heads.classification import ClassificationConfig
@@ -217,6 +217,22 @@ def test_an_interval_of_combined_counts_is_that_of_measuring_each_resample() -> 
     assert len(calls) <= 2  # not once for each resample
     assert found == estimate(Metric("recall", share), [outputs], targets)
     assert found.low < found.value < found.high
+
+
+def test_an_interval_of_a_weighted_metric_is_that_of_measuring_each_resample() -> None:
+    def largest(outputs: Tensor, targets: Tensor) -> Tensor:
+        calls.append(len(outputs))
+        return outputs.max()
+
+    def weighted(outputs: Tensor, targets: Tensor) -> WeightedMetric:
+        return lambda counts: outputs[counts > 0].max()
+
+    calls: list[int] = []
+    outputs, targets = torch.randn(50, 1, generator=torch.Generator().manual_seed(3)), torch.zeros(50)
+    found = estimate(Metric("largest", largest, weighted=weighted), [outputs], targets)
+    assert len(calls) <= 2  # not once for each resample
+    assert found == estimate(Metric("largest", largest), [outputs], targets)
+    assert found.low < found.value
 
 
 def test_outputs_of_words_are_joined_with_zeros_behind_shorter_texts() -> None:
