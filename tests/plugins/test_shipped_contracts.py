@@ -15,8 +15,11 @@ from topwork.testing import (
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.all import AllConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
+from topwork_plugins.freeze_strategies.bitfit import BitfitConfig
+from topwork_plugins.freeze_strategies.embeddings_only_frozen import EmbeddingsOnlyFrozenConfig
 from topwork_plugins.freeze_strategies.gradual import GradualConfig
 from topwork_plugins.freeze_strategies.last_layers import LastLayersConfig
+from topwork_plugins.freeze_strategies.layer_norms import LayerNormsConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig
 from topwork_plugins.heads.binary import BinaryConfig
 from topwork_plugins.heads.classification import ClassificationConfig
@@ -29,10 +32,16 @@ from topwork_plugins.loss_weightings.dynamic_average import DynamicAverageConfig
 from topwork_plugins.loss_weightings.fixed import FixedConfig
 from topwork_plugins.loss_weightings.torchjd import TorchJdConfig
 from topwork_plugins.loss_weightings.uncertainty import UncertaintyConfig
+from topwork_plugins.optimizer_groupings.by_pattern import ByPatternConfig
 from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
+from topwork_plugins.optimizer_groupings.layerwise_decay import LayerwiseDecayConfig
 from topwork_plugins.optimizer_groupings.uniform import UniformConfig
+from topwork_plugins.poolings.attention import AttentionConfig
 from topwork_plugins.poolings.cls import ClsConfig
+from topwork_plugins.poolings.last import LastConfig
+from topwork_plugins.poolings.max import MaxConfig
 from topwork_plugins.poolings.mean import MeanConfig
+from topwork_plugins.poolings.weighted_mean import WeightedMeanConfig
 from topwork_plugins.samplers.proportional import ProportionalConfig
 from topwork_plugins.samplers.round_robin import RoundRobinConfig
 from topwork_plugins.samplers.temperature import TemperatureConfig
@@ -50,6 +59,22 @@ class TestCls(PoolingContract):
 
 class TestMean(PoolingContract):
     config = MeanConfig()
+
+
+class TestMax(PoolingContract):
+    config = MaxConfig()
+
+
+class TestLast(PoolingContract):
+    config = LastConfig()
+
+
+class TestWeightedMean(PoolingContract):
+    config = WeightedMeanConfig()
+
+
+class TestAttention(PoolingContract):
+    config = AttentionConfig()
 
 
 class TestClassification(HeadContract):
@@ -106,6 +131,18 @@ class TestOrdinal(HeadContract):
     labels: ClassVar[topwork.Classes] = topwork.Classes(("bad", "so so", "good"), ordered=True)
 
 
+class TestBitfit(FreezeStrategyContract):
+    config = BitfitConfig(layers=1)
+
+
+class TestLayerNorms(FreezeStrategyContract):
+    config = LayerNormsConfig()
+
+
+class TestEmbeddingsOnlyFrozen(FreezeStrategyContract):
+    config = EmbeddingsOnlyFrozenConfig()
+
+
 class TestAll(FreezeStrategyContract):
     config = AllConfig()
 
@@ -124,6 +161,14 @@ class TestGradual(FreezeStrategyContract):
 
 class TestLastLayers(FreezeStrategyContract):
     config = LastLayersConfig(count=1)
+
+
+class TestByPattern(OptimizerGroupingContract):
+    config = ByPatternConfig(no_decay=True)
+
+
+class TestLayerwiseDecay(OptimizerGroupingContract):
+    config = LayerwiseDecayConfig(decay=0.5)
 
 
 class TestHeadsAndBackbone(OptimizerGroupingContract):

@@ -1,11 +1,12 @@
 """Everything in the backbone is frozen but what a pattern names."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import Field
 
 import topwork
+from topwork_plugins.parameter_names import matches, near_miss
 
 
 class AllExceptConfig(topwork.FreezeStrategyConfig):
@@ -35,26 +36,6 @@ class AllExceptConfig(topwork.FreezeStrategyConfig):
 
     def phase_starts(self, model: topwork.Model, epochs: int) -> Collection[int]:
         return ()
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether the dotted segments of ``pattern`` occur in a row among those of ``name``."""
-    wanted = pattern.split(".")
-    return any(
-        all(want in ("*", have) for want, have in zip(wanted, window, strict=True))
-        for window in _windows(name, len(wanted))
-    )
-
-
-def near_miss(pattern: str, names: Sequence[str]) -> str:
-    """Suggest what in ``names`` the researcher may have meant by ``pattern``."""
-    length = pattern.count(".") + 1
-    return topwork.did_you_mean(pattern, {".".join(window) for name in names for window in _windows(name, length)})
-
-
-def _windows(name: str, length: int) -> list[list[str]]:
-    segments = name.split(".")
-    return [segments[start : start + length] for start in range(len(segments) - length + 1)]
 
 
 @topwork.hookimpl

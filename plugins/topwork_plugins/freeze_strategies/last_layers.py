@@ -17,10 +17,7 @@ class LastLayersConfig(topwork.FreezeStrategyConfig):
     count: topwork.Count = 1
 
     def trainable(self, model: topwork.Model, epoch: int) -> Collection[str]:
-        layers = number_of_layers(model)
-        if self.count > layers:
-            raise ValueError(f"count must be at most {layers}, the layers of the backbone, but is {self.count}")
-        return names_in_last_layers(model, self.count)
+        return names_in_last_layers(model, self.count, setting="count")
 
     def phase_starts(self, model: topwork.Model, epochs: int) -> Collection[int]:
         return ()
@@ -31,9 +28,18 @@ def number_of_layers(model: topwork.Model) -> int:
     return len({stage.layer for stage in model.backbone.stages() if stage.layer is not None})
 
 
-def names_in_last_layers(model: topwork.Model, count: int) -> list[str]:
-    """Return the names of the parameters in the last ``count`` layers."""
-    first = number_of_layers(model) - count
+def names_in_last_layers(model: topwork.Model, count: int | None, *, setting: str = "layers") -> list[str]:
+    """Return the names of the parameters in the last ``count`` layers; where it is None, in the whole backbone.
+
+    Raises:
+        ValueError: there are fewer layers; calls the count by the name of its ``setting``.
+    """
+    layers = number_of_layers(model)
+    if count is None:
+        return [f"backbone.{name}" for name, _ in model.backbone.named_parameters()]
+    if count > layers:
+        raise ValueError(f"{setting} must be at most {layers}, the layers of the backbone, but is {count}")
+    first = layers - count
     wanted = {
         id(parameter)
         for stage in model.backbone.stages()

@@ -9,13 +9,22 @@ import torch
 from phase_helpers import weights_of
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import Source, Split
+from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.loss_weighting import LossWeightingConfig
+from topwork.interfaces.pooling import PoolingConfig
 from topwork.interfaces.sampler import SamplerConfig
+from topwork_plugins.freeze_strategies.all import AllConfig
+from topwork_plugins.freeze_strategies.bitfit import BitfitConfig
+from topwork_plugins.freeze_strategies.last_layers import LastLayersConfig
 from topwork_plugins.loss_weightings.dynamic_average import DynamicAverageConfig
 from topwork_plugins.loss_weightings.fixed import FixedConfig
 from topwork_plugins.loss_weightings.torchjd import TorchJdConfig
 from topwork_plugins.loss_weightings.uncertainty import UncertaintyConfig
+from topwork_plugins.poolings.attention import AttentionConfig
+from topwork_plugins.poolings.last import LastConfig
+from topwork_plugins.poolings.max import MaxConfig
 from topwork_plugins.poolings.mean import MeanConfig
+from topwork_plugins.poolings.weighted_mean import WeightedMeanConfig
 from topwork_plugins.samplers.proportional import ProportionalConfig
 from topwork_plugins.samplers.round_robin import RoundRobinConfig
 from topwork_plugins.samplers.temperature import TemperatureConfig
@@ -86,3 +95,23 @@ def test_a_run_repeats_to_the_last_bit_with_the_store_and_without(
 def own_metrics(metrics: dict[str, float]) -> dict[str, float]:
     """Those that a run has whether gradients are compared or not."""
     return {name: value for name, value in metrics.items() if not name.startswith("gradient_")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "freeze", [AllConfig(), LastLayersConfig(), BitfitConfig(layers=1)], ids=lambda freeze: freeze.kind
+)
+@pytest.mark.parametrize(
+    "pooling", [AttentionConfig(), LastConfig(), MaxConfig(), WeightedMeanConfig()], ids=lambda pooling: pooling.kind
+)
+def test_every_pooling_gives_the_same_bits_with_the_store_and_without(
+    make: Make, train: Train, pooling: PoolingConfig, freeze: FreezeStrategyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topwork.engine.encoding.store_decision.WORTH_KEEPING", 0)
+    runs = [
+        train(make(pooling=pooling, freeze=freeze, training={"epochs": 2, "store": store}))
+        for store in ("off", "require")
+    ]
+    (first, metrics), (other, same) = [(weights_of(run.model), [e.metrics for e in run.fit.epochs]) for run in runs]
+    assert metrics == same
+    assert all(torch.equal(first[name], other[name]) for name in first)
