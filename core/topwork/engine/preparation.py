@@ -29,6 +29,7 @@ from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
 from topwork.engine.model.seeding import seeded
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.training.loop import Fit, LoadExamples, fit
+from topwork.engine.training.optimizer import check_optimizer
 from topwork.engine.training.sampling import Sampling, resolve_sampling
 from topwork.engine.training.step import Weighting
 from topwork.engine.training.stopping import Monitor, find_monitors, make_stopping
@@ -248,6 +249,7 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
         TopworkError: it does not fit together, or does not fit the settings.
     """
     settings, origin = experiment.training, experiment.origin
+    check_optimizer(settings, origin=origin)
     heads = {name: task.head for name, task in experiment.trained_tasks.items()}
     model = build_model(
         backbone,

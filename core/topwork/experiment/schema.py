@@ -152,7 +152,13 @@ class Training(Section):
         gradient_batches: on so many batches of each epoch, drawn by lot, compare the tasks' gradients by what they
             share, at a pass backward for each task.
         clip_norm: scale gradients down to this total norm.
-        schedule: of all learning rates, by optimizer step: ``linear`` and ``cosine`` fall to 0.
+        optimizer: which of torch's optimizers steps the groups of ``optimizer``. Their weight decay is decoupled for
+            AdamW and Adafactor; the others add it to the gradient.
+        optimizer_options: its further settings, as torch names them, such as ``momentum``.
+        schedule: of all learning rates, by optimizer step: ``linear``, ``polynomial`` and ``cosine`` fall to 0,
+            ``cosine_restarts`` does so several times, and ``inverse_sqrt`` falls as 1 over the square root of the step.
+        cycles: how many times ``cosine_restarts`` falls.
+        power: of ``polynomial``.
         warmup: fraction of all steps in which the rates rise from 0.
         device: ``auto`` takes the best there is.
         precision: ``bfloat16`` trains and validates what is right of the cut in mixed precision; the final
@@ -175,7 +181,11 @@ class Training(Section):
     monitor: str = "training/loss"
     gradient_batches: Annotated[int, Field(strict=True, ge=0)] = 0
     clip_norm: float | None = Field(default=None, strict=True, gt=0, allow_inf_nan=False)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    optimizer: Literal["Adafactor", "Adam", "AdamW", "RMSprop", "SGD"] = "AdamW"
+    optimizer_options: dict[str, bool | int | float | tuple[float | None, ...]] = Field(default_factory=dict)
+    schedule: Literal["constant", "linear", "cosine", "cosine_restarts", "polynomial", "inverse_sqrt"] = "constant"
+    cycles: Count = 2
+    power: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 2.0
     warmup: Fraction = 0.0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -192,6 +202,11 @@ class Training(Section):
     def _fits(self) -> Self:
         if self.accumulation > self.batch_size:
             raise ValueError(f"accumulation ({self.accumulation}) must not exceed batch_size ({self.batch_size})")
+        for name, schedule in (("cycles", "cosine_restarts"), ("power", "polynomial")):
+            if getattr(self, name) != type(self).model_fields[name].default and self.schedule != schedule:
+                raise ValueError(f"{name} is a setting of schedule: {schedule}, but schedule is {self.schedule}")
+        if self.schedule == "inverse_sqrt" and self.warmup == 0:
+            raise ValueError("schedule: inverse_sqrt falls from the end of the warm-up on; give warmup above 0")
         if self.seeds is not None and self.seed:
             raise ValueError("give either seed or seeds")
         for name, given in (("seeds", self.seeds), ("tasks", self.tasks)):

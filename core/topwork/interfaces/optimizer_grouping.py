@@ -15,8 +15,8 @@ class ParameterGroup:
     Attributes:
         name: how plans and metrics call the group: ``learning_rate/<name>``.
         parameters: full parameter names.
-        learning_rate: AdamW's, before any schedule; at least 0.
-        weight_decay: AdamW's decoupled decay; at least 0.
+        learning_rate: the optimizer's, before any schedule; at least 0.
+        weight_decay: the optimizer's, decoupled for AdamW; at least 0.
     """
 
     name: str

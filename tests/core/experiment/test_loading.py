@@ -243,7 +243,11 @@ def test_a_byte_order_mark_does_no_harm(load: Load) -> None:
 @pytest.mark.parametrize(
     ("section", "place", "words"),
     [
-        ("pooling: {kind: meen}", "6:1: pooling", ["no pooling of kind 'meen'", "cls, mean", "did you mean mean?"]),
+        (
+            "pooling: {kind: meen}",
+            "6:1: pooling",
+            ["no pooling of kind 'meen'", "cls, last, max, mean", "did you mean mean?"],
+        ),
         ("backbone: {kind: 5}", "6:1: backbone", ["no backbone of kind 5", "distilbert, minilm"]),
         ("freeze: {kind: [all]}", "6:1: freeze", ["no freeze strategy of kind ['all']"]),
     ],
@@ -257,7 +261,7 @@ def test_a_kind_that_is_not_installed_is_placed(errors: Errors, section: str, pl
 
 def test_a_plugin_written_as_a_word_is_explained(errors: Errors) -> None:
     assert errors(MINIMAL + "pooling: mean") == [
-        "e.yaml:6:1: pooling: a pooling is a mapping with a kind, such as {kind: cls}"
+        "e.yaml:6:1: pooling: a pooling is a mapping with a kind, such as {kind: attention}"
     ]
 
 

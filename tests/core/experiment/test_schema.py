@@ -62,6 +62,7 @@ def test_the_defaults_are_the_reference_recipe(registry: Registry) -> None:
         "heads_lr": 1e-3,
         "backbone_lr": 5e-5,
         "weight_decay": 0.01,
+        "no_decay": False,
     }
 
 

@@ -87,7 +87,7 @@ def fit(
     data = load_examples(phase)
     steps = sampling.steps(settings.batch_size)
     wrapped, weighting = accelerator.prepare(model), weighting.to(accelerator.device)
-    optimizer = make_optimizer(model, weighting, phase)
+    optimizer = make_optimizer(model, weighting, phase, settings)
     joint = JointLoss(wrapped, model, weighting, loss_weights, settings.accumulation, accelerator)
     epochs: list[Epoch] = []
     failing: set[str] = set()  # each metric that fails is told once

@@ -133,7 +133,7 @@ def test_a_head_without_labels_in_a_batch_is_not_changed_by_one_bit(make: Callab
     assert examples.count == 36
     labelled = {"sentiment": torch.ones(36, dtype=torch.bool), "category": torch.arange(36) < 12}
     examples = dataclasses.replace(examples, labelled=labelled)
-    optimizer = make_optimizer(model, prepared.weighting, phase)
+    optimizer = make_optimizer(model, prepared.weighting, phase, prepared.experiment.training)
     snapshots, joint = Snapshots(model, optimizer), joint_of_experiment(prepared)
     for epoch in (1, 2):
         batches = prepared.sampling.batches_of(epoch, experiment.training)
