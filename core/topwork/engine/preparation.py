@@ -237,9 +237,8 @@ def tokenize_splits(dataset: Dataset, reads: Mapping[str, Reading], backbone: Ba
     Args:
         reads: what the head of each task reads.
     """
-    return make_corpus(
-        backbone.tokenizer, {name: texts_to_read(split, reads) for name, split in dataset.splits.items()}
-    )
+    texts = {name: texts_to_read(split, reads) for name, split in dataset.splits.items()}
+    return make_corpus(backbone.tokenizer, texts, prefix=backbone.prefix)
 
 
 def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone: Backbone) -> Preparation:

@@ -239,7 +239,8 @@ class TrainedModel:
 
     def _examples(self, rows: DataSplit, of_row: Sequence[int] | None = None) -> Examples:
         """Encode rows, of which several may be of one text that was given: ``of_row`` has its number for each."""
-        corpus = make_corpus(self.model.backbone.tokenizer, {"test": texts_to_read(rows, self.model.reads)})
+        backbone, texts = self.model.backbone, texts_to_read(rows, self.model.reads)
+        corpus = make_corpus(backbone.tokenizer, {"test": texts}, prefix=backbone.prefix)
         numbers = range(len(rows.texts)) if of_row is None else of_row
         too_long = {numbers[row] for row in corpus.truncated["test"].any(dim=1).nonzero()[:, 0].tolist()}
         if too_long:

@@ -44,10 +44,13 @@ class Backbone(nn.Module, ABC):
         width: D, the columns of a hidden state.
         tokenizer: turns texts into token ids. It adds the special tokens and truncates at the maximum
             length that the researcher asked for; the core counts what it truncates.
+        prefix: what the core puts before every text, before each of a pair, and as words before those of a text that
+            is divided into words, for models that were trained so.
     """
 
     width: int
     tokenizer: Tokenizer
+    prefix: str = ""
 
     @abstractmethod
     def stages(self) -> Sequence[Stage]:

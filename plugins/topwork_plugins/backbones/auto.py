@@ -149,7 +149,8 @@ class AutoConfig(topwork.BackboneConfig):
         model: a name on the Hub, looked up in the local cache first; a folder in the Hub's layout; or, as
             ``package:folder``, such a folder in an installed package.
         revision: a branch, tag or commit on the Hub.
-        max_length: tokens per text, special tokens included; longer texts are truncated and counted.
+        max_length: tokens per text, special tokens and prefix included; longer texts are truncated and counted.
+        prefix: what is put before every text, where a model was trained so: ``"query: "``.
         attention: which of transformers' to take; without it the one that transformers takes.
     """
 
@@ -157,6 +158,7 @@ class AutoConfig(topwork.BackboneConfig):
     model: str
     revision: str = "main"
     max_length: int = Field(default=256, strict=True, ge=3)
+    prefix: str = ""
     attention: Literal["eager", "sdpa"] | None = None
 
     def build(self) -> topwork.Backbone:
@@ -178,6 +180,7 @@ class AutoConfig(topwork.BackboneConfig):
             )
         backbone = AutoBackbone(model, tokenizer)
         self._check_length(backbone)
+        backbone.prefix = self.prefix
         return backbone
 
     def _load(self, place: str, local: bool) -> "tuple[PreTrainedModel, Tokenizer]":
@@ -220,7 +223,9 @@ class AutoConfig(topwork.BackboneConfig):
             ) from None
 
     def restore(self, folder: Path) -> topwork.Backbone:
-        return AutoBackbone.restore(folder)
+        backbone = AutoBackbone.restore(folder)
+        backbone.prefix = self.prefix
+        return backbone
 
 
 def find_package(model: str) -> str | None:

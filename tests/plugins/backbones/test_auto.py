@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from small_encoders import write_encoder, write_tokenizer
+from topwork.engine.encoding.corpus import tokenize
 from topwork.engine.model.building import build_backbone
 from topwork.engine.model_folder import load_model
 from topwork.errors import ConfigurationError
@@ -188,3 +189,18 @@ def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
 def test_a_package_that_is_not_installed_is_told() -> None:
     with pytest.raises(ConfigurationError, match="is in package no_such_package, which is not installed"):
         built(AutoConfig(model="no_such_package:model"))
+
+
+def test_a_prefix_is_put_before_every_text_in_training_and_afterwards(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", "bert")
+    plain, prefixed = (
+        AutoConfig(model=str(tmp_path / "model"), prefix=prefix, max_length=40) for prefix in ("", "query: ")
+    )
+    backbone = prefixed.build()
+    (tmp_path / "saved").mkdir()
+    backbone.save(tmp_path / "saved")
+    for one in (backbone, prefixed.restore(tmp_path / "saved")):
+        assert one.prefix == "query: "
+        (ids,) = tokenize(one.tokenizer, ["a text"], prefix=one.prefix).token_ids.values[None]
+        assert ids.tolist() == one.tokenizer.encode("query: a text").ids
+    assert plain.build().prefix == ""

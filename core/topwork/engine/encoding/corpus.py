@@ -92,11 +92,14 @@ class _Distinct:
         return Sequences(_ragged(token_ids), torch.tensor(self.pooled, dtype=torch.bool), _ragged(word_starts))
 
 
-def make_corpus(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[Sequence[TextRead | None]]]) -> Corpus:
+def make_corpus(
+    tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[Sequence[TextRead | None]]], *, prefix: str = ""
+) -> Corpus:
     """Tokenize the texts of all splits and bring equal sequences together.
 
     Args:
         texts: of each split, one or three columns of N texts, as ``texts_to_read`` gives them.
+        prefix: what is put before each.
     """
     distinct = _Distinct()
     text_ids: dict[SplitName, Tensor] = {}
@@ -107,7 +110,7 @@ def make_corpus(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[Sequenc
         truncated[split] = torch.zeros(text_ids[split].shape, dtype=torch.bool)
         for number, column in enumerate(columns):
             read = [one for one in column if one is not None]
-            found = tokenize(tokenizer, [one.text for one in read])
+            found = tokenize(tokenizer, [one.text for one in read], prefix=prefix)
             sequences = zip(read, sequences_of(found.token_ids), sequences_of(found.word_starts), strict=True)
             ids = [distinct.add(ids, starts if one.words else b"", pooled=one.pooled) for one, ids, starts in sequences]
             there = torch.tensor([text is not None for text in column])
@@ -159,22 +162,22 @@ class Tokenized:
     truncated: Bool[Tensor, " N"]
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[Text]) -> Tokenized:
-    """Return the token ids of N texts, or of pairs as one sequence each.
+def tokenize(tokenizer: Tokenizer, texts: Sequence[Text], *, prefix: str = "") -> Tokenized:
+    """Return the token ids of N texts, or of pairs as one sequence each, with ``prefix`` before each text.
 
     Raises:
         DataError: the tokenizer makes nothing of a word, and has no token for what it does not know.
     """
-    shortener = Shortener(tokenizer)
+    shortener, words_before = Shortener(tokenizer), len(prefix.split())
     ids: list[Tensor] = []
     starts: list[Tensor] = []
     truncated: list[bool] = []
     no_words = torch.zeros(0, dtype=torch.int64)
     for start in range(0, len(texts), 1000):  # in parts, since an encoding takes far more memory than its ids
-        part = [_shortened(text, shortener) for text in texts[start : start + 1000]]
+        part = [_shortened(_with_prefix(text, prefix), shortener) for text in texts[start : start + 1000]]
         for text, encoding in zip(part, _encode_all(tokenizer, part), strict=True):
             ids.append(torch.tensor(encoding.ids))
-            starts.append(torch.tensor(_word_starts(encoding)) if isinstance(text, Words) else no_words)
+            starts.append(_word_starts(encoding, words_before) if isinstance(text, Words) else no_words)
             truncated.append(bool(encoding.overflowing))
     return Tokenized(_joined(ids), _joined(starts), torch.tensor(truncated, dtype=torch.bool))
 
@@ -212,13 +215,21 @@ def _encode_without(tokenizer: Tokenizer, words: Sequence[str], lost: Collection
     return encoding
 
 
-def _word_starts(encoding: Encoding) -> list[int]:
-    """Return the place of the first token of each word."""
+def _word_starts(encoding: Encoding, words_before: int) -> Int[Tensor, " words"]:
+    """Return the place of the first token of each word but so many at the beginning."""
     places: dict[int, int] = {}
     for place, word in enumerate(encoding.word_ids):
-        if word is not None:
+        if word is not None and word >= words_before:
             places.setdefault(word, place)
-    return list(places.values())
+    return torch.tensor(list(places.values()), dtype=torch.int64)
+
+
+def _with_prefix(text: Text, prefix: str) -> Text:
+    if not prefix:
+        return text
+    if isinstance(text, Words):
+        return Words((*prefix.split(), *text.words))
+    return prefix + text if isinstance(text, str) else (prefix + text[0], prefix + text[1])
 
 
 def _shortened(text: Text, shortener: Shortener) -> Text:

@@ -5,6 +5,7 @@ from time import perf_counter
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer
 
 from encoding_helpers import corpus_of, digests_of, pieces
@@ -118,3 +119,10 @@ def test_a_text_that_is_read_in_several_ways_is_one_sequence() -> None:
     corpus = corpus_of(letter_tokenizer(32), [("a", "b"), None, "b"], [None, "a", "b"], [None, "b", "a"])
     assert corpus.text_ids["train"].tolist() == [[0, -1, -1], [-1, 2, 1], [1, 1, 2]]
     assert (corpus.size.texts, corpus.size.distinct_texts) == (6, 3)
+
+
+def test_a_prefix_is_put_before_every_text_and_before_each_of_a_pair() -> None:
+    tokenizer = letter_tokenizer(max_length=64)
+    texts = ["abc", ("d", "e")]
+    found = tokenize(tokenizer, texts, prefix="q ")
+    assert torch.equal(found.token_ids.values, tokenize(tokenizer, ["q abc", ("q d", "q e")]).token_ids.values)

@@ -258,3 +258,13 @@ def test_where_pooled_vectors_are_wider_than_words_all_tokens_are_kept(
     assert train(tagged(**settings)).model.cut.keeps == "tokens"
     assert train(tagged(**settings, only=("tag",))).model.cut.keeps == "pooled"
     assert train(tagged(**settings, only=("kind",))).model.cut.keeps == "pooled"
+
+
+def test_a_prefix_is_put_before_words_and_is_none_of_them(minilm_tokenizer: Tokenizer) -> None:
+    found = tokenize(minilm_tokenizer, [Words(("New York", "sleeps")), "New York sleeps"], prefix="to find: ")
+    divided, whole = starts_of(found.token_ids)
+    assert divided == whole
+    assert [minilm_tokenizer.id_to_token(whole[place]) for place in starts_of(found.word_starts)[0]] == [
+        "new",
+        "sleeps",
+    ]
