@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from topwork.lab.study.transfer import transfer as transfer
     from topwork.per_class import per_class_figure as per_class_figure
     from topwork.per_class import per_label_figure as per_label_figure
+    from topwork.quiet import quiet_transformers as quiet_transformers
     from topwork.registry import Registry as Registry
     from topwork.registry import discover as discover
     from topwork.scatter import number_metrics as number_metrics
@@ -128,6 +129,7 @@ _MODULES = {
     "lab.study.transfer": ("transfer",),
     "scatter": ("number_metrics", "scatter_figure"),
     "per_class": ("per_class_figure", "per_label_figure"),
+    "quiet": ("quiet_transformers",),
     "registry": ("Registry", "discover"),
     "words": ("decode_words", "word_figures", "word_metrics"),
 }

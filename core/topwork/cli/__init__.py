@@ -9,7 +9,7 @@ import typer
 
 from topwork.cli import cache
 from topwork.cli.environment import ensure_home, escape_what_streams_cannot_show
-from topwork.cli.format import Format, PredictionFormat
+from topwork.cli.format import ExportFormat, Format, PredictionFormat
 from topwork.cli.signals import resend_dropped_signals
 from topwork.errors import TopworkError, text_of
 
@@ -203,6 +203,18 @@ def encode(
     from topwork.cli.use_model import write_vectors
 
     write_vectors(model, texts or [], file, output)
+
+
+@app.command()
+def export(
+    model: ModelFolder,
+    format: Annotated[ExportFormat, typer.Option(help="What to write.", show_default=False)],
+    output: Annotated[Path, typer.Option(help="A new folder to write to.", show_default=False)],
+) -> None:
+    """Write a model for other software: an ONNX graph with all heads, or the encoder alone for transformers."""
+    from topwork.cli.use_model import write_export
+
+    write_export(model, format, output)
 
 
 @app.command()

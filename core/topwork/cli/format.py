@@ -18,3 +18,10 @@ class PredictionFormat(StrEnum):
     CSV = "csv"
     JSON = "json"
     JSONL = "jsonl"
+
+
+class ExportFormat(StrEnum):
+    """What a model can be exported to."""
+
+    ONNX = "onnx"
+    TRANSFORMERS = "transformers"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from topwork.cli.format import Format, PredictionFormat
+from topwork.cli.format import ExportFormat, Format, PredictionFormat
 from topwork.cli.output import needs_ascii, rows_of_estimates, write_csv, write_json
 from topwork.cli.tables import console, show_estimates, table
 from topwork.engine.model_folder import load_model
@@ -79,6 +79,15 @@ def write_vectors(model: Path, texts: Sequence[str], file: Path | None, output: 
         pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
     write_file(output, buffer.getvalue())
     console.print(f"{output}: {vectors.shape[0]:,} vectors of width {vectors.shape[1]}")
+
+
+def write_export(model: Path, format: ExportFormat, output: Path) -> None:
+    """Write a model for other software."""
+    from topwork.engine.export import export_onnx, export_transformers
+
+    trained = load_model(model)
+    write = export_onnx if format is ExportFormat.ONNX else export_transformers
+    console.print(f"{output}: within {write(trained, output):.1g} of what the model gives")
 
 
 def read_texts(texts: Sequence[str], file: Path | None) -> list[str]:

@@ -4,12 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxtyping import Bool, Float, Int, Shaped
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from topwork.interfaces.plugin import PluginConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,16 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write to ``folder`` what ``BackboneConfig.restore`` needs: architecture and tokenizer, no weights."""
+
+    def to_transformers(self) -> "PreTrainedModel":
+        """Return a copy of the encoder as a model of transformers, with its weights as they are, in eval mode.
+
+        Optional; it is what ``topwork export`` needs.
+
+        Raises:
+            NotImplementedError: it is no model of transformers.
+        """
+        raise NotImplementedError
 
     def forward(self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Fold the stages over ``token_ids`` (B, T) with ``mask`` (B, T); return hidden states (B, T, D)."""

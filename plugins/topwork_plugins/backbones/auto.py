@@ -1,5 +1,6 @@
 """Any text encoder of transformers, from the Hub, a folder or an installed package."""
 
+import copy
 import hashlib
 import importlib.util
 import json
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 import topwork
 from topwork_plugins.backbones.layered import LayeredModel
-from topwork_plugins.backbones.pretrained import check_weights, is_local, quiet_transformers, read_tokenizer
+from topwork_plugins.backbones.pretrained import check_weights, is_local, read_tokenizer
 
 if TYPE_CHECKING:  # transformers takes seconds to import, so the code below does it where a model is built
     from transformers import PreTrainedModel
@@ -101,6 +102,11 @@ class AutoBackbone(topwork.Backbone):
         attention = json.dumps({"attention": self.config._attn_implementation})
         (folder / ATTENTION).write_text(attention + "\n", encoding="utf-8")
 
+    def to_transformers(self) -> "PreTrainedModel":
+        model = cast("PreTrainedModel", copy.deepcopy(self._layered.model))
+        model.eval()
+        return model
+
     @classmethod
     def restore(cls, folder: Path) -> "AutoBackbone":
         """Rebuild a backbone from what ``save`` wrote, with random weights.
@@ -167,7 +173,7 @@ class AutoConfig(topwork.BackboneConfig):
         place = find_package(self.model) or self.model
         local = is_local(place, self.revision)
         try:
-            with quiet_transformers():
+            with topwork.quiet_transformers():
                 model, tokenizer = self._load(place, local)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"model {self.model!r} cannot be read: {topwork.first_line(error)}") from error

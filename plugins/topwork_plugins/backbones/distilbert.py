@@ -16,7 +16,6 @@ from topwork_plugins.backbones.pretrained import (
     check_weights,
     is_local,
     prepare_tokenizer,
-    quiet_transformers,
     read_tokenizer,
 )
 
@@ -73,6 +72,16 @@ class DistilBertBackbone(topwork.Backbone):
     def save(self, folder: Path) -> None:
         self.config.save_pretrained(folder)
         self.tokenizer.save(str(folder / "tokenizer.json"))
+
+    def to_transformers(self) -> "DistilBertModel":
+        import transformers
+        from transformers.initialization import no_init_weights
+
+        with no_init_weights():
+            model = transformers.DistilBertModel(self.config)
+        model.load_state_dict(self.state_dict())
+        model.eval()
+        return model
 
     @classmethod
     def restore(cls, folder: Path) -> "DistilBertBackbone":
@@ -147,7 +156,7 @@ class DistilBertConfig(topwork.BackboneConfig):
     def build(self) -> topwork.Backbone:
         local = is_local(self.model, self.revision)
         try:
-            with quiet_transformers():
+            with topwork.quiet_transformers():
                 model, tokenizer = self._load(local)
         except (OSError, RuntimeError, SafetensorError) as error:
             where = "" if local else f"there is no folder {self.model!r}, and on the Hub "

@@ -1,7 +1,6 @@
 """What backbones of transformers' models share: where a model is, and its tokenizer."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -79,19 +78,3 @@ def prepare_tokenizer(tokenizer: Tokenizer, max_length: int) -> None:
     tokenizer.enable_truncation(max_length)
     if len(tokenizer.encode("").ids) != 2:
         raise ValueError("the tokenizer must add [CLS] and [SEP]; its tokenizer.json has no post-processor that does")
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' own progress bars and load reports out of ours."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers.utils import logging
 
 from small_encoders import write_tokenizer
-from topwork_plugins.backbones.pretrained import is_local, prepare_tokenizer, quiet_transformers
+from topwork_plugins.backbones.pretrained import is_local, prepare_tokenizer
 
 
 def test_a_folder_with_a_configuration_is_here(tmp_path: Path) -> None:
@@ -41,10 +40,3 @@ def test_a_tokenizer_truncates_and_never_pads(tmp_path: Path) -> None:
 def test_a_tokenizer_must_mark_beginning_and_end() -> None:
     with pytest.raises(ValueError, match=r"the tokenizer must add \[CLS\] and \[SEP\]"):
         prepare_tokenizer(Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]")), 8)
-
-
-def test_transformers_is_quiet_for_a_while_and_then_as_before() -> None:
-    before = logging.get_verbosity()
-    with quiet_transformers():
-        assert logging.get_verbosity() == logging.ERROR
-    assert logging.get_verbosity() == before
