@@ -207,8 +207,8 @@ def test_a_prefix_is_put_before_every_text_in_training_and_afterwards(tmp_path: 
 
 
 def test_the_table_of_types_says_what_these_tests_found() -> None:
-    said = {kind: "attention and feed-forward network of each layer" for kind in DIVIDED}
-    said |= {kind: "whole layers" for kind in WHOLE} | {kind: f"refused: {why}" for kind, why in REFUSED.items()}
+    said = dict.fromkeys(DIVIDED, "attention and feed-forward network of each layer")
+    said |= dict.fromkeys(WHOLE, "whole layers") | {kind: f"refused: {why}" for kind, why in REFUSED.items()}
     rows = [f"| `{kind}` | {said[kind]} |" for kind in sorted(said)]
     page = Path(__file__).parents[3] / "experiments" / "encoders.md"
     assert [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")] == rows
