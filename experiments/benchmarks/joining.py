@@ -76,7 +76,7 @@ def make_step(experiment: Experiment, *, plain: bool) -> tuple[Callable[[torch.T
     device = accelerator.device
     data, _ = prepared.load_examples(prepared.plan.phases[0], device, Observer())
     model, weights = prepared.model, experiment.loss_weights
-    optimizer = make_optimizer(model, prepared.weighting, prepared.plan.phases[0])
+    optimizer = make_optimizer(model, prepared.weighting, prepared.plan.phases[0], prepared.experiment.training)
     joint = JointLoss(model, model, prepared.weighting, weights, 1, accelerator)
     examples = data["train"]
     model.train()
