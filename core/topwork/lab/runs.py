@@ -47,15 +47,15 @@ def train(
     name, folder = _names(experiment, output)
     with exit_on_sigterm(), reserved(folder):
         runner = _runner(experiment, observer)
-        if alone:
-            check_alone(runner, experiment)
+        warnings = check_alone(runner, experiment) if alone else []
         prepared = _prepare(runner, experiment, folder, models=1)
         with log_run(runner.store, name) if runner.store else nullcontext() as log:
             if log:
                 log.start(prepared, runner.registry)
             result, outputs = runner.run(prepared, name, folder, log)
             if alone:
-                result = replace(result, against_alone=gains_of_joining(runner, experiment, [], name, outputs, log))
+                gains = gains_of_joining(runner, experiment, [], name, outputs, log)
+                result = replace(result, against_alone=gains, warnings=[*result.warnings, *warnings])
         return result
 
 
@@ -78,8 +78,7 @@ def train_seeds(
     name, folder = _names(experiment, output)
     with exit_on_sigterm(), reserved(folder):
         runner = _runner(experiment, observer)
-        if alone:
-            check_alone(runner, experiment)
+        warnings = check_alone(runner, experiment) if alone else []
         of_seeds = {seed: with_seed(experiment, seed, runner) for seed in seeds}
         prepared = _prepare(runner, of_seeds[seeds[0]], folder, models=len(seeds))
         with log_run(runner.store, name) if runner.store else nullcontext() as log:
@@ -97,7 +96,7 @@ def train_seeds(
             result = _result_of_seeds(name, experiment, by_seed, stacked, log)
             if alone:
                 gains = gains_of_joining(runner, experiment, list(seeds), name, stacked, log)
-                result = replace(result, against_alone=gains)
+                result = replace(result, against_alone=gains, warnings=[*result.warnings, *warnings])
             if log:
                 log.log_seeds(result)
                 log.log_outputs(stacked)

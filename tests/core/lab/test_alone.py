@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from run_helpers import small
+from run_helpers import QUICKSTART, small
 from topwork.engine.observer import Observer
 from topwork.errors import ConfigurationError
 from topwork.lab.comparison import compare
@@ -96,3 +96,17 @@ def test_what_does_not_fit_a_task_alone_is_refused_before_anything_is_trained(
         experiment = small("tracking.enabled=false", *SETTINGS, split, *settings)
         train(experiment, output=tmp_path / "model", observer=watched, alone=True)
     assert watched.begun == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batches", ["mixed", "single"])
+def test_where_batches_mix_sources_it_is_said_that_steps_differ(
+    batches: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = QUICKSTART.parent / "data" / "synthetic_reviews.csv"
+    sources = ", ".join(f"{name}: {{path: {path}, limit: {rows}}}" for name, rows in (("many", 60), ("few", 40)))
+    settings = [f"data={{{sources}}}", "tasks.sentiment.source=many", "tasks.category.source=few"]
+    experiment = small(*SETTINGS, *settings, f"sampling.batches={batches}", "tracking.enabled=false")
+    said = [one for one in train(experiment, output="model", alone=True).warnings if one.startswith("batches mix rows")]
+    assert len(said) == (batches == "mixed")

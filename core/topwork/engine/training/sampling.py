@@ -40,6 +40,16 @@ class Sampling:
         rows = tuple(tuple(-(one[number] * sizes[name] // -size) for number, name, size in left) for one in self.rows)
         return Sampling({name: sizes[name] for _, name, _ in left}, self.batches, rows)
 
+    @property
+    def warnings_of_comparison(self) -> list[str]:
+        """Say why a task alone differs from one with others in more than what they share; mostly nothing."""
+        if self.batches != "mixed" or len(self.sizes) < 2:
+            return []
+        return [
+            "batches mix rows of several sources: alone a task has more of its rows in each step than with others, and "
+            "fewer steps, which may be a part of what it gains or loses; sampling.batches: single keeps its steps alike"
+        ]
+
     def steps(self, batch_size: int) -> list[int]:
         """Return how many batches each epoch has."""
         if self.batches == "mixed":

@@ -175,7 +175,7 @@ def _result(run: StudyRun, trials: Sequence[TrialSummary], encoding_seconds: flo
         encoding_seconds=encoding_seconds,
         run_id=log.run_id if log else None,
         tracking_uri=redact_uri(log.store.uri) if log else None,
-        warnings=[*run.plan.baseline.warnings, *warnings],
+        warnings=[*run.plan.baseline.warnings, *run.plan.baseline.sampling.warnings_of_comparison, *warnings],
     )
 
 

@@ -161,3 +161,13 @@ def test_batches_of_a_source_come_in_the_same_order_with_others_and_alone() -> N
     for epoch in (1, 2):
         of_source = [rows - 400 for rows in together.batches_of(epoch, settings) if 400 <= int(rows[0]) < 440]
         assert [rows.tolist() for rows in of_source] == [rows.tolist() for rows in alone.batches_of(epoch, settings)]
+
+
+@KINDS
+@pytest.mark.parametrize("sizes", [SIZES, {"large": 400}])
+def test_what_else_differs_from_a_task_alone_is_said_where_batches_mix_sources(
+    batches: Literal["mixed", "single", "in_turn"], sizes: dict[str, int]
+) -> None:
+    said = Sampling(sizes, batches, (tuple(sizes.values()),)).warnings_of_comparison
+    assert bool(said) == (batches == "mixed" and len(sizes) > 1)
+    assert not said or said[0].endswith("sampling.batches: single keeps its steps alike")
