@@ -14,7 +14,7 @@ from topwork.engine.preparation import prepare
 from topwork.engine.training.accelerator import make_accelerator
 from topwork.engine.training.sampling import Sampling
 from topwork.errors import enumerate_names
-from topwork.experiment.schema import Experiment
+from topwork.experiment.schema import Experiment, Training
 from topwork.experiment.source import SplitName
 from topwork.interfaces.loss_weighting import GradientWeighting
 
@@ -39,6 +39,7 @@ def show_plan(experiment: Experiment, format: Format) -> None:
     sizes = {name: len(split.texts) for name, split in prepared.dataset.splits.items()}
     console.print(describe_rows(plan, sizes), soft_wrap=True)
     console.print(describe_epoch(prepared.sampling, experiment.training.batch_size), soft_wrap=True)
+    console.print(describe_optimizer(experiment.training), soft_wrap=True)
     if len(prepared.sampling.sizes) > 1:
         console.print(table_of_sources(prepared.sampling))
     passes = passes_backward(prepared.sampling, prepared.trained_of_sources)
@@ -90,6 +91,15 @@ def describe_epoch(sampling: Sampling, batch_size: int) -> str:
     rows, steps = [sum(one) for one in sampling.rows], sampling.steps(batch_size)
     kinds = {"mixed": "", "single": ", each of one source", "in_turn": ", each of one source, of all in turn"}
     return f"epoch: {span(rows)} rows in {span(steps)} batches of up to {batch_size}{kinds[sampling.batches]}"
+
+
+def describe_optimizer(settings: Training) -> str:
+    """Say which optimizer steps the groups, and how their rates change."""
+    options = ", ".join(f"{name} {value}" for name, value in settings.optimizer_options.items())
+    with_options = f" with {options}" if options else ""
+    rates = "constant" if settings.schedule == "constant" else f"scaled by {settings.schedule}"
+    warmup = f" after a warm-up over {settings.warmup:.3g} of all steps" if settings.warmup else ""
+    return f"optimizer: {settings.optimizer}{with_options}; learning rates {rates}{warmup}"
 
 
 def passes_backward(sampling: Sampling, tasks: Mapping[str, Sequence[str]]) -> int:

@@ -8,8 +8,12 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from topwork.cli.show_plan import describe_optimizer
+from topwork.experiment.schema import Training
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -131,3 +135,18 @@ def test_plan_says_what_is_kept_of_words_and_which_are_not_read(command: Command
         "warning: 1 of 10 texts are longer than the backbone's max_length and were truncated; 12 of their words are "
         "not read, so they are neither trained nor measured"
     ) in out
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "optimizer: AdamW; learning rates constant"),
+        (
+            {"optimizer": "SGD", "optimizer_options": {"momentum": 0.9, "nesterov": True}, "schedule": "cosine"},
+            "optimizer: SGD with momentum 0.9, nesterov True; learning rates scaled by cosine",
+        ),
+        ({"warmup": 0.1}, "optimizer: AdamW; learning rates constant after a warm-up over 0.1 of all steps"),
+    ],
+)
+def test_the_optimizer_and_its_schedule_are_said(settings: dict[str, Any], said: str) -> None:
+    assert describe_optimizer(Training(**settings)) == said
