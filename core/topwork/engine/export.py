@@ -47,7 +47,7 @@ class Graph(nn.Module):
         self.encoder, self.pooling, self.heads = encoder, trained.model.pooling, trained.model.heads
         self.reads = trained.model.reads
         names = ["input_ids", "attention_mask"]
-        names += ["token_type_ids"] if getattr(encoder.config, "type_vocab_size", 0) > 1 else []
+        names += ["token_type_ids"] if (getattr(encoder.config, "type_vocab_size", 0) or 0) > 1 else []
         self.of_each = len(names)
         apart = "two pooled" in self.reads.values()
         self.inputs = [*names, *([f"second_{name}" for name in names] if apart else [])]
