@@ -45,7 +45,7 @@ class AutoBackbone(topwork.Backbone):
         self.config = model.config
         self.width: int = model.config.hidden_size
         self.tokenizer = tokenizer
-        self._separator = find_separator(tokenizer) if getattr(model.config, "type_vocab_size", 0) > 1 else None
+        self._separator = find_separator(tokenizer) if (getattr(model.config, "type_vocab_size", 0) or 0) > 1 else None
         tokens = tokenizer.encode("a").ids
         try:
             self._layered = LayeredModel(model, token=tokens[len(tokens) // 2])
