@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -60,9 +61,10 @@ def draw(
                 continue
             if plot == "plot_contour":
                 _mark(image, complete, search, baseline=baseline, best=best)
-            image.suptitle(title, fontsize=11)
+            lines = wrap(title, 90)  # of objectives over many tasks
+            image.suptitle("\n".join(lines), fontsize=11 if len(lines) == 1 else 7)
             figures[name] = image
-            page.update_layout(title=title)
+            page.update_layout(title="<br>".join(lines))
             html.append(page.to_html(full_html=False, include_plotlyjs=not html))  # the library once
     body = "\n".join(html)
     return figures, f'<!DOCTYPE html>\n<meta charset="utf-8">\n<title>{study.study_name}</title>\n{body}\n'

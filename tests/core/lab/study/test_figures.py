@@ -174,3 +174,13 @@ def test_of_very_many_trials_some_are_drawn_and_it_is_said(
     figures = pictures(make_study(SEARCH, trials=8), baseline=1, best=7)
     assert caplog.messages == ["figures show 5 of 8 trials"]  # 0, 3, 6, and those that are marked
     assert set(marks_of(figures["contour"])) == {"baseline", "best"}
+
+
+def test_a_long_objective_is_written_in_lines_that_fit() -> None:
+    objective = f"mean({', '.join(f'task_{number}/accuracy' for number in range(12))})"
+    figures, _ = draw(make_study(SEARCH), [objective], SEARCH, baseline=0, best=[5])
+    for figure in figures.values():
+        figure.canvas.draw()
+        title = figure._suptitle  # type: ignore[attr-defined]  # matplotlib has no public way to ask where it is
+        assert "".join(objective.split()) in "".join(title.get_text().split())
+        assert title.get_window_extent().width < figure.bbox.width
