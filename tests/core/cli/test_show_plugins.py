@@ -19,8 +19,8 @@ SMALL = ["--set", "data.reviews.limit=100", "--set", "training.epochs=1", "--set
 def test_plugins_lists_every_shipped_kind_with_its_defaults(command: Command) -> None:
     code, out, _ = command("plugins")
     assert code == 0
-    assert "heads_and_backbone  topwork  0.1.0    heads_lr=0.001, backbone_lr=5e-05, weight_decay=0.01" in out
-    assert [line.split("  ")[0] for line in out.splitlines()].count("freeze strategy") == 5
+    assert "heads_lr=0.001, backbone_lr=5e-05, weight_decay=0.01, no_decay=False" in out
+    assert [line.split("  ")[0] for line in out.splitlines()].count("freeze strategy") == 8
 
 
 @pytest.fixture

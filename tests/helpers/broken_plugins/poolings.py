@@ -82,7 +82,7 @@ class AttentionPooling(topwork.Pooling):
 class AttentionPoolingConfig(topwork.PoolingConfig):
     """Settings of the attention."""
 
-    kind: Literal["attention"] = "attention"
+    kind: Literal["sound_attention"] = "sound_attention"
 
     def build(self, width: int) -> topwork.Pooling:
         return AttentionPooling(width)
@@ -91,7 +91,7 @@ class AttentionPoolingConfig(topwork.PoolingConfig):
 class MaxPoolingConfig(topwork.PoolingConfig):
     """Settings of the maximum."""
 
-    kind: Literal["max"] = "max"
+    kind: Literal["sound_max"] = "sound_max"
 
     def build(self, width: int) -> topwork.Pooling:
         return MaxPooling(width)
