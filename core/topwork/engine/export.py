@@ -47,7 +47,7 @@ class Graph(nn.Module):
         self.encoder, self.pooling, self.heads = encoder, trained.model.pooling, trained.model.heads
         self.reads = trained.model.reads
         names = ["input_ids", "attention_mask"]
-        names += ["token_type_ids"] if (getattr(encoder.config, "type_vocab_size", 0) or 0) > 1 else []
+        names += ["token_type_ids"] if _has_token_types(encoder) else []
         self.of_each = len(names)
         apart = "two pooled" in self.reads.values()
         self.inputs = [*names, *([f"second_{name}" for name in names] if apart else [])]
@@ -141,7 +141,16 @@ def _save_tokenizer(tokenizer: Tokenizer, encoder: "PreTrainedModel", folder: Pa
     length = (tokenizer.truncation or {}).get("max_length")
     given = {role: token for role, token in special.items() if token is not None}
     copy = Tokenizer.from_str(tokenizer.to_str())
-    PreTrainedTokenizerFast(tokenizer_object=copy, model_max_length=length, **given).save_pretrained(folder)
+    types = ["token_type_ids"] if _has_token_types(encoder) else []
+    names = ["input_ids", *types, "attention_mask"]
+    PreTrainedTokenizerFast(
+        tokenizer_object=copy, model_max_length=length, model_input_names=names, **given
+    ).save_pretrained(folder)
+
+
+def _has_token_types(encoder: "PreTrainedModel") -> bool:
+    """Whether an encoder tells the texts of a pair apart."""
+    return (getattr(encoder.config, "type_vocab_size", 0) or 0) > 1
 
 
 @torch.no_grad()
@@ -154,14 +163,17 @@ def _check_folder(trained: TrainedModel, folder: Path) -> float:
     from transformers import AutoModel, AutoTokenizer
 
     backbone = trained.model.backbone
-    text = "A text, and another one."
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if tokenizer(text)["input_ids"] != backbone.tokenizer.encode(text).ids:
-        raise PluginError(f"the exported tokenizer makes other tokens of {text!r}")
     encoder = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
-    ids, mask = sample(backbone.tokenizer)
-    found = encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-    return _difference("hidden states", found[mask], backbone(ids, mask)[mask])
+    worst = 0.0
+    for texts in (("A text, and another one.",), ("A text.", "Another one, longer.")):
+        read = tokenizer(*texts, return_tensors="pt")
+        ids = torch.tensor([backbone.tokenizer.encode(*texts).ids])
+        if not torch.equal(read["input_ids"], ids):
+            raise PluginError(f"the exported tokenizer makes other tokens of {' and '.join(map(repr, texts))}")
+        own = backbone(ids, torch.ones_like(ids, dtype=torch.bool))
+        worst = max(worst, _difference("hidden states", encoder(**read).last_hidden_state, own))
+    return worst
 
 
 def _inputs_of(graph: Graph, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ class LayerNormsConfig(topwork.FreezeStrategyConfig):
             f"backbone.{name}.{own}"
             for name, module in model.backbone.named_modules()
             if "Norm" in type(module).__name__
-            for own, _ in module.named_parameters()
+            for own, _ in module.named_parameters(recurse=False)  # a model may have Norm in its own name
         }
         names = [name for name in names_in_last_layers(model, self.layers) if name in norms]
         if not names:

@@ -97,6 +97,11 @@ def test_transformers_reads_the_encoder_and_its_tokenizer(tmp_path: Path, kind: 
     with torch.no_grad():
         found, wanted = encoder(**batch).last_hidden_state, backbone(batch["input_ids"], mask)
     torch.testing.assert_close(found[mask], wanted[mask], atol=1e-5, rtol=0)
+    pair = tokenizer("a short text", "it", return_tensors="pt")
+    ids = pair["input_ids"]
+    with torch.no_grad():
+        found, wanted = encoder(**pair).last_hidden_state, backbone(ids, torch.ones_like(ids, dtype=torch.bool))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("export", [export_onnx, export_transformers])

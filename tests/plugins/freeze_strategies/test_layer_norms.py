@@ -41,3 +41,13 @@ def test_a_backbone_without_norms_is_an_error() -> None:
             setattr(model.backbone.get_submodule(layer), norm, nn.Identity())
     with pytest.raises(ValueError, match="has no layer norms with weights; choose another freeze strategy"):
         LayerNormsConfig().trainable(model, 1)
+
+
+def test_a_module_that_holds_others_is_no_norm_whatever_its_name() -> None:
+    class PreNormLayer(nn.Sequential):
+        """As every module of RoBERTa-PreLayerNorm is called."""
+
+    model = tiny_model()
+    layer = model.backbone.get_submodule("layer.1")
+    layer.ffn = PreNormLayer(*layer.ffn)
+    assert not any(".ffn." in name for name in LayerNormsConfig().trainable(model, 1))

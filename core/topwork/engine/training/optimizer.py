@@ -40,8 +40,10 @@ def check_optimizer(settings: Training, *, origin: Origin) -> None:
     if unknown:
         raise ConfigurationError("\n".join(unknown))
     try:
-        _build([{"params": [torch.nn.Parameter(torch.zeros(1))]}], settings)
-    except (ValueError, TypeError) as error:
+        weight = torch.nn.Parameter(torch.zeros(2, 2))
+        weight.grad = torch.ones_like(weight)
+        _build([{"params": [weight]}], settings).step()
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
         raise ConfigurationError(f"{where}: {kind} refuses its options: {first_line(error)}") from None
 
 

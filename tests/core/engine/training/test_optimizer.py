@@ -152,6 +152,9 @@ def test_each_optimizer_of_torch_has_its_options_and_learns(
             "SGD refuses its options: Nesterov momentum requires a momentum and zero dampening",
         ),
         ("AdamW", {"betas": 0.9}, "AdamW refuses its options: "),
+        ("AdamW", {"betas": (0.9,)}, "AdamW refuses its options: "),
+        ("AdamW", {"betas": (0.9, 0.9, 0.9)}, "AdamW refuses its options: "),
+        ("Adafactor", {"eps": (1.0,)}, "Adafactor refuses its options: "),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_computed(
