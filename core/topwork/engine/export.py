@@ -186,7 +186,8 @@ def _inputs_of(graph: Graph, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
 def _trace(graph: Graph, inputs: dict[str, Tensor]) -> Any:
     """Return the ONNX program of a graph, for any number of texts of any length."""
     try:
-        import onnxscript  # noqa: F401  # torch's exporter needs it, and onnxruntime checks what it gives
+        import onnxruntime  # noqa: F401  # it checks what torch's exporter gives, which needs onnxscript
+        import onnxscript  # noqa: F401
     except ImportError:
         raise ConfigurationError("exporting to ONNX needs further packages: pip install 'topwork[onnx]'") from None
     texts, length, second = (torch.export.Dim(name) for name in ("texts", "length", "second_length"))

@@ -1,6 +1,5 @@
 """Train each task by itself, to say what it gained from the others."""
 
-import logging
 from collections.abc import Sequence
 
 from topwork.engine.evaluation.comparison import Difference, SplitOutputs, difference, metrics_of, stack_seeds
@@ -10,11 +9,9 @@ from topwork.experiment.search import with_overrides
 from topwork.lab.runner import Runner
 from topwork.lab.tracking.run_log import RunLog
 
-logger = logging.getLogger(__name__)
 
-
-def check_alone(runner: Runner, experiment: Experiment) -> list[str]:
-    """Check that each task can be trained by itself, before any is; return what to know of the comparison.
+def check_alone(runner: Runner, experiment: Experiment) -> None:
+    """Check that each task can be trained by itself, before any is.
 
     Raises:
         ConfigurationError: there is one task only, or what is set does not fit a task alone.
@@ -26,11 +23,6 @@ def check_alone(runner: Runner, experiment: Experiment) -> list[str]:
     for task in tasks:
         values = {"training.tasks": [task], "training.seeds": None, "training.seed": first}
         runner.cache.prepare(with_overrides(experiment, values, runner.registry))
-    values = {"training.seeds": None, "training.seed": first}
-    warnings = runner.cache.prepare(with_overrides(experiment, values, runner.registry)).sampling.warnings_of_comparison
-    for warning in warnings:
-        logger.warning(warning)
-    return warnings
 
 
 def gains_of_joining(

@@ -47,8 +47,10 @@ def train(
     name, folder = _names(experiment, output)
     with exit_on_sigterm(), reserved(folder):
         runner = _runner(experiment, observer)
-        warnings = check_alone(runner, experiment) if alone else []
+        if alone:
+            check_alone(runner, experiment)
         prepared = _prepare(runner, experiment, folder, models=1)
+        warnings = _tell(prepared.sampling.warnings_of_comparison) if alone else []
         with log_run(runner.store, name) if runner.store else nullcontext() as log:
             if log:
                 log.start(prepared, runner.registry)
@@ -78,9 +80,11 @@ def train_seeds(
     name, folder = _names(experiment, output)
     with exit_on_sigterm(), reserved(folder):
         runner = _runner(experiment, observer)
-        warnings = check_alone(runner, experiment) if alone else []
+        if alone:
+            check_alone(runner, experiment)
         of_seeds = {seed: with_seed(experiment, seed, runner) for seed in seeds}
         prepared = _prepare(runner, of_seeds[seeds[0]], folder, models=len(seeds))
+        warnings = _tell(prepared.sampling.warnings_of_comparison) if alone else []
         with log_run(runner.store, name) if runner.store else nullcontext() as log:
             if log:
                 log.start(replace(prepared, experiment=experiment), runner.registry)
@@ -156,6 +160,12 @@ def _prepare(runner: Runner, experiment: Experiment, folder: Path, *, models: in
     """Prepare a run, see that there is room for its models, and give the warnings."""
     prepared = runner.prepare(experiment)
     check_room(folder, models * sum(weight.nbytes for weight in prepared.model.state_dict().values()))
-    for warning in prepared.warnings:
-        logger.warning(warning)
+    _tell(prepared.warnings)
     return prepared
+
+
+def _tell(warnings: list[str]) -> list[str]:
+    """Log warnings, and return them."""
+    for warning in warnings:
+        logger.warning(warning)
+    return warnings

@@ -184,6 +184,11 @@ class AutoConfig(topwork.BackboneConfig):
                 f"the tokenizer of model {self.model!r} adds no special token, so that an empty text would have none; "
                 "its tokenizer.json needs a post-processor that adds one"
             )
+        if self.prefix and len(tokenizer.encode(self.prefix).ids) >= self.max_length:
+            raise ValueError(
+                f"prefix leaves no room for texts: max_length is {self.max_length} tokens, and it takes as many; "
+                "shorten the prefix, or raise max_length"
+            )
         backbone = AutoBackbone(model, tokenizer)
         self._check_length(backbone)
         backbone.prefix = self.prefix

@@ -212,3 +212,10 @@ def test_the_table_of_types_says_what_these_tests_found() -> None:
     rows = [f"| `{kind}` | {said[kind]} |" for kind in sorted(said)]
     page = Path(__file__).parents[3] / "experiments" / "encoders.md"
     assert [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")] == rows
+
+
+def test_a_prefix_that_leaves_no_room_for_texts_is_refused(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", "bert")
+    with pytest.raises(ConfigurationError, match="prefix leaves no room for texts: max_length is 4 tokens"):
+        built(config_of(tmp_path / "model", prefix="a short text: ", max_length=4))
+    assert built(config_of(tmp_path / "model", prefix="a ", max_length=4)).prefix == "a "

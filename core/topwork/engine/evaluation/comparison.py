@@ -15,7 +15,7 @@ from torch import Tensor
 
 from topwork.data.dataset import DataSplit
 from topwork.data.texts import Text, Words, parts_of
-from topwork.engine.evaluation.bootstrap import draw_rows, interval, resample
+from topwork.engine.evaluation.bootstrap import resample
 from topwork.engine.evaluation.estimates import is_zero_or_one, on_rows
 from topwork.engine.label_record import LabelRecord, record_of
 from topwork.engine.model.building import build_head
@@ -130,24 +130,20 @@ def difference(
     pairs = list(zip(first[1], second[1], strict=True))
     try:
         scores = [(first[0].compute(one, targets), second[0].compute(other, targets)) for one, other in pairs]
+        drawings = [
+            (on_rows(first[0], before, one, targets), on_rows(second[0], after, other, targets))
+            for (before, after), (one, other) in zip(scores, pairs, strict=True)
+        ]
     except PluginError as error:
         logger.warning("no difference in metric %s: %s", second[0].name, first_line(error))
         return Difference(math.nan, math.nan, math.nan, None, seeds)
     at = torch.tensor(
         [float(second[0].total(after) - first[0].total(before)) for before, after in scores], dtype=torch.float64
     )
-    if all(before.ndim == after.ndim == 1 for before, after in scores):
-        drawn = draw_rows(rows, seed=seed)
-        columns = [(after - before)[drawn].mean(dim=1).double() for before, after in scores]
-        low, high = interval(torch.stack(columns, dim=1), at)
-    else:
-        drawings = [(on_rows(first[0], one, targets), on_rows(second[0], other, targets)) for one, other in pairs]
-        resampled = resample(
-            lambda drawn: [after(drawn) - before(drawn) for before, after in drawings], rows, seed=seed
-        )
-        low, high = resampled.interval(at)
-        if resampled.note:
-            logger.warning("difference in metric %s: %s", second[0].name, resampled.note)
+    resampled = resample(lambda drawn: [after(drawn) - before(drawn) for before, after in drawings], rows, seed=seed)
+    low, high = resampled.interval(at)
+    if resampled.note:
+        logger.warning("difference in metric %s: %s", second[0].name, resampled.note)
     p = _mcnemar(*scores[0]) if seeds == 1 else None
     return Difference(float(at.mean()), low, high, p, seeds)
 

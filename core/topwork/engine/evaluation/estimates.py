@@ -132,7 +132,11 @@ def _estimate(
         wilson = binomtest(int(scores[0].sum()), rows).proportion_ci(0.95, method="wilson")
         return Estimate(float(scores[0].mean()), float(wilson.low), float(wilson.high), rows)
     observed = torch.tensor([float(metric.total(one)) for one in scores], dtype=torch.float64)
-    drawings = [on_rows(metric, one, targets) for one in outputs]
+    try:
+        drawings = [on_rows(metric, of_seed, one, targets) for of_seed, one in zip(scores, outputs, strict=True)]
+    except PluginError as error:
+        note = f"no interval, because {first_line(error)}"
+        return Estimate(float(observed.mean()), math.nan, math.nan, rows, seeds, note)
     resampled = resample(lambda drawn: [measure_on(drawn) for measure_on in drawings], rows, seed=seed)
     low, high = resampled.interval(observed)
     if low == high:
@@ -155,10 +159,17 @@ def estimates(
 
 
 def on_rows(
-    metric: Metric, outputs: Float[Tensor, "N ..."], targets: Shaped[Tensor, "N ..."]
+    metric: Metric,
+    scores: Float[Tensor, "..."],
+    outputs: Float[Tensor, "N ..."],
+    targets: Shaped[Tensor, "N ..."],
 ) -> Callable[[Int[Tensor, " M"]], float]:
-    """Return what measures a metric on M drawn rows; what it scores, counts or sorts is computed once."""
-    scores, rows = metric.compute(outputs, targets), len(targets)
+    """Return a function that measures a metric on M drawn rows, from its ``scores`` for all rows where it can.
+
+    Raises:
+        PluginError: the metric fails.
+    """
+    rows = len(targets)
     if scores.ndim == 0 and metric.weighted:
         measure = metric.weighted(outputs, targets)
         return lambda drawn: float(measure(torch.bincount(drawn, minlength=rows).float()))

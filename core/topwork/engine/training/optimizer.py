@@ -32,13 +32,18 @@ def check_optimizer(settings: Training, *, origin: Origin) -> None:
     """
     where, kind = origin.locate("training", "optimizer_options"), settings.optimizer
     known = [name for name in signature(getattr(torch.optim, kind)).parameters if name not in _NOT_OPTIONS]
+    of_groups = [
+        f"{where}: {name} is a setting of the groups; give it in {origin.locate('optimizer')}"
+        for name in ("lr", "weight_decay")
+        if name in settings.optimizer_options
+    ]
     unknown = [
         f"{where}: {kind} has no option {name!r}, only {enumerate_names(known)}{did_you_mean(name, known)}"
         for name in settings.optimizer_options
-        if name not in known
+        if name not in (*known, "lr", "weight_decay")
     ]
-    if unknown:
-        raise ConfigurationError("\n".join(unknown))
+    if wrong := [*of_groups, *unknown]:
+        raise ConfigurationError("\n".join(wrong))
     try:
         weight = torch.nn.Parameter(torch.zeros(2, 2))
         weight.grad = torch.ones_like(weight)

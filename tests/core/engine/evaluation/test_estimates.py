@@ -239,3 +239,13 @@ def test_outputs_of_words_are_joined_with_zeros_behind_shorter_texts() -> None:
     joined = join_rows([torch.ones(2, 3, 2), torch.ones(1, 1, 2)])
     assert joined.shape == (3, 3, 2)
     assert joined[2].tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
+
+
+def test_a_metric_that_fails_where_texts_count_otherwise_keeps_its_value() -> None:
+    def weighted(outputs: Tensor, targets: Tensor) -> WeightedMetric:
+        raise PluginError("metric 'largest' failed")
+
+    largest = Metric("largest", lambda outputs, targets: outputs.max(), weighted=weighted)
+    found = estimate(largest, [torch.ones(5, 1)], torch.zeros(5))
+    assert (found.value, found.note) == (1.0, "no interval, because metric 'largest' failed")
+    assert math.isnan(found.low)

@@ -144,7 +144,8 @@ def test_each_optimizer_of_torch_has_its_options_and_learns(
             {"momentun": 0.9},
             "SGD has no option 'momentun', only momentum, dampening, nesterov; did you mean momentum?",
         ),
-        ("AdamW", {"lr": 0.9}, "AdamW has no option 'lr', only betas, eps, amsgrad"),
+        ("AdamW", {"lr": 0.9}, "lr is a setting of the groups; give it in optimizer"),
+        ("AdamW", {"fused": True}, "AdamW has no option 'fused', only betas, eps, amsgrad"),
         ("Adam", {"betas": (0.9, 2.0)}, "Adam refuses its options: Invalid beta parameter at index 1: 2.0"),
         (
             "SGD",
