@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def key_of(prepared: Preparation) -> Key:
-    return make_key(prepared.model, prepared.experiment.pooling, dtype=torch.float32, device=CPU)
+    return make_key(prepared.model.prefix, prepared.experiment.pooling, dtype=torch.float32, device=CPU)
 
 
 def activations() -> Path:

@@ -59,12 +59,14 @@ if TYPE_CHECKING:
     from topwork.interfaces.plugin import Count as Count
     from topwork.interfaces.plugin import PluginConfig as PluginConfig
     from topwork.interfaces.plugin import Rate as Rate
+    from topwork.interfaces.pooling import Layer as Layer
     from topwork.interfaces.pooling import Pooling as Pooling
     from topwork.interfaces.pooling import PoolingConfig as PoolingConfig
     from topwork.interfaces.sampler import SamplerConfig as SamplerConfig
     from topwork.lab.comparison import compare as compare
     from topwork.lab.runs import train as train
     from topwork.lab.runs import train_seeds as train_seeds
+    from topwork.lab.study.probe import probe as probe
     from topwork.lab.study.run_study import study as study
     from topwork.lab.study.transfer import transfer as transfer
     from topwork.per_class import per_class_figure as per_class_figure
@@ -121,10 +123,11 @@ _MODULES = {
     "interfaces.model": ("Model",),
     "interfaces.optimizer_grouping": ("OptimizerGroupingConfig", "ParameterGroup"),
     "interfaces.plugin": ("Count", "PluginConfig", "Rate"),
-    "interfaces.pooling": ("Pooling", "PoolingConfig"),
+    "interfaces.pooling": ("Layer", "Pooling", "PoolingConfig"),
     "interfaces.sampler": ("SamplerConfig",),
     "lab.comparison": ("compare",),
     "lab.runs": ("train", "train_seeds"),
+    "lab.study.probe": ("probe",),
     "lab.study.run_study": ("study",),
     "lab.study.transfer": ("transfer",),
     "scatter": ("number_metrics", "scatter_figure"),

@@ -151,7 +151,7 @@ def against_bare(experiment: Experiment, epochs: int) -> dict[str, float]:
     times: dict[str, list[float]] = {}
     for _ in range(2):
         started = perf_counter()
-        encode(prepared.model, prepared.corpus.sequences, device=CPU)
+        encode(prepared.model.prefix, prepared.corpus.sequences, device=CPU)
         times.setdefault("encoding", []).append(perf_counter() - started)
         times.setdefault("bare_encoding", []).append(bare_encoding(prepared.model, prepared.corpus, whole=False))
         times.setdefault("whole_forward", []).append(bare_encoding(prepared.model, prepared.corpus, whole=True))

@@ -13,7 +13,7 @@ from topwork.engine.encoding.examples import Examples
 from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.store_decision import StoreDecision
 from topwork.engine.evaluation.estimates import outputs_of
-from topwork.engine.model.multitask import Cut
+from topwork.engine.model.prefix import Cut
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.preparation import Preparation
 from topwork.experiment.source import SplitName

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model_helpers import pooled_by_whole
 from topwork.engine.encoding.corpus import tokenize
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.observer import Epoch, Observer
@@ -14,6 +15,7 @@ from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.model import Model
 from topwork_plugins.freeze_strategies.gradual import GradualConfig
 from topwork_plugins.poolings.cls import ClsConfig
+from topwork_plugins.poolings.layer_mix import LayerMixConfig
 from topwork_plugins.poolings.mean import MeanConfig
 
 
@@ -43,6 +45,11 @@ STRATEGIES = pytest.mark.parametrize(
     ids=["gradual", "gradual from the last layer", "alternating", "descending"],
 )
 POOLINGS = pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()], ids=["cls", "mean"])
+POOLINGS_AND_LAYERS = pytest.mark.parametrize(
+    "pooling",
+    [ClsConfig(), MeanConfig(), LayerMixConfig(layers=("embeddings", 0, 1), each="mean")],
+    ids=["cls", "mean", "layers"],
+)
 
 
 class Watcher(Observer):
@@ -72,5 +79,5 @@ def whole_forward(trained: Any, split: str) -> dict[str, Tensor]:
     model, texts = trained.model.eval(), trained.prepared.dataset.splits[split].texts
     ids = tokenize(model.backbone.tokenizer, texts).token_ids
     padded, mask = ids.batch(torch.arange(len(texts)))
-    pooled = model.pooling(model.backbone(padded, mask), mask)
+    pooled = pooled_by_whole(model, padded, mask)
     return {task: head(pooled) for task, head in model.heads.items()}

@@ -158,6 +158,24 @@ def transfer(
 
 
 @app.command()
+def probe(
+    file: ExperimentFile,
+    settings: Settings = None,
+    seeds: Seeds = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes of one thread each [default: study.workers, or 2].", show_default=False),
+    ] = None,
+    format: Output = Format.TABLE,
+) -> None:
+    """Show which layer to read: train the heads on each, frozen, by CLS and by mean; the same command goes on."""
+    experiment = load_with_seeds(file, settings or [], seeds)
+    from topwork.cli.show_probe import show_probe
+
+    show_probe(experiment, workers, format)
+
+
+@app.command()
 def evaluate(
     model: ModelFolder,
     file: Annotated[

@@ -128,10 +128,13 @@ def describe_cut(plan: Plan, phase: Phase) -> str:
     if not phase.prefix:
         return "cut: before the first stage, since it trains; every epoch runs the whole backbone"
     where = f"before {phase.suffix[0]}" if phase.suffix and phase.cut.keeps != "pooled" else "after the pooling"
+    if phase.cut.keeps == "layers":
+        where = "after the pooling of each layer, before they are combined"
+    unread = f"\nnot run: {span_of(plan.unread_stages)}, which the pooling does not read" if plan.unread_stages else ""
     size, cost = plan.kept_bytes(phase), phase.cost
     per_text = format_bytes(size / plan.corpus_size.distinct_texts)
     return (
-        f"cut: {where}; the {len(phase.prefix)} stages left of it run once\n"
+        f"cut: {where}; the {len(phase.prefix)} stages left of it run once{unread}\n"
         f"kept: {describe_kept(plan, phase)}, {per_text} per text, {format_bytes(size)} in all\n"
         f"cost per text: encoding once {cost.encode / 1e6:,.1f} MFLOP, then each epoch "
         f"{cost.train / 1e6:,.1f} MFLOP instead of {cost.train_uncached / 1e6:,.1f}: "
@@ -141,11 +144,20 @@ def describe_cut(plan: Plan, phase: Phase) -> str:
 
 def describe_kept(plan: Plan, phase: Phase) -> str:
     """Say what is kept of each text."""
-    size = plan.corpus_size
-    if phase.cut.keeps not in ("first token", "pooled") or not size.distinct_words:
-        return f"{phase.cut.keeps} of each text"
+    size, cut = plan.corpus_size, phase.cut
+    what = f"the pooled vectors of {cut.layers} layers" if cut.layers > 1 else "the pooled vector of a layer"
+    if cut.keeps != "layers":
+        what = f"{cut.keeps} and {what}" if cut.layers else cut.keeps
+    if cut.keeps_every_token or not size.distinct_words:
+        return f"{what} of each text"
     words = f"the first token of {size.distinct_words:,} words"
-    return f"{phase.cut.keeps} of {size.distinct_pooled:,} texts and {words}" if size.distinct_pooled else words
+    whole = size.distinct_texts if cut.layers else size.distinct_pooled
+    return f"{what} of {whole:,} texts and {words}" if whole else words
+
+
+def span_of(stages: Sequence[str]) -> str:
+    """Name stages in a row."""
+    return f"{stages[0]} to {stages[-1]}" if len(stages) > 1 else stages[0]
 
 
 def describe_store(job: EncodingJob, decision: StoreDecision) -> str:

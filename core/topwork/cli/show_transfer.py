@@ -6,10 +6,10 @@ from rich.live import Live
 
 from topwork.cli.format import Format
 from topwork.cli.output import result_alone, write_csv, write_json
-from topwork.cli.show_training import ProgressBar, describe_power, make_progress, show_run
+from topwork.cli.show_training import describe_power, show_run
+from topwork.cli.show_trainings import TrainingsBar
 from topwork.cli.tables import console, describe_difference, heading, table
 from topwork.experiment.schema import Experiment
-from topwork.lab.study.result import StudyObserver, TrialSummary
 from topwork.lab.study.transfer import transfer
 from topwork.lab.study.transfer_result import TransferResult, verdict
 
@@ -18,7 +18,7 @@ def show_transfer(experiment: Experiment, workers: int | None, format: Format) -
     """Train with a progress bar, then print what helps what, what hurts, and what cannot be told."""
     try:
         with result_alone(format), Live(console=console, transient=True, refresh_per_second=4) as live:
-            result = transfer(experiment, workers=workers, observer=TransferBar(live))
+            result = transfer(experiment, workers=workers, observer=TrainingsBar(live))
     except (KeyboardInterrupt, SystemExit):
         console.print("interrupted; run the same command to go on", soft_wrap=True)
         raise
@@ -75,23 +75,3 @@ def show_matrix(result: TransferResult) -> None:
         soft_wrap=True,
     )
     show_run(result.name, result.tracking_uri)
-
-
-class TransferBar(ProgressBar, StudyObserver):
-    """A bar while texts are encoded, then one for trainings."""
-
-    def __init__(self, live: Live) -> None:
-        super().__init__(make_progress(memory=600.0))
-        self.told: set[int] = set()
-        live.update(self.progress)
-
-    def trials(self, finished: list[TrialSummary], running: int, n_trials: int) -> None:
-        if not self.told:
-            self.begin("trainings", n_trials)
-            self.told.add(-1)
-        for trial in finished:
-            if trial.number not in self.told and trial.reason:
-                console.print(f"training {trial.number} failed: {trial.reason}", soft_wrap=True)
-            self.told.add(trial.number)
-        if self.bar is not None:
-            self.progress.update(self.bar, completed=len(finished))

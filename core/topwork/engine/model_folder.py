@@ -235,7 +235,7 @@ def _pooled_vectors(model: MultiTaskModel, texts: Sequence[str]) -> Tensor:
     """Return the pooled vectors (N, W) of N texts that a model on the CPU gives, the shortest text first."""
     token_ids, mask = sample(model.backbone.tokenizer, texts)
     kept = model.run_prefix(token_ids, mask)
-    return model.pool(kept, mask[:, : kept.shape[1]]).float()
+    return model.pool(kept, model.cut.mask(mask)).float()
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Comes in: an experiment. Goes out: all that it names, loaded, resolved and checked, but not yet computed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -86,7 +86,8 @@ class Preparation:
     def encoding_job(self, phase: Phase, device: torch.device) -> EncodingJob:
         """Return what decides the activations of a phase."""
         experiment = self.experiment
-        return EncodingJob(self.model, experiment.pooling, self.corpus, self.plan, phase, experiment.training, device)
+        prefix = self.model.prefix_of(phase.cut)
+        return EncodingJob(prefix, experiment.pooling, self.corpus, self.plan, phase, experiment.training, device)
 
     def decide_store(self, phase: Phase, device: torch.device) -> StoreDecision:
         """Decide whether the activation store serves a phase, and look up what it has. Computes nothing.
@@ -100,19 +101,35 @@ class Preparation:
             error.located(self.experiment.origin.locate("training", "store"))
             raise
 
+    def encoding_jobs(self, device: torch.device, since: int = 1) -> list[EncodingJob]:
+        """Return what decides the activations of phases that the activation store can serve.
+
+        Args:
+            since: the first epoch of the first of them.
+        """
+        phases = [phase for phase in self.plan.phases if phase.first >= since and phase.prefix_is_pretrained]
+        return [self.encoding_job(phase, device) for phase in phases]
+
     def load_examples(
-        self, phase: Phase, device: torch.device, observer: Observer
+        self, phase: Phase, device: torch.device, observer: Observer, also: Sequence[EncodingJob] = ()
     ) -> tuple[dict[SplitName, Examples], EncodingReport]:
         """Return the examples of each split, and where their activations came from.
 
         The model must be frozen and cut as ``phase`` says.
+
+        Args:
+            also: what others will need of the same texts. A pass over texts that fills the store fills it for these
+                too, and for the other phases.
 
         Raises:
             StorageError: the store holds something else than the prefix gives, or ``training.store`` is ``require``
                 and the store cannot serve.
         """
         decision = self.decide_store(phase, device)
-        activations, report = compute_activations(self.encoding_job(phase, device), decision, observer)
+        job = self.encoding_job(phase, device)
+        activations, report = compute_activations(
+            job, decision, observer, [*self.encoding_jobs(device, phase.first), *also]
+        )
         word_places = self.corpus.sequences.word_places(phase.cut)
         examples = {
             name: make_examples(activations, word_places, self.corpus.text_ids[name], split, self.model.reads)

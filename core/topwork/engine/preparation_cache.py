@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from topwork.data.dataset import Dataset, load_dataset
 from topwork.engine.encoding.corpus import Corpus
 from topwork.engine.encoding.examples import Examples
+from topwork.engine.encoding.store_decision import EncodingJob
 from topwork.engine.model.building import build_backbone
 from topwork.engine.model.multitask import tensors_of
 from topwork.engine.model.plan import Phase
@@ -53,7 +54,12 @@ class PreparationCache:
         return prepared
 
     def load_examples(
-        self, prepared: Preparation, phase: Phase, device: torch.device, observer: Observer
+        self,
+        prepared: Preparation,
+        phase: Phase,
+        device: torch.device,
+        observer: Observer,
+        also: Sequence[EncodingJob] = (),
     ) -> tuple[dict[SplitName, Examples], EncodingReport]:
         """Return the examples of the experiment prepared last as ``Preparation.load_examples`` does.
 
@@ -63,7 +69,7 @@ class PreparationCache:
         cached = next(one for one in self._backbones.values() if one.backbone is prepared.model.backbone)
         key = _activations_key(prepared, phase, device, cached.number)
         if not phase.prefix_is_pretrained or key not in self._examples:
-            examples, report = prepared.load_examples(phase, device, observer)
+            examples, report = prepared.load_examples(phase, device, observer, also)
             # what this very model recomputes, or gives after training, is of no use to the next
             if phase.prefix_is_pretrained and report.where != "recomputed":
                 if report.where == "memory":  # one such is enough
@@ -132,6 +138,6 @@ def _activations_key(prepared: Preparation, phase: Phase, device: torch.device, 
     experiment, settings = prepared.experiment, prepared.experiment.training
     values: list[Any] = [_rows_key(experiment), backbone]
     values += [dataclasses.asdict(phase.cut), settings.activation_dtype, settings.store]
-    if phase.cut.keeps == "pooled":
+    if phase.cut.keeps == "pooled" or phase.cut.layers:
         values += [experiment.pooling.model_dump(mode="json"), settings.seed]
     return json.dumps([*values, str(device)])

@@ -250,7 +250,7 @@ class TrainedModel:
                 len(set(numbers)),
                 f"; {corpus.unread_words:,} of their words are not read" if corpus.unread_words else "",
             )
-        activations = encode(self.model, corpus.sequences, device=self.device)
+        activations = encode(self.model.prefix, corpus.sequences, device=self.device)
         places = corpus.sequences.word_places(self.model.cut)
         return make_examples(activations, places, corpus.text_ids["test"], rows, self.model.reads)
 

@@ -50,6 +50,14 @@ class SearchedSetting:
             return int(self.dimension.high) - int(self.dimension.low) + 1
         return self.dimension.count
 
+    @property
+    def values(self) -> list[Any]:
+        """All values, where ``count`` says how many there are."""
+        if self.dimension.choices is not None:
+            return self.dimension.choices
+        assert self.dimension.low is not None and self.count is not None
+        return [self.dimension.low + number * (self.dimension.step or 1) for number in range(self.count)]
+
     def value(self, label: ParamValue) -> Any:
         """Return the value that a label stands for."""
         return label if self.dimension.choices is None else self.labels[label]

@@ -112,9 +112,9 @@ class BackboneContract(PluginContract):
         for first_only, trains in ((True, []), (False, []), (True, unfrozen), (False, unfrozen)):
             model = MultiTaskModel(backbone, FirstToken(backbone.width, reads_first_token_only=first_only), {})
             model.set_trainable(trains)
-            together = encode(model, sequences, device=torch.device("cpu"))
+            together = encode(model.prefix, sequences, device=torch.device("cpu"))
             for number in range(len(self.texts)):
-                alone = encode(model, sequences.take(torch.tensor([number])), device=torch.device("cpu"))
+                alone = encode(model.prefix, sequences.take(torch.tensor([number])), device=torch.device("cpu"))
                 assert torch.equal(alone.values, together.take(torch.tensor([number])).values)
 
     def test_its_architecture_is_written_as_json(self) -> None:

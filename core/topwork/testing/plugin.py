@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -13,6 +13,8 @@ from topwork.registry import discover
 
 #: The columns of the vectors that plugins are tried on.
 WIDTH = 12
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class PluginContract:
@@ -72,7 +74,7 @@ def check_initial_weights(build: Callable[[], nn.Module]) -> None:
     assert not changed, f"the same seed gave other initial weights: {', '.join(changed)}"
 
 
-def check_restored_module(build: Callable[[], nn.Module], run: Callable[[nn.Module], Tensor]) -> None:
+def check_restored_module(build: Callable[[], Module], run: Callable[[Module], Tensor]) -> None:
     """Check that a module's parameters and buffers are all that its outputs depend on: they are all that is saved."""
     saved, restored = build().eval(), build().eval()
     restored.load_state_dict(saved.state_dict())

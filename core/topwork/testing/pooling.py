@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from topwork.engine.model.encoder_checks import check_pooling
+from topwork.engine.model.encoder_checks import check_pooling, pool_of_layers
 from topwork.interfaces.pooling import PoolingConfig
 from topwork.testing.plugin import (
     WIDTH,
@@ -32,16 +32,16 @@ class PoolingContract(PluginContract):
         # numbers, since the core pads with no NaN, and 0 x NaN would be NaN in a sum that leaves padding out
         junk = torch.where(mask[:, :, None], hidden, 100 * torch.randn_like(hidden))
         longer = torch.cat([junk, 100 * torch.randn(2, 3, WIDTH)], dim=1)
-        pooled = pooling(empty, mask)
-        torch.testing.assert_close(pooling(junk, mask), pooled)
-        torch.testing.assert_close(pooling(longer, torch.nn.functional.pad(mask, (0, 3))), pooled)
+        pooled = pool_of_layers(pooling, empty, mask)
+        torch.testing.assert_close(pool_of_layers(pooling, junk, mask), pooled)
+        torch.testing.assert_close(pool_of_layers(pooling, longer, torch.nn.functional.pad(mask, (0, 3))), pooled)
 
     def test_a_text_is_pooled_alike_alone_and_among_others(self) -> None:
         pooling = self.config.build(WIDTH).eval()
         hidden, mask = self._texts()
-        together = pooling(hidden.masked_fill(~mask[:, :, None], 0.0), mask)
+        together = pool_of_layers(pooling, hidden.masked_fill(~mask[:, :, None], 0.0), mask)
         for number, length in enumerate(mask.sum(dim=1).tolist()):
-            alone = pooling(hidden[number : number + 1, :length], mask[number : number + 1, :length])
+            alone = pool_of_layers(pooling, hidden[number : number + 1, :length], mask[number : number + 1, :length])
             torch.testing.assert_close(alone, together[number : number + 1])
 
     def test_reading_the_first_token_only_means_just_that(self) -> None:
@@ -54,26 +54,30 @@ class PoolingContract(PluginContract):
         pooling = self.config.build(WIDTH)
         hidden, mask = self._texts()
         hidden.requires_grad_()
-        reached = gradient_of(pooling.train()(hidden.clone(), mask), hidden).any(dim=2)
-        pooled = pooling.eval()(hidden.clone(), mask)
+        reached = gradient_of(pool_of_layers(pooling.train(), hidden.clone(), mask), hidden).any(dim=2)
+        pooled = pool_of_layers(pooling.eval(), hidden.clone(), mask)
         reached &= gradient_of(pooled, hidden).any(dim=2)
         for number, position in mask.nonzero().tolist():
             changed = hidden.detach().clone()
             changed[number, position] += 1e-3 * torch.randn(WIDTH)
-            read = not torch.equal(pooling(changed, mask), pooled)
+            read = not torch.equal(pool_of_layers(pooling, changed, mask), pooled)
             assert reached[number, position] or not read, f"no gradient reaches token {position} of text {number}"
 
     def test_gradients_reach_all_parameters(self) -> None:
         pooling = self.config.build(WIDTH)
         hidden, mask = self._texts()
-        check_gradients_reach(pooling, pooling(hidden.requires_grad_(), mask))
+        hidden.requires_grad_()
+        if pooling.layers:  # that differ, since the weights of equal ones get no gradient
+            check_gradients_reach(pooling, pooling.combine(torch.randn(2, len(pooling.layers), WIDTH)))
+        else:
+            check_gradients_reach(pooling, pooling(hidden, mask))
 
     def test_the_same_seed_gives_the_same_initial_weights(self) -> None:
         check_initial_weights(lambda: self.config.build(WIDTH))
 
     def test_it_is_restored_from_its_parameters_and_buffers(self) -> None:
         hidden, mask = self._texts()
-        check_restored_module(lambda: self.config.build(WIDTH), lambda pooling: pooling(hidden, mask))
+        check_restored_module(lambda: self.config.build(WIDTH), lambda pooling: pool_of_layers(pooling, hidden, mask))
 
     def _texts(self) -> tuple[Tensor, Tensor]:
         """Hidden states (2, 5, D) of a text of two tokens and one of five, and their mask (2, 5)."""

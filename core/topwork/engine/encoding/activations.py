@@ -1,8 +1,8 @@
 """A corpus to activations: out of the store where they are there, else computed, and kept where it pays."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from time import monotonic, perf_counter
 
 import psutil
@@ -14,7 +14,7 @@ from topwork.engine.encoding.encoder import RecomputedActivations, encode, encod
 from topwork.engine.encoding.examples import Activations
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.store.activation_store import SHARD_BYTES, ActivationStore, StoredActivations
-from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, missing_bytes
+from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, decide_store, free_bytes, missing_bytes
 from topwork.engine.model.seeding import derive_seed
 from topwork.engine.observer import EncodingReport, Location, Observer
 from topwork.errors import StorageError
@@ -29,22 +29,27 @@ logger = logging.getLogger(__name__)
 
 
 def compute_activations(
-    job: EncodingJob, decision: StoreDecision, observer: Observer
+    job: EncodingJob, decision: StoreDecision, observer: Observer, also: Sequence[EncodingJob] = ()
 ) -> tuple[Activations, EncodingReport]:
     """Get what the cut keeps of every distinct text, computing each once at most, and report where it came from.
+
+    Args:
+        also: what is going to be needed of the same texts, at other cuts; a pass that fills the store fills it for all.
 
     Raises:
         StorageError: the store holds something else than the prefix gives, or ``training.store`` is ``require``
             and the store fails.
     """
-    job.model.to(job.device)
+    for module in (job.prefix.backbone, job.prefix.pooling):
+        module.to(job.device)
     stored = decision.stored
     if stored:
         check_stored(job, stored)
     if decision.store is None or stored is None:
         return _in_memory(job, stored, decision.reason, observer)
     try:
-        return _through_store(job, decision.store, stored, observer)
+        others = _stores_of(also, 0.9 * free_bytes() - missing_bytes(job, stored)) if len(stored.missing) else []
+        return _through_store(job, decision.store, stored, others, observer)
     except StorageError as error:
         if job.settings.store == "require":
             raise
@@ -52,6 +57,20 @@ def compute_activations(
         with suppress(StorageError):
             stored = decision.store.find(job.digests)  # some were added before it failed
         return _in_memory(job, stored, str(error), observer)
+
+
+def _stores_of(jobs: Sequence[EncodingJob], room: float) -> list[tuple[EncodingJob, ActivationStore]]:
+    """Return the stores that serve some jobs and lack texts, as long as there are so many bytes of room for them."""
+    found: dict[str, tuple[EncodingJob, ActivationStore]] = {}
+    for job in jobs:
+        decision = decide_store(job)
+        if decision.store is None or decision.stored is None or decision.store.key.digest in found:
+            continue
+        needed = missing_bytes(job, decision.stored)
+        if 0 < needed <= room:
+            room -= needed
+            found[decision.store.key.digest] = job, decision.store
+    return list(found.values())
 
 
 def check_stored(job: EncodingJob, stored: StoredActivations) -> None:
@@ -65,7 +84,7 @@ def check_stored(job: EncodingJob, stored: StoredActivations) -> None:
     some = held[torch.randperm(len(held), generator=generator)[:CHECKED_TEXTS]]
     if not len(some):
         return
-    again = encode(job.model, job.corpus.sequences.take(some), device=job.device, dtype=job.dtype)
+    again = encode(job.prefix, job.corpus.sequences.take(some), device=job.device, dtype=job.dtype)
     for number, text in enumerate(some):
         computed, _ = again.batch(torch.tensor([number]))
         kept, _ = stored.batch(text[None])
@@ -81,47 +100,83 @@ def check_stored(job: EncodingJob, stored: StoredActivations) -> None:
 
 
 def in_shards(
-    batches: Iterator[tuple[Int[Tensor, " B"], Float[Tensor, "B T columns"]]],
-) -> Iterator[tuple[Int[Tensor, " texts"], Ragged]]:
-    """Join batches, the numbers (B,) of some texts with their activations (B, T, D), into pieces to be written."""
-    numbers: list[Tensor] = []
-    values: list[Tensor] = []
-    lengths: list[int] = []
+    batches: Iterable[tuple[int, Int[Tensor, " B"], Float[Tensor, "B T columns"]]],
+) -> Iterator[tuple[int, Int[Tensor, " texts"], Ragged]]:
+    """Join batches into pieces to be written, those of each store by themselves.
+
+    Args:
+        batches: the number of a store, those (B,) of some texts, and their activations (B, T, D).
+    """
+    parts: dict[int, list[tuple[Tensor, Tensor]]] = {}
     size, since = 0, monotonic()
-    for rows, activations in batches:
-        numbers.append(rows)
-        values.append(activations.flatten(0, 1))
-        lengths += [activations.shape[1]] * len(rows)
+    for store, texts, activations in batches:
+        parts.setdefault(store, []).append((texts, activations))
         size += activations.nbytes
         if size >= SHARD_BYTES or monotonic() - since >= SHARD_SECONDS:
-            yield torch.cat(numbers), Ragged(torch.cat(values), offsets_of(torch.tensor(lengths)))
-            numbers, values, lengths, size, since = [], [], [], 0, monotonic()
-    if numbers:
-        yield torch.cat(numbers), Ragged(torch.cat(values), offsets_of(torch.tensor(lengths)))
+            yield from _joined(parts)
+            parts, size, since = {}, 0, monotonic()
+    yield from _joined(parts)
+
+
+def _joined(parts: Mapping[int, Sequence[tuple[Tensor, Tensor]]]) -> Iterator[tuple[int, Tensor, Ragged]]:
+    for store, batches in parts.items():
+        lengths = torch.cat([torch.full((len(texts),), activations.shape[1]) for texts, activations in batches])
+        values = torch.cat([activations.flatten(0, 1) for _, activations in batches])
+        yield store, torch.cat([texts for texts, _ in batches]), Ragged(values, offsets_of(lengths))
 
 
 def _through_store(
-    job: EncodingJob, store: ActivationStore, stored: StoredActivations, observer: Observer
+    job: EncodingJob,
+    store: ActivationStore,
+    stored: StoredActivations,
+    others: Sequence[tuple[EncodingJob, ActivationStore]],
+    observer: Observer,
 ) -> tuple[Activations, EncodingReport]:
     """Encode what the store lacks, add it, and return all of it. One process at a time does so; others wait."""
-    digests, key = job.digests, store.key.digest
+    key = store.key.digest
     if not len(stored.missing):
         store.tidy()
         return stored, _report(job, "store", key)
-    with store.building(lambda: observer.begin("waiting for another process that encodes such texts", 0)):
-        missing = store.find(digests).missing  # that process may have added some
-        started = perf_counter()
-        sequences = job.corpus.sequences.take(missing)
-        observer.begin("encoding (tokens)", int(sequences.lengths.sum()))
-        batches = encode_batches(job.model, sequences, device=job.device, dtype=job.dtype, progress=observer.advance)
-        for numbers, activations in in_shards(batches):
-            store.add([digests[number] for number in missing[numbers].tolist()], activations)
-        seconds = perf_counter() - started
-        store.merge()
-        complete = store.find(digests)
+    stores = {one.key.digest: (of, one) for of, one in [*others, (job, store)]}
+    with ExitStack() as building:
+        for digest in sorted(stores):  # in one order, so that no two processes wait for each other
+            building.enter_context(
+                stores[digest][1].building(
+                    lambda: observer.begin("waiting for another process that encodes such texts", 0)
+                )
+            )
+        encoded, seconds = _encode_missing(list(stores.values()), observer)
+        for _, one in stores.values():
+            one.merge()
+        complete = store.find(job.digests)
     if len(complete.missing):
         raise StorageError(f"{store.folder} lost {len(complete.missing)} texts that had just been written to it")
-    return complete, _report(job, "store", key, encoded=len(missing), seconds=seconds)
+    return complete, _report(job, "store", key, encoded=encoded, seconds=seconds)
+
+
+def _encode_missing(stores: Sequence[tuple[EncodingJob, ActivationStore]], observer: Observer) -> tuple[int, float]:
+    """Encode what some stores lack, each text in one pass for all of them; return how many, and the seconds."""
+    started = perf_counter()
+    lacks = [torch.zeros(len(job.digests), dtype=torch.bool) for job, _ in stores]
+    for (job, store), lacking in zip(stores, lacks, strict=True):
+        lacking[store.find(job.digests).missing] = True  # another process may have added some
+    texts = torch.stack(lacks).any(dim=0).nonzero()[:, 0]
+    job = stores[0][0]
+    sequences = job.corpus.sequences.take(texts)
+    observer.begin("encoding (tokens)", int(sequences.lengths.sum()))
+    batches = encode_batches(
+        [one.prefix for one, _ in stores], sequences, device=job.device, dtype=job.dtype, progress=observer.advance
+    )
+    wanted = (
+        (number, texts[rows[kept]], activations[kept])
+        for number, rows, activations in batches
+        for kept in [lacks[number][texts[rows]]]
+        if kept.any()
+    )
+    for number, some, activations in in_shards(wanted):
+        of_store, store = stores[number]
+        store.add([of_store.digests[text] for text in some.tolist()], activations)
+    return len(texts), perf_counter() - started
 
 
 def _in_memory(
@@ -133,14 +188,14 @@ def _in_memory(
         return sequences.token_ids, _report(job, "token ids", reason)
     size = missing_bytes(job, stored) if stored else job.plan.kept_bytes(job.phase)
     if size > psutil.virtual_memory().available / 2:
-        recomputed = RecomputedActivations(job.model, sequences, job.device, job.dtype)
+        recomputed = RecomputedActivations(job.prefix, sequences, job.device, job.dtype)
         return recomputed, _report(job, "recomputed", reason)
     held = stored if stored and stored.shards else None
     if held:
         sequences = sequences.take(held.missing)
     observer.begin("encoding (tokens)", int(sequences.lengths.sum()))
     started = perf_counter()
-    computed = encode(job.model, sequences, device=job.device, dtype=job.dtype, progress=observer.advance)
+    computed = encode(job.prefix, sequences, device=job.device, dtype=job.dtype, progress=observer.advance)
     report = _report(job, "memory", reason, encoded=len(sequences.lengths), seconds=perf_counter() - started)
     return held.with_computed(computed) if held else computed, report
 

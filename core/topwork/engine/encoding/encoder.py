@@ -5,8 +5,10 @@ are encoded in batches of equal length, without padding, and with at least 64 to
 matrix kernels change with the number of rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -15,7 +17,7 @@ from torch import Tensor
 from topwork.building_blocks import MIN_ROWS
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.sequences import Sequences
-from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.prefix import Cut, Prefix, run_stages
 from topwork.errors import ConfigurationError
 
 #: Token rows per batch: large enough to keep the cores busy, small enough to stay near the caches.
@@ -30,22 +32,22 @@ def no_progress(done: int) -> None:
 
 
 def encode(
-    model: MultiTaskModel,
+    prefix: Prefix,
     sequences: Sequences,
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     progress: Progress = no_progress,
 ) -> Ragged:
-    """Run the prefix over N texts and return, on the CPU, what the cut keeps of each.
+    """Run a prefix over N texts and return, on the CPU, what the cut keeps of each.
 
     With an empty prefix that is the token ids themselves.
     """
-    if model.cut.keeps == "token ids":
+    if prefix.cut.keeps == "token ids":
         return sequences.token_ids
-    offsets = offsets_of(sequences.vectors_kept(model.cut))
+    offsets = offsets_of(sequences.vectors_kept(prefix.cut))
     values: Tensor | None = None
-    for rows, activations in encode_batches(model, sequences, device=device, dtype=dtype, progress=progress):
+    for _, rows, activations in encode_batches([prefix], sequences, device=device, dtype=dtype, progress=progress):
         if values is None:
             values = activations.new_empty(int(offsets[-1]), activations.shape[-1])
         index = offsets[rows][:, None] + torch.arange(activations.shape[1])
@@ -55,73 +57,90 @@ def encode(
 
 
 def encode_batches(
-    model: MultiTaskModel,
+    prefixes: Sequence[Prefix],
     sequences: Sequences,
     *,
     device: torch.device,
     dtype: torch.dtype,
     progress: Progress = no_progress,
-) -> Iterator[tuple[Int[Tensor, " B"], Float[Tensor, "B kept columns"]]]:
-    """Yield, by length, the numbers (B,) of some texts and what the cut keeps of them, (B, vectors, D or W).
+) -> Iterator[tuple[int, Int[Tensor, " B"], Float[Tensor, "B kept columns"]]]:
+    """Yield, by length, the numbers (B,) of some texts and what a cut keeps of them, (B, vectors, D or W).
+
+    Several prefixes of one backbone run together: a stage runs once for all that need it. Each gives the same bits as
+    alone. Each result begins with the number of a prefix.
 
     Raises:
         ConfigurationError: activations are too large for float16.
     """
-    model.eval()
-    lengths, word_counts = sequences.lengths, sequences.word_starts.lengths
-    of_words = (word_counts > 0) & (model.cut.keeps != "tokens")  # of the others, more than the first token is needed
-    for length in lengths.unique().tolist():
-        same_length = lengths == length
-        for divided in (False, True):
-            alike = (same_length & (of_words == divided)).nonzero()[:, 0]
-            for rows in alike.split(max(1, TOKENS_PER_BATCH // length)) if len(alike) else ():
-                activations = _encode_batch(model, sequences.token_ids, rows, length, device, every_token=divided)
-                kept = activations.to("cpu", dtype)
-                if dtype == torch.float16 and not kept.isfinite().all():
-                    raise ConfigurationError(
-                        f"training.activation_dtype: float16 holds numbers up to 65,504, but activations reach "
-                        f"{float(activations.abs().max()):,.0f}; set bfloat16 or float32"
-                    )
-                yield from _vectors_read(sequences, rows, kept) if divided else [(rows, kept)]
-                progress(len(rows) * length)
+    lengths, has_words = sequences.lengths, sequences.word_starts.lengths > 0
+    with ExitStack() as modes:
+        for prefix in prefixes:
+            modes.enter_context(prefix.in_eval_mode())
+        for length in lengths.unique().tolist():
+            for divided in (False, True):
+                alike = ((lengths == length) & (has_words == divided)).nonzero()[:, 0]
+                for rows in alike.split(max(1, TOKENS_PER_BATCH // length)) if len(alike) else ():
+                    of_words = [divided and not prefix.cut.keeps_every_token for prefix in prefixes]
+                    vectors = _encode_batch(prefixes, of_words, sequences.token_ids, rows, device)
+                    for number, kept in enumerate(map(partial(_as_kept, dtype=dtype), vectors)):
+                        cut = prefixes[number].cut
+                        pieces = _vectors_read(sequences, cut, rows, kept) if of_words[number] else [(rows, kept)]
+                        yield from ((number, *piece) for piece in pieces)
+                    progress(len(rows) * length)
 
 
 def _encode_batch(
-    model: MultiTaskModel,
+    prefixes: Sequence[Prefix],
+    of_words: Sequence[bool],
     token_ids: Ragged,
     rows: Int[Tensor, " B"],
-    length: int,
     device: torch.device,
-    *,
-    every_token: bool,
-) -> Float[Tensor, "B kept columns"]:
-    """Encode texts of one length, repeating the first to reach ``MIN_ROWS`` token rows where they are too few.
+) -> Iterator[Float[Tensor, "B vectors columns"]]:
+    """Yield what each cut keeps of texts of one length, repeating the first to reach ``MIN_ROWS`` token rows.
 
     Args:
-        every_token: whether what the cut keeps of a text, (B, 1, ...), is to be followed by the hidden states of all of
-            its tokens, (B, 1 + length, ...).
+        of_words: for which cuts that is to be followed by the hidden states of all tokens.
     """
+    length = int(token_ids.lengths[rows[0]])
     missing = -(-MIN_ROWS // length) - len(rows)
     repeated = torch.cat([rows, rows[:1].expand(missing)]) if missing > 0 else rows
     index = token_ids.offsets[repeated][:, None] + torch.arange(length)
     ids = token_ids.values[index].to(device)  # (B, length)
-    run = model.run_prefix_on_words if every_token else model.run_prefix
-    return run(ids, torch.ones_like(ids, dtype=torch.bool))[: len(rows)]
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    needs = {count for prefix, every in zip(prefixes, of_words, strict=True) for count in prefix.needs(every)}
+    states = run_stages(prefixes[0].backbone.stages(), ids, mask, needs)
+    for prefix, every in zip(prefixes, of_words, strict=True):
+        yield prefix.finish(states, mask, every)[: len(rows)]
+
+
+def _as_kept(activations: Float[Tensor, "B vectors columns"], dtype: torch.dtype) -> Float[Tensor, "B vectors columns"]:
+    """Return activations on the CPU, as they are kept.
+
+    Raises:
+        ConfigurationError: they are too large for float16.
+    """
+    kept = activations.to("cpu", dtype)
+    if dtype == torch.float16 and not kept.isfinite().all():
+        raise ConfigurationError(
+            f"training.activation_dtype: float16 holds numbers up to 65,504, but activations reach "
+            f"{float(activations.abs().max()):,.0f}; set bfloat16 or float32"
+        )
+    return kept
 
 
 def _vectors_read(
-    sequences: Sequences, rows: Int[Tensor, " B"], vectors: Float[Tensor, "B vectors columns"]
+    sequences: Sequences, cut: Cut, rows: Int[Tensor, " B"], vectors: Float[Tensor, "B vectors columns"]
 ) -> Iterator[tuple[Int[Tensor, " _B"], Float[Tensor, "_B kept columns"]]]:
-    """Yield, by their number, the vectors that heads read of texts: what is pooled, and the first tokens of words.
+    """Yield, by their number, the vectors that heads read of texts: of the whole, and the first tokens of words.
 
     Args:
-        vectors: of ``rows`` (B,), what is pooled and then those of all tokens.
+        vectors: of ``rows`` (B,), those of the whole, and then those of all tokens.
     """
-    counts, pooled = sequences.word_starts.lengths[rows], sequences.pooled[rows]
-    for kind in torch.stack([counts, pooled.long()], dim=1).unique(dim=0):
-        alike = ((counts == kind[0]) & (pooled == kind[1])).nonzero()[:, 0]
+    counts, leading = sequences.word_starts.lengths[rows], sequences.leading(cut)[rows]
+    for kind in torch.stack([counts, leading], dim=1).unique(dim=0):
+        alike = ((counts == kind[0]) & (leading == kind[1])).nonzero()[:, 0]
         starts, _ = sequences.word_starts.batch(rows[alike])
-        places = torch.cat([torch.zeros(len(alike), int(kind[1]), dtype=torch.int64), starts + 1], dim=1)
+        places = torch.cat([torch.arange(int(kind[1])).expand(len(alike), -1), starts + cut.leading], dim=1)
         yield rows[alike], vectors[alike[:, None], places]
 
 
@@ -129,14 +148,12 @@ def _vectors_read(
 class RecomputedActivations:
     """Activations that are not kept: each batch is encoded when it is asked for, to the same bits."""
 
-    model: MultiTaskModel
+    prefix: Prefix
     sequences: Sequences
     device: torch.device
     dtype: torch.dtype = torch.float32
 
     def batch(self, rows: Int[Tensor, " B"]) -> tuple[Shaped[Tensor, "B T *columns"], Bool[Tensor, "B T"]]:
         """Return what the cut keeps for ``rows`` (B,), padded to (B, T, ...), and the mask (B, T)."""
-        training = self.model.training
-        activations = encode(self.model, self.sequences.take(rows), device=self.device, dtype=self.dtype)
-        self.model.train(training)
+        activations = encode(self.prefix, self.sequences.take(rows), device=self.device, dtype=self.dtype)
         return activations.batch(torch.arange(len(rows)))

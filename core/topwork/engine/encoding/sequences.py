@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from topwork.engine.encoding.ragged import Ragged, sequences_of
-from topwork.engine.model.multitask import Cut
+from topwork.engine.model.prefix import Cut
 
 
 @dataclass(frozen=True)
@@ -37,31 +37,33 @@ class Sequences:
         """How many tokens each has."""
         return self.token_ids.lengths
 
-    @property
-    def vectors_read(self) -> Int[Tensor, " U"]:
-        """How many vectors heads read of each: one where it is pooled, and one for each word."""
-        return self.pooled + self.word_starts.lengths
-
     def take(self, rows: Int[Tensor, " B"]) -> "Sequences":
         """Return the sequences ``rows`` (B,), in that order."""
         return Sequences(self.token_ids.take(rows), self.pooled[rows], self.word_starts.take(rows))
 
     def vectors_kept(self, cut: Cut) -> Int[Tensor, " U"]:
         """How many vectors a cut keeps of each: of every token, or of what heads read."""
-        return self.vectors_read if cut.keeps in ("first token", "pooled") else self.lengths
+        return self.leading(cut) + (self.lengths if cut.keeps_every_token else self.word_starts.lengths)
+
+    def leading(self, cut: Cut) -> Int[Tensor, " U"]:
+        """How many vectors a cut keeps of each before those of tokens or words.
+
+        None where no head reads it as a whole; but those of layers in any case.
+        """
+        return (self.pooled | (cut.layers > 0)) * cut.leading
 
     def word_places(self, cut: Cut) -> Ragged:
         """Return the places of the words of each among the vectors that a cut keeps of it."""
-        if cut.keeps not in ("first token", "pooled"):
-            return self.word_starts
-        counts = self.word_starts.lengths
-        first = (self.word_starts.offsets[:-1] - self.pooled.long()).repeat_interleave(counts)
+        counts, leading = self.word_starts.lengths, self.leading(cut)
+        if cut.keeps_every_token:
+            return Ragged(self.word_starts.values + leading.repeat_interleave(counts), self.word_starts.offsets)
+        first = (self.word_starts.offsets[:-1] - leading).repeat_interleave(counts)
         return Ragged(torch.arange(int(counts.sum())) - first, self.word_starts.offsets)
 
     def digests(self, cut: Cut) -> list[bytes]:
         """Return sha256 of what decides what a cut keeps of each: of its token ids, where no head reads its words."""
         starts = list(sequences_of(self.word_starts))
-        whole = self.pooled.tolist() if cut.keeps in ("first token", "pooled") else []
+        whole = [] if cut.keeps_every_token else self.pooled.tolist()
         digests = []
         for number, token_ids in enumerate(sequences_of(self.token_ids)):
             digest = hashlib.sha256(token_ids)

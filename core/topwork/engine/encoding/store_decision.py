@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -10,8 +11,8 @@ from topwork.engine.encoding.corpus import Corpus
 from topwork.engine.encoding.store.activation_store import ActivationStore, StoredActivations
 from topwork.engine.encoding.store.cache_folder import cache_folder
 from topwork.engine.encoding.store.key import make_key
-from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan
+from topwork.engine.model.prefix import Prefix
 from topwork.errors import StorageError
 from topwork.experiment.schema import Training
 from topwork.interfaces.pooling import PoolingConfig
@@ -27,15 +28,15 @@ class EncodingJob:
     """All that decides the activations of a corpus in one phase, and how they are kept.
 
     Attributes:
-        model: frozen and cut as ``phase`` says.
-        pooling: the settings of the model's pooling.
+        prefix: what is left of the cut of ``phase``.
+        pooling: the settings of its pooling.
         corpus: the texts.
         plan: what the model trains, of which ``phase`` is a part.
         settings: of the training loop, for ``store``, ``activation_dtype`` and ``seed``.
         device: where the prefix runs.
     """
 
-    model: MultiTaskModel
+    prefix: Prefix
     pooling: PoolingConfig
     corpus: Corpus
     plan: Plan
@@ -77,7 +78,7 @@ def decide_store(job: EncodingJob) -> StoreDecision:
     """
     reason, stored = _why_not(job), None
     if not reason:
-        key = make_key(job.model, job.pooling, dtype=job.dtype, device=job.device)
+        key = make_key(job.prefix, job.pooling, dtype=job.dtype, device=job.device)
         store = ActivationStore(cache_folder(), key)
         try:
             stored = store.find(job.digests)
@@ -114,13 +115,22 @@ def _why_not(job: EncodingJob) -> str:
 
 def _why_no_room(job: EncodingJob, stored: StoredActivations) -> str:
     """Say so if what is missing would leave less than a tenth of the free disk; nothing where there is room."""
-    folder = cache_folder()
-    while not folder.exists():
-        folder = folder.parent
-    needed, free = missing_bytes(job, stored), shutil.disk_usage(folder).free
+    needed, free = missing_bytes(job, stored), free_bytes()
     if needed <= 0.9 * free:
         return ""
     return (
-        f"it needs {needed / 1e6:,.1f} MB and {folder} has {free / 1e6:,.1f} MB free; "
+        f"it needs {needed / 1e6:,.1f} MB and {_disk()} has {free / 1e6:,.1f} MB free; "
         "set TOPWORK_CACHE to a folder with more room, or training.activation_dtype: float16 to need half"
     )
+
+
+def free_bytes() -> int:
+    """Return what is free on the disk of the activation store."""
+    return shutil.disk_usage(_disk()).free
+
+
+def _disk() -> Path:
+    folder = cache_folder()
+    while not folder.exists():
+        folder = folder.parent
+    return folder

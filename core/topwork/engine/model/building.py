@@ -10,6 +10,7 @@ from topwork.engine.model.head_checks import check_figures, check_head, check_pi
 from topwork.engine.model.multitask import MultiTaskModel, head_width
 from topwork.engine.model.plan import Plan
 from topwork.engine.model.plugin_checks import check_built, check_state, plugin_errors
+from topwork.engine.model.prefix import ends_of_layers
 from topwork.engine.model.seeding import seeded
 from topwork.errors import PluginError
 from topwork.experiment.origin import Origin
@@ -82,6 +83,7 @@ def build_model(
         check_built(pool, Pooling)
         check_state(pool)
         check_pooling(pool, backbone.width)
+        ends_of_layers(backbone.stages(), pool.layers)  # which there must be
     built = {}
     for task, config in heads.items():
         where = origin.locate("tasks", task, "head")

@@ -33,8 +33,8 @@ class Cost:
 
 def cost_per_text(model: MultiTaskModel, tokens: float, words: float = 0.0) -> Cost:
     """Estimate the cost of a text of ``tokens`` tokens, of which heads read so many ``words``."""
-    stages = model.backbone.stages()
-    prefix, suffix = stages[: model.cut.stage], stages[model.cut.stage :]
+    stages, cut = model.stages(), model.cut
+    prefix, suffix = stages[: cut.stage], stages[cut.stage :]
     whole = sum(_forward(stage, tokens, model.backbone.width) for stage in prefix) * tokens
     forward = sum(_forward(stage, tokens, model.backbone.width) for stage in suffix)
     backward = 0.0
@@ -47,8 +47,8 @@ def cost_per_text(model: MultiTaskModel, tokens: float, words: float = 0.0) -> C
         for task, module in model.heads.items()
         for linear in _linears(module)
     )
-    kept = model.reads_pooled + words if model.cut.keeps in ("first token", "pooled") else tokens
-    encode = _encode(prefix, None if words else model.first_token_stage, tokens, model.backbone.width)
+    kept = tokens if cut.keeps_every_token else model.reads_pooled + words
+    encode = _encode(prefix, None if words else model.prefix.first_token_stage, tokens, model.backbone.width)
     return Cost(encode, kept * (forward + backward) + heads, whole + tokens * (forward + backward) + heads)
 
 

@@ -142,14 +142,13 @@ def check_pooling(pooling: Pooling, width: int) -> None:
 
     Raises:
         PluginError: the result is not as wide as it says, or depends on padding or, though it says that it does not, on
-            other tokens than the first.
+            other tokens than the first; or it reads chosen layers, and what pools each of them trains.
     """
     pooling.eval()
     hidden, mask = torch.randn(2, 3, width), torch.arange(3) < torch.tensor([[2], [3]])
-    pooled: object = pooling(hidden, mask)
-    if not isinstance(pooled, Tensor) or pooled.shape != (2, pooling.width):
-        found = tuple(pooled.shape) if isinstance(pooled, Tensor) else type(pooled).__name__
-        raise PluginError(f"a pooling of width {pooling.width} must give (2, {pooling.width}) for 2 texts, got {found}")
+    pooled = check_pooled(pooling(hidden, mask), width if pooling.layers else pooling.width)
+    if pooling.layers:
+        check_layers(pooling, pooled, hidden, mask)
     if not torch.equal(pooling(hidden, mask), pooled):
         raise PluginError(
             "in eval mode the pooled vector changes from call to call; there it must draw no random numbers"
@@ -166,10 +165,50 @@ def check_pooling(pooling: Pooling, width: int) -> None:
         raise PluginError("it says reads_first_token_only, but the pooled vector changes with other tokens")
 
 
+def check_pooled(pooled: object, width: int) -> Tensor:
+    """Return the pooled vectors of two texts.
+
+    Raises:
+        PluginError: they are not (2, ``width``).
+    """
+    if not isinstance(pooled, Tensor) or pooled.shape != (2, width):
+        found = tuple(pooled.shape) if isinstance(pooled, Tensor) else type(pooled).__name__
+        raise PluginError(f"a pooling of width {width} must give (2, {width}) for 2 texts, got {found}")
+    return pooled
+
+
+def check_layers(pooling: Pooling, pooled: Tensor, hidden: Tensor, mask: Tensor) -> None:
+    """Check what a pooling that reads chosen layers makes of one, and of all.
+
+    Args:
+        pooled: what it gave for ``hidden`` with ``mask``.
+
+    Raises:
+        PluginError: what pools one trains, or draws random numbers in train mode; or all combined have not the width
+            that the pooling says.
+    """
+    check_pooled(pool_of_layers(pooling, hidden, mask), pooling.width)
+    pooling.train()
+    with torch.enable_grad():
+        in_training = pooling(hidden, mask)
+    pooling.eval()
+    if in_training.requires_grad or not torch.equal(in_training, pooled):
+        raise PluginError(
+            "it reads chosen layers, so forward must have nothing that trains or is drawn at random, since a frozen "
+            "layer is pooled once; put that into combine"
+        )
+
+
+def pool_of_layers(pooling: Pooling, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return the pooled vectors (B, W) of texts whose hidden states (B, T, D) are the same at every layer."""
+    pooled: Tensor = pooling(hidden, mask)
+    return pooling.combine(torch.stack([pooled] * len(pooling.layers), dim=1)) if pooling.layers else pooled
+
+
 def passes_gradients(pooling: Pooling, width: int) -> bool:
     """Whether a pooling lets what is before it be trained."""
     hidden = torch.randn(2, 3, width, requires_grad=True)
-    pooled: Tensor = pooling.eval()(hidden.clone(), torch.ones(2, 3, dtype=torch.bool))
+    pooled = pool_of_layers(pooling.eval(), hidden.clone(), torch.ones(2, 3, dtype=torch.bool))
     if pooled.requires_grad:
         pooled.sum().backward()
     pooling.zero_grad()
@@ -191,7 +230,7 @@ def untrained_stages(model: MultiTaskModel, trained: Collection[str]) -> list[st
     hidden = model.run_prefix(ids.to(device), mask.to(device))
     if hidden.is_floating_point():
         hidden = hidden.float()  # as activations are
-    pooled = model.pool(hidden, mask[:, : hidden.shape[1]].to(device))
+    pooled = model.pool(hidden, model.cut.mask(mask).to(device))
     if pooled.dtype != torch.float32:
         raise PluginError(f"what trains must be of float32, but the pooled vectors are of {pooled.dtype}")
     if pooled.requires_grad:

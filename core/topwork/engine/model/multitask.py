@@ -1,33 +1,16 @@
 """One backbone, one pooling, and a head per task, run in two parts: left and right of the cut."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from topwork.building_blocks import rowwise
+from topwork.engine.model.prefix import Cut, Prefix, ends_of_layers
 from topwork.errors import PluginError
 from topwork.interfaces.backbone import Backbone, Stage
 from topwork.interfaces.head import Head, Reading
 from topwork.interfaces.pooling import Pooling
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The boundary before the first stage that trains.
-
-    Attributes:
-        stage: how many stages are left of it, in the prefix.
-        keeps: what the prefix gives for a text: its ``token ids`` where the prefix is empty, the hidden
-            state of its ``first token``, those of all ``tokens``, or its ``pooled`` vector.
-    """
-
-    stage: int
-    keeps: Literal["token ids", "first token", "tokens", "pooled"]
 
 
 class HeadModules(nn.ModuleDict):
@@ -44,6 +27,10 @@ class MultiTaskModel(nn.Module):
 
     ``run_prefix`` runs the stages before the cut: frozen, in eval mode, without gradient. Calling the model runs
     the stages after it, the pooling and the heads.
+
+    Attributes:
+        layer_ends: after how many stages each layer ends that heads read pooled; none where they read what the last
+            stage gives.
     """
 
     def __init__(
@@ -59,6 +46,8 @@ class MultiTaskModel(nn.Module):
         self.heads = HeadModules({name: head.module for name, head in tasks.items()})
         self.tasks = dict(tasks)
         self.reads: dict[str, Reading] = dict.fromkeys(tasks, "pooled") if reads is None else dict(reads)
+        ends = ends_of_layers(backbone.stages(), pooling.layers)
+        self.layer_ends = ends if self.reads_pooled else ()
         self.cut = Cut(0, "token ids")
         self.running: tuple[str, ...] = (
             "backbone",
@@ -81,62 +70,31 @@ class MultiTaskModel(nn.Module):
     def train(self, mode: bool = True) -> "MultiTaskModel":
         """Set train mode right of the cut only: whoever calls this, the prefix stays in eval mode."""
         super().train(mode)
-        for stage in self.backbone.stages()[: self.cut.stage]:
+        for stage in self.prefix.stages:
             for module in stage.modules:
                 module.eval()
         if self.cut.keeps == "pooled":
             self.pooling.eval()
         return self
 
-    @torch.no_grad()
-    def run_prefix_on_words(
-        self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B vectors columns"]:
-        """Turn token ids into what the cut keeps of a text, and behind it the hidden states of all of its tokens.
-
-        Where the cut keeps the first token, or the pooled vector, that gives (B, 1 + T, D).
-        """
-        self.running = ("backbone",)
-        hidden = token_ids
-        for stage in self.backbone.stages()[: self.cut.stage]:
-            hidden = stage.run(hidden, mask)
-        whole = (
-            self.pooling(hidden, mask)[:, None] if self.cut.keeps == "pooled" and self.reads_pooled else hidden[:, :1]
-        )
-        return torch.cat([whole, hidden], dim=1)
-
-    @torch.no_grad()
-    def run_prefix(self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Shaped[Tensor, "B kept *columns"]:
-        """Turn token ids (B, T) with mask (B, T) into what the cut keeps: (B, T), (B, 1, D), (B, T, D) or (B, 1, W).
-
-        Where the first token is all that is needed, the last stage that mixes tokens computes no other, and
-        the stages behind it see no other.
-        """
-        self.running = ("backbone",)
-        hidden = token_ids
-        for number, stage in enumerate(self.backbone.stages()[: self.cut.stage]):
-            if self.first_token_stage is None or number < self.first_token_stage:
-                hidden = stage.run(hidden, mask)
-            elif number == self.first_token_stage:
-                hidden = (stage.run_first_token or stage.run)(hidden, mask)[:, :1]
-                mask = mask[:, :1]
-            else:
-                hidden = rowwise(partial(_run_on_one_token, stage), hidden)
-        if self.cut.keeps == "pooled":
-            pooled: Tensor = self.pooling(hidden, mask)
-            return pooled[:, None]
-        return hidden
-
     @property
-    def first_token_stage(self) -> int | None:
-        """The number of the stage in the prefix that computes the first token alone; None where all are needed."""
-        first_token_only = self.cut.keeps == "first token" or (
-            self.cut.keeps == "pooled" and self.pooling.reads_first_token_only
-        )
-        if not first_token_only:
-            return None
-        stages = self.backbone.stages()[: self.cut.stage]
-        return max((number for number, stage in enumerate(stages) if stage.mixes_tokens), default=0)
+    def prefix(self) -> Prefix:
+        """The part left of the cut."""
+        return self.prefix_of(self.cut)
+
+    def prefix_of(self, cut: Cut) -> Prefix:
+        """Return the part left of a cut."""
+        return Prefix(self.backbone, self.pooling, cut, self.layer_ends, self.reads_pooled)
+
+    def run_prefix(self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Shaped[Tensor, "B kept *columns"]:
+        """Turn token ids (B, T) with mask (B, T) into what the cut keeps."""
+        self.running = ("backbone",)
+        return self.prefix.run(token_ids, mask)
+
+    def stages(self) -> Sequence[Stage]:
+        """Return the stages that run: those behind the last layer that is read do not."""
+        stages = self.backbone.stages()
+        return stages if self.reads_words or not self.layer_ends else stages[: self.layer_ends[-1]]
 
     @property
     def reads_pooled(self) -> bool:
@@ -148,33 +106,52 @@ class MultiTaskModel(nn.Module):
         """Whether some head reads words."""
         return "words" in self.reads.values()
 
-    @property
-    def kept_width(self) -> int:
-        """The columns of what the cut keeps, D or W."""
-        return self.pooling.width if self.cut.keeps == "pooled" and self.reads_pooled else self.backbone.width
-
-    def pool(self, hidden: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]) -> Float[Tensor, "B W"]:
-        """Turn what the cut keeps, with its mask (B, T) or (B, 1), into pooled vectors (B, W)."""
-        return self._pool(self._run_suffix(hidden, mask), mask)
-
-    def _pool(self, states: Float[Tensor, "B kept D"], mask: Bool[Tensor, "B kept"]) -> Float[Tensor, "B W"]:
-        """Pool the hidden states of what is kept of texts, of which words that heads read may be a part."""
-        if self.cut.keeps == "pooled":
-            return states[:, 0]
-        if self.cut.keeps == "first token":
-            states, mask = states[:, :1], mask[:, :1]
-        pooled: Tensor = self.pooling(states, mask)
-        return pooled
+    def pool(self, kept: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]) -> Float[Tensor, "B W"]:
+        """Turn what the cut keeps, with its mask, into pooled vectors (B, W)."""
+        return self._pool(*self._run_suffix(kept, mask), mask)
 
     def _run_suffix(
-        self, hidden: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]
-    ) -> Float[Tensor, "B kept columns"]:
-        """Run the stages right of the cut; where none mixes tokens, on the real tokens alone, without padding."""
-        stages = self.backbone.stages()[self.cut.stage :]
+        self, kept: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]
+    ) -> tuple[Float[Tensor, "B kept columns"], list[Float[Tensor, "B D"]]]:
+        """Run the stages right of the cut.
+
+        Returns hidden states in the places of what is kept, and the pooled vectors of the layers that are read.
+        """
         if self.cut.keeps == "pooled":
-            return hidden
-        packable = self.cut.stage > 0 and not any(stage.mixes_tokens for stage in stages) and not mask.all()
-        if packable:
+            return kept, []
+        before, stages, done = self.cut.layers, self.stages(), self.cut.stage
+        layers = list(kept[:, :before].unbind(dim=1))
+        hidden, of_tokens = kept[:, before:], mask[:, before:]
+        for end in self.layer_ends[before:]:
+            hidden, done = self._run(stages[done:end], hidden, of_tokens), end
+            layers.append(self._pool_states(hidden, of_tokens))
+        hidden = self._run(stages[done:], hidden, of_tokens)
+        return torch.cat([kept[:, :before], hidden], dim=1) if before else hidden, layers
+
+    def _pool(
+        self,
+        states: Float[Tensor, "B kept columns"],
+        layers: list[Float[Tensor, "B D"]],
+        mask: Bool[Tensor, "B kept"],
+    ) -> Float[Tensor, "B W"]:
+        """Return the pooled vectors that are kept, or those of layers, combined, or those of hidden states."""
+        if self.cut.keeps == "pooled":
+            return states[:, 0]
+        return self.pooling.combine(torch.stack(layers, dim=1)) if layers else self._pool_states(states, mask)
+
+    def _pool_states(self, hidden: Float[Tensor, "B kept D"], mask: Bool[Tensor, "B kept"]) -> Float[Tensor, "B W"]:
+        """Pool the hidden states of what is kept of texts, of which words that heads read may be a part."""
+        if self.cut.keeps == "first token":
+            hidden, mask = hidden[:, :1], mask[:, :1]
+        pooled: Tensor = self.pooling(hidden, mask)
+        return pooled
+
+    def _run(
+        self, stages: Sequence[Stage], hidden: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]
+    ) -> Float[Tensor, "B kept D"]:
+        """Run some stages; where none mixes tokens, on the real tokens alone, without padding."""
+        mixes = any(stage.mixes_tokens for stage in stages)
+        if stages and self.cut.stage > 0 and not mixes and not mask.all():
             padded, packed = hidden, hidden[mask][None]  # (B, T, D), (1, real tokens, D)
             for stage in stages:
                 packed = stage.run(packed, mask[mask][None])
@@ -197,8 +174,9 @@ class MultiTaskModel(nn.Module):
                 kept, counted through: the vector k of text b is b * kept + k. -1 where a text has no further word.
         """
         self.running = ("pooling",)
-        states = self._run_suffix(hidden, mask)
-        pooled = self._pool(states, mask) if any(self.reads[name] != "words" for name in inputs) else states[:, 0]
+        states, layers = self._run_suffix(hidden, mask)
+        reads_pooled = any(self.reads[name] != "words" for name in inputs)
+        pooled = self._pool(states, layers, mask) if reads_pooled else states[:, 0]
         outputs = {}
         for name, numbers in inputs.items():
             self.running = ("tasks", name, "head")
@@ -220,17 +198,20 @@ def head_width(reading: Reading, backbone: Backbone, pooling: Pooling) -> int:
 
 def find_cut(model: MultiTaskModel) -> Cut:
     """Find the first stage that trains and what must be kept before it."""
-    stages = model.backbone.stages()
-    first = next((number for number, stage in enumerate(stages) if _trains(*stage.modules)), len(stages))
+    stages = model.stages()
+    first = next((number for number, stage in enumerate(stages) if trains(*stage.modules)), len(stages))
     if first == 0:
         return Cut(0, "token ids")
     of_one_width = not (model.reads_words and model.reads_pooled) or model.pooling.width == model.backbone.width
-    if first == len(stages) and not _trains(model.pooling) and of_one_width:
+    if first == len(stages) and not trains(model.pooling) and of_one_width:
         return Cut(first, "pooled")
+    layers = sum(end <= first for end in model.layer_ends)
+    if first == len(stages) and model.layer_ends:
+        return Cut(first, "layers", layers)
     one_token = (model.pooling.reads_first_token_only or not model.reads_pooled) and not any(
         stage.mixes_tokens for stage in stages[first:]
     )
-    return Cut(first, "first token" if one_token else "tokens")
+    return Cut(first, "first token" if one_token else "tokens", layers)
 
 
 def tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
@@ -238,10 +219,6 @@ def tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [*module.named_parameters(), *module.named_buffers()]
 
 
-def _run_on_one_token(stage: Stage, hidden: Float[Tensor, "B 1 D"]) -> Float[Tensor, "B 1 D"]:
-    """Run a stage on the hidden states (B, 1, D) of one token of each text."""
-    return stage.run(hidden, torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device))
-
-
-def _trains(*modules: nn.Module) -> bool:
+def trains(*modules: nn.Module) -> bool:
+    """Whether some parameter of some modules trains."""
     return any(parameter.requires_grad for module in modules for parameter in module.parameters())

@@ -14,11 +14,13 @@ from itertools import pairwise
 from typing import Any
 
 from topwork.engine.model.cost import Cost, cost_per_text
-from topwork.engine.model.multitask import Cut, MultiTaskModel
+from topwork.engine.model.multitask import MultiTaskModel, trains
 from topwork.engine.model.plugin_checks import METRIC_NAME, plugin_errors
+from topwork.engine.model.prefix import Cut
 from topwork.errors import PluginError
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Training
+from topwork.interfaces.backbone import Stage
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.loss_weighting import LossWeighting
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig, ParameterGroup
@@ -53,11 +55,6 @@ class CorpusSize:
     distinct_words: int
     truncated: int
     unread_words: int
-
-    @property
-    def distinct_vectors(self) -> int:
-        """How many vectors heads read of the distinct texts."""
-        return self.distinct_pooled + self.distinct_words
 
 
 @dataclass(frozen=True)
@@ -97,6 +94,7 @@ class Plan:
         frozen: how many numbers stay as they are throughout.
         corpus_size: how much there is to read.
         bytes_per_value: of what is kept.
+        unread_stages: the names of those that do not run, since the pooling reads nothing behind an earlier layer.
     """
 
     phases: tuple[Phase, ...]
@@ -104,6 +102,7 @@ class Plan:
     frozen: int
     corpus_size: CorpusSize
     bytes_per_value: int
+    unread_stages: tuple[str, ...] = ()
 
     @property
     def trainable_numbers(self) -> int:
@@ -117,8 +116,11 @@ class Plan:
     def kept_bytes(self, phase: Phase) -> int:
         """The size of the activations of all distinct texts; 0 where nothing is kept."""
         size = self.corpus_size
-        vectors = {"token ids": 0, "tokens": size.distinct_tokens}
-        return vectors.get(phase.cut.keeps, size.distinct_vectors) * self.bytes_per_vector(phase)
+        if phase.cut.keeps == "token ids":
+            return 0
+        of_tokens = size.distinct_tokens if phase.cut.keeps_every_token else size.distinct_words
+        whole = size.distinct_texts if phase.cut.layers else size.distinct_pooled
+        return (whole * phase.cut.leading + of_tokens) * self.bytes_per_vector(phase)
 
     def bytes_per_vector(self, phase: Phase) -> int:
         """The size of one vector that is kept."""
@@ -175,6 +177,7 @@ def make_plan(
             continue
         with plugin_errors(freeze, origin.locate("freeze")):
             model.set_trainable(unfrozen)
+            check_unread(model)
         with plugin_errors(optimizer, origin.locate("optimizer")):
             groups = tuple(group for group in map(_settled, optimizer.groups(model)) if group.parameters)
             check_partition(model, groups)
@@ -192,7 +195,28 @@ def make_plan(
         frozen=sum(parameter.numel() for name, parameter in parameters.items() if name not in trained),
         corpus_size=size,
         bytes_per_value=4 if settings.activation_dtype == "float32" else 2,
+        unread_stages=tuple(stage.name for stage in unread_stages(model)),
     )
+
+
+def unread_stages(model: MultiTaskModel) -> Sequence[Stage]:
+    """Return the stages behind the last layer that is read, which do not run."""
+    return model.backbone.stages()[len(model.stages()) :]
+
+
+def check_unread(model: MultiTaskModel) -> None:
+    """Check that nothing is to train that no head reads.
+
+    Raises:
+        ValueError: a stage that does not run is to train.
+    """
+    trained = [stage.name for stage in unread_stages(model) if trains(*stage.modules)]
+    if trained:
+        last = model.stages()[-1].name
+        raise ValueError(
+            f"{trained[0]} is to train, but the pooling reads nothing behind {last}, so no gradient would reach it; "
+            "freeze it, or let the pooling read a later layer"
+        )
 
 
 def unfrozen_by_phase(
@@ -242,7 +266,7 @@ def _make_phase(
     size: CorpusSize,
 ) -> Phase:
     """Describe the phase that begins with ``epoch``, after ``trained`` were trained."""
-    stages = model.backbone.stages()
+    stages = model.stages()
     return Phase(
         first=epoch,
         unfrozen=unfrozen,
@@ -250,7 +274,7 @@ def _make_phase(
         cut=model.cut,
         prefix=tuple(stage.name for stage in stages[: model.cut.stage]),
         suffix=tuple(stage.name for stage in stages[model.cut.stage :]),
-        width=model.kept_width,
+        width=model.prefix.width,
         prefix_is_pretrained=_is_pretrained(model, model.cut, trained),
         cost=cost_per_text(model, tokens=size.tokens / size.texts, words=size.distinct_words / size.distinct_texts),
     )
@@ -258,7 +282,7 @@ def _make_phase(
 
 def _is_pretrained(model: MultiTaskModel, cut: Cut, trained: Collection[str]) -> bool:
     """Whether no parameter left of the cut is among those that were trained."""
-    modules = [module for stage in model.backbone.stages()[: cut.stage] for module in stage.modules]
+    modules = [module for stage in model.stages()[: cut.stage] for module in stage.modules]
     in_prefix = {id(parameter) for module in modules for parameter in module.parameters()}
     return not any(id(parameter) in in_prefix for name, parameter in model.named_parameters() if name in trained)
 

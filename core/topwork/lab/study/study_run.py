@@ -9,11 +9,9 @@ from functools import cached_property, partial
 from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
 
-from topwork.engine.observer import Observer
-from topwork.engine.preparation import Preparation
 from topwork.engine.preparation_cache import PreparationCache
-from topwork.engine.training.accelerator import make_accelerator
 from topwork.lab.processes import defer_signals, exit_on_sigterm
+from topwork.lab.study.encode_ahead import encode_ahead
 from topwork.lab.study.report import rank, summarize
 from topwork.lab.study.resolved_study import ResolvedStudy, StudyPlan
 from topwork.lab.study.result import StudyObserver
@@ -106,7 +104,7 @@ def run_trials(run: StudyRun, cache: PreparationCache, observer: StudyObserver) 
     pool, queue = run.pool, run.queue
     pool.assign(run.job)
     try:
-        seconds = _encode_ahead(run.plan.baseline, cache, observer)
+        seconds = encode_ahead(run.study, run.plan.baseline, cache, observer)
         pool.start()
         _poll_until_finished(run, observer)
     finally:
@@ -117,22 +115,6 @@ def run_trials(run: StudyRun, cache: PreparationCache, observer: StudyObserver) 
             if run.log:
                 run.log.sync_states(queue.states())
     return seconds
-
-
-def _encode_ahead(baseline: Preparation, cache: PreparationCache, observer: Observer) -> float:
-    """Encode what the store is to have, with all threads, before workers of one thread want it.
-
-    Raises:
-        StorageError: the store holds something else, or is required and cannot serve.
-    """
-    phase = baseline.plan.phases[0]
-    device = make_accelerator(baseline.experiment.training).device
-    baseline.model.to(device)
-    if baseline.decide_store(phase, device).store is None:
-        return 0.0  # nothing that workers could share
-    _, report = cache.load_examples(baseline, phase, device, observer)
-    observer.encoded(report)
-    return report.seconds
 
 
 def _poll_until_finished(run: StudyRun, observer: StudyObserver) -> None:

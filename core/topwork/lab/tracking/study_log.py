@@ -97,12 +97,11 @@ class StudyLog(RunWriter):
                 final |= {f"{trial}/test/{name}{end}": value for end, value in ends.items()}
         self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)
 
-    def log_transfer(self, gains: Mapping[str, Difference], alone: Mapping[str, Estimate]) -> None:
-        """Log what tasks gained from each other, and what they have alone."""
-        figures: list[tuple[str, Estimate | Difference]] = [*alone.items(), *gains.items()]
+    def log_figures(self, figures: Mapping[str, Estimate | Difference]) -> None:
+        """Log figures with their intervals."""
         final = {
             f"{name}{end}": value
-            for name, figure in figures
+            for name, figure in figures.items()
             for end, value in (("", figure.value), ("/low", figure.low), ("/high", figure.high))
         }
         self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)

@@ -51,10 +51,10 @@ def fill(prepared: Preparation, values: Callable[[Tensor], Tensor]) -> Activatio
     """Put what ``values`` makes of the activations into the store, under the right key."""
     store = ActivationStore(
         cache_folder(),
-        make_key(prepared.model, prepared.experiment.pooling, dtype=dtype_of(prepared), device=CPU),
+        make_key(prepared.model.prefix, prepared.experiment.pooling, dtype=dtype_of(prepared), device=CPU),
     )
     right = encode(
-        prepared.model,
+        prepared.model.prefix,
         prepared.corpus.sequences,
         device=CPU,
         dtype=dtype_of(prepared),
@@ -121,7 +121,7 @@ def test_rows_have_the_activation_of_their_own_text(
             sequences = Sequences.of_texts(
                 tokenize(prepared.model.backbone.tokenizer, prepared.dataset.splits[name].texts).token_ids
             )
-            values, mask = encode(prepared.model, sequences, device=CPU).batch(torch.arange(rows.count))
+            values, mask = encode(prepared.model.prefix, sequences, device=CPU).batch(torch.arange(rows.count))
             given = rows.batch(torch.arange(rows.count))
             assert given.hidden.dtype == torch.float32
             assert torch.equal(given.mask, mask)
@@ -291,7 +291,7 @@ class Builder(Observer):
         self.store = ActivationStore(
             cache_folder(),
             make_key(
-                prepared.model,
+                prepared.model.prefix,
                 prepared.experiment.pooling,
                 dtype=dtype_of(prepared),
                 device=CPU,
@@ -305,7 +305,7 @@ class Builder(Observer):
         self.phases.append((phase, total))
         if phase.startswith("waiting"):
             corpus = self.prepared.corpus
-            some = encode(self.prepared.model, corpus.sequences.take(torch.arange(self.texts)), device=CPU)
+            some = encode(self.prepared.model.prefix, corpus.sequences.take(torch.arange(self.texts)), device=CPU)
             self.store.add(digests_of(corpus)[: self.texts], some)
             self.lock.release()
 
@@ -340,6 +340,11 @@ def sizes_of(made: list[tuple[Tensor, Tensor]]) -> list[int]:
     return [values.nbytes for _, values in made]
 
 
+def joined(made: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Ragged]]:
+    """Join batches of one store."""
+    return [(numbers, values) for _, numbers, values in in_shards((0, *batch) for batch in made)]
+
+
 def assert_whole(made: list[tuple[Tensor, Tensor]], shards: list[tuple[Tensor, Ragged]]) -> None:
     """Check that shards hold every text once, in order, with its values."""
     expected = {int(number): values[place] for numbers, values in made for place, number in enumerate(numbers)}
@@ -357,7 +362,7 @@ def test_a_shard_ends_with_the_batch_that_fills_it(made: list[tuple[Tensor, Tens
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SHARD_BYTES", size)
         patch.setattr(module, "SHARD_SECONDS", math.inf)
-        shards = list(in_shards(iter(made)))
+        shards = joined(made)
     assert_whole(made, shards)
     sizes = iter(sizes_of(made))
     for number, (_, activations) in enumerate(shards, 1):
@@ -373,7 +378,7 @@ def test_a_shard_ends_with_the_batch_that_fills_it(made: list[tuple[Tensor, Tens
 def test_a_slow_build_writes_every_batch(made: list[tuple[Tensor, Tensor]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SHARD_SECONDS", 0.0)
-        shards = list(in_shards(iter(made)))
+        shards = joined(made)
     assert_whole(made, shards)
     assert [activations.values.nbytes for _, activations in shards] == sizes_of(made)
 
@@ -382,7 +387,17 @@ def test_a_shard_is_written_once_its_time_is_over(monkeypatch: pytest.MonkeyPatc
     clock = iter(range(0, 10_000, 25))  # seconds: one look per batch, and one where a shard begins
     monkeypatch.setattr(module, "monotonic", lambda: next(clock))
     made = [(torch.tensor([number]), torch.zeros(1, 2, 3)) for number in range(7)]
-    assert [len(numbers) for numbers, _ in in_shards(iter(made))] == [3, 3, 1]
+    assert [len(numbers) for numbers, _ in joined(made)] == [3, 3, 1]
+
+
+def test_what_several_stores_need_is_joined_for_each() -> None:
+    made = [
+        (store, torch.tensor([number]), torch.full((1, 1, 2), float(number + store)))
+        for number in (0, 1)
+        for store in (0, 1)
+    ]
+    found = [(store, texts.tolist(), values.values[:, 0].tolist()) for store, texts, values in in_shards(made)]
+    assert found == [(0, [0, 1], [0, 1]), (1, [0, 1], [1, 2])]
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 def encoded(model: MultiTaskModel, token_ids: Ragged, **options: Any) -> Ragged:
     """Encode texts of which heads read the pooled vector."""
-    return encode(model, Sequences.of_texts(token_ids), device=CPU, **options)
+    return encode(model.prefix, Sequences.of_texts(token_ids), device=CPU, **options)
 
 
 MINILM = 384
@@ -141,7 +141,7 @@ def test_recomputed_activations_equal_kept_ones(
     model, ids = cut_minilm(pooling, trains), random_ids([9, 40, 3, 40, 22])
     rows = torch.tensor([4, 1, 2, 1])
     kept, kept_mask = encoded(model, ids).batch(rows)
-    again, again_mask = RecomputedActivations(model, Sequences.of_texts(ids), CPU).batch(rows)
+    again, again_mask = RecomputedActivations(model.prefix, Sequences.of_texts(ids), CPU).batch(rows)
     assert torch.equal(again_mask, kept_mask)
     assert torch.equal(again[again_mask], kept[kept_mask])
 
@@ -177,7 +177,9 @@ def test_recomputing_leaves_the_mode_of_the_model(random_ids: RandomIds, trainin
     model = tiny_model()
     model.set_trainable([])
     model.train(training)
-    RecomputedActivations(model, Sequences.of_texts(random_ids([4, 5], vocabulary=50)), CPU).batch(torch.tensor([1]))
+    RecomputedActivations(model.prefix, Sequences.of_texts(random_ids([4, 5], vocabulary=50)), CPU).batch(
+        torch.tensor([1])
+    )
     assert model.training == training
     assert model.heads.training == training
 
@@ -259,7 +261,10 @@ def test_progress_counts_every_token_once(random_ids: RandomIds) -> None:
     model.set_trainable([])
     done: list[int] = []
     encode(
-        model, Sequences.of_texts(random_ids([3, 9, 3, 40, 40, 40], vocabulary=50)), device=CPU, progress=done.append
+        model.prefix,
+        Sequences.of_texts(random_ids([3, 9, 3, 40, 40, 40], vocabulary=50)),
+        device=CPU,
+        progress=done.append,
     )
     assert sum(done) == 3 + 9 + 3 + 40 + 40 + 40
 
@@ -361,7 +366,7 @@ def test_where_other_tokens_are_needed_all_are_computed(pooling: Pooling, trains
     model = MultiTaskModel(backbone, pooling, {})
     model.set_trainable([name for name, _ in model.named_parameters() if trains in name])
     model.eval().run_prefix(torch.randint(3, 50, (3, 9)), torch.ones(3, 9, dtype=torch.bool))
-    assert model.first_token_stage is None
+    assert model.prefix.first_token_stage is None
     assert len(backbone.seen) == model.cut.stage
     assert {shape for _, shape, _ in backbone.seen} == {(3, 9)}
     assert not any("first token" in name for name, _, _ in backbone.seen)

@@ -4,7 +4,7 @@ import torch
 
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.sequences import Sequences
-from topwork.engine.model.multitask import Cut
+from topwork.engine.model.prefix import Cut
 
 
 def ragged(*sequences: list[int]) -> Ragged:
@@ -22,7 +22,6 @@ POOLED, FIRST, TOKENS = Cut(3, "pooled"), Cut(2, "first token"), Cut(1, "tokens"
 
 
 def test_a_cut_keeps_every_token_or_what_heads_read() -> None:
-    assert SEQUENCES.vectors_read.tolist() == [1, 2, 2]
     assert SEQUENCES.vectors_kept(TOKENS).tolist() == [3, 5, 3]
     assert SEQUENCES.vectors_kept(POOLED).tolist() == SEQUENCES.vectors_kept(FIRST).tolist() == [1, 2, 2]
 

@@ -141,7 +141,9 @@ def test_outputs_come_in_the_order_of_the_rows(
 ) -> None:
     tiny.set_trainable([])
     activations = encode(
-        tiny, Sequences.of_texts(random_ids([3 + number % 5 for number in range(count)], vocabulary=50)), device=CPU
+        tiny.prefix,
+        Sequences.of_texts(random_ids([3 + number % 5 for number in range(count)], vocabulary=50)),
+        device=CPU,
     )
     outputs = outputs_of(
         tiny,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from model_helpers import model_of
-from topwork.engine.model.multitask import Cut, MultiTaskModel
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.prefix import Cut
 from topwork.errors import PluginError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.labels import Classes

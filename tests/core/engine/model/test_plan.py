@@ -15,8 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from topwork.engine.model.multitask import Cut
 from topwork.engine.model.plan import Plan
+from topwork.engine.model.prefix import Cut
 from topwork.engine.preparation import prepare
 from topwork.errors import ConfigurationError, PluginError
 from topwork.experiment.schema import Experiment

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from phase_helpers import POOLINGS, AlternatingConfig, DescendingConfig, Watcher, different, weights_of, whole_forward
 from topwork.engine.evaluation.estimates import outputs_of
-from topwork.engine.model.multitask import Cut
+from topwork.engine.model.prefix import Cut
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import prepare
 from topwork.errors import TrainingError

@@ -10,7 +10,8 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from topwork.engine.model.multitask import MultiTaskModel, tensors_of
+from topwork.engine.model.multitask import tensors_of
+from topwork.engine.model.prefix import Prefix
 from topwork.interfaces.pooling import PoolingConfig
 
 #: The version of the encoder's own arithmetic; it rises with every change that alters a bit.
@@ -29,36 +30,36 @@ class Key:
         return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()
 
 
-def make_key(model: MultiTaskModel, pooling: PoolingConfig, *, dtype: torch.dtype, device: torch.device) -> Key:
-    """Describe what the prefix of ``model`` computes on ``device`` and what is kept of it as ``dtype``.
+def make_key(prefix: Prefix, pooling: PoolingConfig, *, dtype: torch.dtype, device: torch.device) -> Key:
+    """Describe what a prefix computes on ``device`` and what is kept of it as ``dtype``.
 
-    ``pooling`` is part of it only where the cut is behind the pooling.
+    ``pooling`` is part of it only where something is pooled left of the cut.
     """
-    stages = model.backbone.stages()[: model.cut.stage]
-    narrow = None if model.first_token_stage is None else stages[model.first_token_stage]
+    stages = prefix.stages
+    narrow = None if prefix.first_token_stage is None else stages[prefix.first_token_stage]
+    layers = {"layers": prefix.cut.layers} if prefix.cut.layers else {}
     return Key(
         {
-            "backbone": _class_name(model.backbone),
-            "architecture": dict(model.backbone.architecture()),
+            "backbone": _class_name(prefix.backbone),
+            "architecture": dict(prefix.backbone.architecture()),
             "stages": [stage.name for stage in stages],
-            "weights": digest_of_prefix(model),
-            "keeps": model.cut.keeps,
+            "weights": digest_of_prefix(prefix),
+            "keeps": prefix.cut.keeps,
             "first_token_query": narrow is not None and narrow.run_first_token is not None,
-            "pooling": [_class_name(model.pooling), pooling.model_dump(mode="json")] if _pools(model) else None,
+            "pooling": [_class_name(prefix.pooling), pooling.model_dump(mode="json")] if _pools(prefix) else None,
             "dtype": str(dtype).removeprefix("torch."),
             "numerics": {"encoder": NUMERICS, "torch": torch.__version__, "processor": _processor(device)},
+            **layers,
         }
     )
 
 
-def digest_of_prefix(model: MultiTaskModel) -> str:
+def digest_of_prefix(prefix: Prefix) -> str:
     """sha256 of every parameter and buffer left of the cut, in hexadecimal."""
     digest = hashlib.sha256()
-    parts: list[tuple[str, Sequence[nn.Module]]] = [
-        (stage.name, stage.modules) for stage in model.backbone.stages()[: model.cut.stage]
-    ]
-    if _pools(model):
-        parts.append(("pooling", [model.pooling]))
+    parts: list[tuple[str, Sequence[nn.Module]]] = [(stage.name, stage.modules) for stage in prefix.stages]
+    if prefix.cut.keeps == "pooled":
+        parts.append(("pooling", [prefix.pooling]))
     for part, modules in parts:
         for number, module in enumerate(modules):
             for name, tensor in tensors_of(module):
@@ -67,8 +68,8 @@ def digest_of_prefix(model: MultiTaskModel) -> str:
     return digest.hexdigest()
 
 
-def _pools(model: MultiTaskModel) -> bool:
-    return model.cut.keeps == "pooled"
+def _pools(prefix: Prefix) -> bool:
+    return prefix.cut.keeps == "pooled" or prefix.cut.layers > 0
 
 
 def _class_name(value: object) -> str:

@@ -83,7 +83,7 @@ def read(prepared: Preparation, observer: Observer) -> dict[str, Any]:
     rows, got = prepared.load_examples(prepared.plan.phases[0], CPU, observer)
     everything = torch.arange(prepared.plan.corpus_size.distinct_texts)
     values, mask = rows["train"].activations.batch(everything)
-    expected, expected_mask = encode(prepared.model, prepared.corpus.sequences, device=CPU).batch(everything)
+    expected, expected_mask = encode(prepared.model.prefix, prepared.corpus.sequences, device=CPU).batch(everything)
     exact = torch.equal(mask, expected_mask) and torch.equal(values[mask], expected[mask])
     return {"exact": exact, "where": got.where, "texts": got.texts, "found": got.found}
 
@@ -150,7 +150,7 @@ def kill_everywhere(file: Path, folder: Path) -> None:
         _, status = os.waitpid(child, 0)
         is_finished = Count()
         logging.getLogger("topwork").addHandler(is_finished)
-        key = make_key(prepared.model, prepared.experiment.pooling, dtype=torch.float32, device=CPU)
+        key = make_key(prepared.model.prefix, prepared.experiment.pooling, dtype=torch.float32, device=CPU)
         missing = (
             ActivationStore(cache_folder(), key)
             .find(prepared.corpus.sequences.digests(prepared.plan.phases[0].cut))

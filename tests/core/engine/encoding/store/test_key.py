@@ -49,7 +49,7 @@ from topwork_plugins.poolings.cls import ClsConfig
 torch.manual_seed(0)
 model = tiny_model()
 model.set_trainable([name for name, _ in model.named_parameters() if ".layer.1.ffn." in name])
-print(make_key(model, ClsConfig(), dtype=torch.float32, device=torch.device("cpu")).digest)
+print(make_key(model.prefix, ClsConfig(), dtype=torch.float32, device=torch.device("cpu")).digest)
 """
 
 
@@ -96,7 +96,7 @@ def cut_model(*trains: str, pooling: Pooling | None = None) -> MultiTaskModel:
 
 
 def key_of(model: MultiTaskModel, pooling: PoolingConfig | None = None, *, dtype: torch.dtype = torch.float32) -> Key:
-    return make_key(model, pooling or ClsConfig(), dtype=dtype, device=CPU)
+    return make_key(model.prefix, pooling or ClsConfig(), dtype=dtype, device=CPU)
 
 
 def parameters_in_prefix(model: MultiTaskModel) -> dict[str, Tensor]:
@@ -265,7 +265,7 @@ def with_first_token_query(model: MultiTaskModel, number: int) -> MultiTaskModel
 def test_a_first_token_query_that_is_used_is_part_of_the_key(trains: str) -> None:
     model = cut_model(trains)
     before = key_of(model).digest
-    assert model.first_token_stage == 3
+    assert model.prefix.first_token_stage == 3
     assert key_of(with_first_token_query(model, 3)).digest != before
 
 
