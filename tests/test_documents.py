@@ -130,7 +130,7 @@ def test_the_readme_names_every_shipped_kind() -> None:
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
 def test_an_experiment_file_begins_with_the_command_that_runs_it(file: Path) -> None:
     first = file.read_text(encoding="utf-8").splitlines()[0]
-    commands = ["train", "transfer", *(["study"] if topwork.load_experiment(file).study else [])]
+    commands = ["train", "transfer", "probe", *(["study"] if topwork.load_experiment(file).study else [])]
     assert first.startswith(tuple(f"# topwork {command} experiments/{file.name}" for command in commands))
 
 

@@ -91,9 +91,8 @@ def main() -> None:
                 six / one for one, six in zip(seconds["one depth"], seconds["six depths"], strict=True)
             )
             found[pooling] = {"seconds": medians, "ratio": ratio}
-            print(
-                f"{pooling}: {medians['one depth']:.1f} s for one depth, {medians['six depths']:.1f} s for six: {ratio:.2f} times"
-            )
+            one, six = medians.values()
+            print(f"{pooling}: one depth {one:.1f} s, six {six:.1f} s: {ratio:.2f} times")
     write_file(HERE / "results" / "cuts.json", (json.dumps(found, indent=2) + "\n").encode())
 
 

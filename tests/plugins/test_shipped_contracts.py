@@ -38,7 +38,9 @@ from topwork_plugins.optimizer_groupings.layerwise_decay import LayerwiseDecayCo
 from topwork_plugins.optimizer_groupings.uniform import UniformConfig
 from topwork_plugins.poolings.attention import AttentionConfig
 from topwork_plugins.poolings.cls import ClsConfig
+from topwork_plugins.poolings.concat_layers import ConcatLayersConfig
 from topwork_plugins.poolings.last import LastConfig
+from topwork_plugins.poolings.layer_mix import LayerMixConfig
 from topwork_plugins.poolings.max import MaxConfig
 from topwork_plugins.poolings.mean import MeanConfig
 from topwork_plugins.poolings.weighted_mean import WeightedMeanConfig
@@ -75,6 +77,18 @@ class TestWeightedMean(PoolingContract):
 
 class TestAttention(PoolingContract):
     config = AttentionConfig()
+
+
+class TestClsOfALayer(PoolingContract):
+    config = ClsConfig(layer=1)
+
+
+class TestLayerMix(PoolingContract):
+    config = LayerMixConfig(layers=("embeddings", 0, -1), each="mean")
+
+
+class TestConcatLayers(PoolingContract):
+    config = ConcatLayersConfig()
 
 
 class TestClassification(HeadContract):

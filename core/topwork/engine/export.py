@@ -46,6 +46,12 @@ class Graph(nn.Module):
         super().__init__()
         self.encoder, self.pooling, self.heads = encoder, trained.model.pooling, trained.model.heads
         self.reads = trained.model.reads
+        layers = {stage.layer for stage in trained.model.backbone.stages()} - {None}
+        #: Of the layers that the pooling reads, the places among the hidden states of transformers: embeddings first.
+        self.places = [
+            0 if layer == "embeddings" else layer % len(layers) + 1 for layer in trained.model.pooling.layers
+        ]
+        self.last = len(layers)
         names = ["input_ids", "attention_mask"]
         names += ["token_type_ids"] if _has_token_types(encoder) else []
         self.of_each = len(names)
@@ -55,23 +61,28 @@ class Graph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs from the inputs."""
-        hidden, mask = self._encode(*inputs[: self.of_each])
-        pooled = self.pooling(hidden, mask)
+        hidden, mask, pooled = self._encode(*inputs[: self.of_each])
         outputs = [pooled]
         for task, head in self.heads.items():
             if self.reads[task] == "words":
                 outputs.append(head(hidden, mask))
             elif self.reads[task] == "two pooled":
-                second = self.pooling(*self._encode(*inputs[self.of_each :]))
+                *_, second = self._encode(*inputs[self.of_each :])
                 outputs.append(head(torch.stack([pooled, second], dim=1)))
             else:
                 outputs.append(head(pooled))
         return tuple(outputs)
 
-    def _encode(self, token_ids: Tensor, mask: Tensor, *token_types: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(self, token_ids: Tensor, mask: Tensor, *token_types: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the hidden states (B, T, D), their mask, and the pooled vectors (B, W)."""
         more = {"token_type_ids": token_types[0]} if token_types else {}
-        found = self.encoder(input_ids=token_ids, attention_mask=mask, **more)
-        return found.last_hidden_state, mask.bool()
+        found = self.encoder(input_ids=token_ids, attention_mask=mask, output_hidden_states=bool(self.places), **more)
+        hidden, real = found.last_hidden_state, mask.bool()
+        if not self.places:
+            return hidden, real, self.pooling(hidden, real)
+        of_layers = [hidden if place == self.last else found.hidden_states[place] for place in self.places]
+        pooled = [self.pooling(states, real) for states in of_layers]
+        return hidden, real, self.pooling.combine(torch.stack(pooled, dim=1))
 
 
 def export_transformers(trained: TrainedModel, folder: Path) -> float:
@@ -239,7 +250,7 @@ def _own_outputs(trained: TrainedModel, graph: Graph, inputs: dict[str, Tensor])
     for of_text in ("", *(["second_"] if "second_input_ids" in inputs else [])):
         ids, mask = inputs[f"{of_text}input_ids"], inputs[f"{of_text}attention_mask"].bool()
         hidden[of_text] = model.backbone(ids, mask)
-        pooled[of_text] = model.pooling(hidden[of_text], mask)
+        pooled[of_text] = model.pool(model.run_prefix(ids, mask), model.cut.mask(mask))
     given = {"pooled": (pooled[""],), "words": (hidden[""], inputs["attention_mask"].bool())}
     if "second_" in pooled:
         given["two pooled"] = (torch.stack(list(pooled.values()), dim=1),)

@@ -16,12 +16,14 @@ from topwork.engine.trained_model import TrainedModel
 from topwork.errors import ConfigurationError, PluginError, StorageError
 from topwork.interfaces.backbone import Backbone
 from topwork.interfaces.labels import Classes, Numbers, WordLabels
+from topwork.interfaces.pooling import PoolingConfig
 from topwork.testing.tiny import TinyBackbone
 from topwork_plugins.backbones.auto import AutoConfig
 from topwork_plugins.backbones.distilbert import DistilBertConfig
 from topwork_plugins.heads.classification import ClassificationConfig
 from topwork_plugins.heads.similarity import SimilarityConfig
 from topwork_plugins.heads.tagging import TaggingConfig
+from topwork_plugins.poolings.layer_mix import LayerMixConfig
 from topwork_plugins.poolings.mean import MeanConfig
 
 TEXTS = ["a short text", "another that is longer", "it"]
@@ -38,7 +40,7 @@ def encoder_of(folder: Path, kind: str) -> Backbone:
     return config(model=str(folder), max_length=40).build()
 
 
-def trained_on(backbone: Backbone) -> TrainedModel:
+def trained_on(backbone: Backbone, pooling: PoolingConfig | None = None) -> TrainedModel:
     """A model with a head for classes, one for pairs of texts, and one for words."""
     torch.manual_seed(0)
     heads = {
@@ -47,7 +49,8 @@ def trained_on(backbone: Backbone) -> TrainedModel:
         "parts": TaggingConfig().build(backbone.width, LABELS["parts"]),
     }
     reads = {"topic": "pooled", "alike": "two pooled", "parts": "words"}
-    model = MultiTaskModel(backbone, MeanConfig().build(backbone.width), heads, reads)  # type: ignore[arg-type]
+    pool = (pooling or MeanConfig()).build(backbone.width)
+    model = MultiTaskModel(backbone, pool, heads, reads)  # type: ignore[arg-type]
     return TrainedModel(model, LABELS, {"backbone": {"kind": "some"}, "data": {}, "tasks": {}}, {})
 
 
@@ -81,6 +84,15 @@ def test_onnxruntime_gives_the_outputs_of_all_heads(tmp_path: Path, kind: str) -
         for name, values in wanted.items():
             np.testing.assert_allclose(found[name], values.numpy(), atol=1e-5)
         assert found["heads.parts"].shape == (1, len(given["input_ids"]), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["distilbert", "modernbert", "qwen3"])
+def test_a_pooling_of_several_layers_is_in_the_graph(tmp_path: Path, kind: str) -> None:
+    mix = LayerMixConfig(layers=("embeddings", 0, -1), each="mean")
+    trained = trained_on(encoder_of(tmp_path / "encoder", kind), mix)
+    trained.model.pooling.weights.data = torch.tensor([0.5, 1.0, -1.0])
+    assert 0 <= export_onnx(trained, tmp_path / "exported") <= 1e-5
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "qwen3"])

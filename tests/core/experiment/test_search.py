@@ -126,8 +126,8 @@ def test_an_experiment_made_in_python_can_be_varied(registry: Registry) -> None:
         ),
         (
             "pooling.kind: {choices: [mean, csl]}",
-            "csl: pooling: no pooling of kind 'csl' is installed, only attention, cls, last, max, mean, "
-            "weighted_mean; did you mean cls?",
+            "csl: pooling: no pooling of kind 'csl' is installed, only attention, cls, concat_layers, last, "
+            "layer_mix, max, mean, weighted_mean; did you mean cls?",
         ),
         (
             "optimizer.kind: {choices: [heads_and_backbone, uniform]}",

@@ -20,6 +20,7 @@ class OddPooling(topwork.Pooling):
         self.width = width + 1 if broken == "says that it is wider" else width
         self.broken = broken
         self.reads_first_token_only = broken == "reads more than the first token"
+        self.layers = (0, 1) if broken == "trains where a layer is pooled" else ()
         self.score = nn.Linear(width, 1)
         if broken == "has a parameter that it does not use":
             self.unused = nn.Parameter(torch.zeros(1))
@@ -100,6 +101,12 @@ class MaxPoolingConfig(topwork.PoolingConfig):
 BROKEN = [
     Broken(
         "test_the_result_is_as_wide_as_it_says", OddPoolingConfig(broken="says that it is wider"), topwork.PluginError
+    ),
+    Broken(
+        "test_the_result_is_as_wide_as_it_says",
+        OddPoolingConfig(broken="trains where a layer is pooled"),
+        topwork.PluginError,
+        also={"test_gradients_reach_all_parameters"},
     ),
     Broken(
         "test_padding_changes_nothing",
