@@ -83,6 +83,11 @@ def describe_rows(plan: Plan, sizes: Mapping[SplitName, int]) -> str:
     """Say how many texts there are and how long."""
     splits = ", ".join(f"{name} {count:,}" for name, count in sizes.items())
     size = plan.corpus_size
+    if size.divided:
+        return (
+            f"rows: {splits}; {size.divided:,} texts are divided, {size.texts:,} windows in all, "
+            f"{size.tokens / size.texts:.1f} tokens per window"
+        )
     return f"rows: {splits}; {size.tokens / size.texts:.1f} tokens per text, {size.truncated:,} texts truncated"
 
 

@@ -139,7 +139,7 @@ def _rows_by_source(rows: DataSplit) -> Iterator[tuple[str, slice]]:
 def _describe_source(source: str, split: SplitName, of_source: slice, rows: DataSplit, corpus: Corpus) -> SourceReport:
     texts = rows.texts[of_source]
     text_ids, truncated = corpus.text_ids[split][of_source], corpus.truncated[split][of_source]
-    lengths = corpus.sequences.lengths[text_ids[text_ids >= 0]].double()
+    lengths = corpus.text_lengths[text_ids[text_ids >= 0]].double()
     middle, high = lengths.quantile(torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist() if len(lengths) else (0, 0)
     return SourceReport(
         source=source,

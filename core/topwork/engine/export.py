@@ -110,10 +110,16 @@ def export_onnx(trained: TrainedModel, folder: Path) -> float:
         The largest difference of an output from the model's own.
 
     Raises:
-        ConfigurationError: the backbone is no model of transformers, or a package is not installed.
+        ConfigurationError: the backbone is no model of transformers, texts are divided into windows, or a package is
+            not installed.
         PluginError: a part cannot be exported, or onnxruntime gives something else.
         StorageError: the folder exists already, or cannot be written.
     """
+    if trained.experiment.get("window"):
+        raise ConfigurationError(
+            "the model averages over windows of a text, and a graph reads one; train it without window, or export its "
+            "encoder alone: --format transformers"
+        )
     graph = Graph(trained, _encoder_of(trained)).eval()
     backbone = trained.model.backbone
     with new_folder(folder) as temporary:

@@ -1,6 +1,6 @@
 """Comes in: an experiment. Goes out: all that it names, loaded, resolved and checked, but not yet computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -34,12 +34,11 @@ from topwork.engine.training.sampling import Sampling, resolve_sampling
 from topwork.engine.training.step import Weighting
 from topwork.engine.training.stopping import Monitor, find_monitors, make_stopping
 from topwork.engine.training.weighting import build_weighting, check_shared, warn_of_no_pairs
-from topwork.errors import StorageError
+from topwork.errors import ConfigurationError, StorageError
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import SplitName
 from topwork.interfaces.backbone import Backbone, BackboneConfig
-from topwork.interfaces.head import Reading
 from topwork.interfaces.loss_weighting import LossWeighting
 from topwork.interfaces.plugin import PluginConfig
 
@@ -132,7 +131,9 @@ class Preparation:
         )
         word_places = self.corpus.sequences.word_places(phase.cut)
         examples = {
-            name: make_examples(activations, word_places, self.corpus.text_ids[name], split, self.model.reads)
+            name: make_examples(
+                activations, word_places, self.corpus.text_ids[name], split, self.model.reads, self.corpus.windows
+            )
             for name, split in self.dataset.splits.items()
         }
         return examples, report
@@ -209,7 +210,7 @@ def prepare(experiment: Experiment) -> Preparation:
     dataset = load_dataset(experiment.data, experiment.label_columns)
     backbone = build_backbone(experiment.backbone, seed=experiment.training.seed, origin=experiment.origin)
     check_saving(experiment.backbone, backbone, seed=experiment.training.seed, origin=experiment.origin)
-    prepared = assemble(experiment, dataset, tokenize_splits(dataset, experiment.reads, backbone), backbone)
+    prepared = assemble(experiment, dataset, tokenize_splits(dataset, experiment, backbone), backbone)
     check_drawing(prepared)
     return prepared
 
@@ -244,18 +245,28 @@ def describe_rows(experiment: Experiment) -> DataReport:
     """
     dataset = load_dataset(experiment.data, experiment.label_columns)
     backbone = build_backbone(experiment.backbone, seed=experiment.training.seed, origin=experiment.origin)
-    corpus = tokenize_splits(dataset, experiment.reads, backbone)
+    corpus = tokenize_splits(dataset, experiment, backbone)
     return describe_data(experiment.label_columns, dataset, corpus)
 
 
-def tokenize_splits(dataset: Dataset, reads: Mapping[str, Reading], backbone: Backbone) -> Corpus:
+def tokenize_splits(dataset: Dataset, experiment: Experiment, backbone: Backbone) -> Corpus:
     """Turn the texts of all splits into token ids.
 
-    Args:
-        reads: what the head of each task reads.
+    Raises:
+        ConfigurationError: the backbone has no windows as the experiment wants them.
     """
-    texts = {name: texts_to_read(split, reads) for name, split in dataset.splits.items()}
-    return make_corpus(backbone.tokenizer, texts, prefix=backbone.prefix)
+    texts = {name: texts_to_read(split, experiment.reads) for name, split in dataset.splits.items()}
+    stride = experiment.window.stride if experiment.window else None
+    where = experiment.origin.locate("window")
+    if stride is not None and backbone.prefix:
+        raise ConfigurationError(
+            f"{where}: windows of a text have no prefix, and the backbone puts {backbone.prefix!r} before each text; "
+            "leave out one of them"
+        )
+    try:
+        return make_corpus(backbone.tokenizer, texts, prefix=backbone.prefix, stride=stride)
+    except ConfigurationError as error:
+        raise error.located(where) from None
 
 
 def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone: Backbone) -> Preparation:

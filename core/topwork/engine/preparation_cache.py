@@ -48,7 +48,7 @@ class PreparationCache:
         dataset = self._datasets[rows]
         cached = self._backbone(experiment.backbone, experiment.training.seed, experiment.origin)
         if (rows, settings) not in self._corpora:
-            self._corpora[rows, settings] = tokenize_splits(dataset, experiment.reads, cached.backbone)
+            self._corpora[rows, settings] = tokenize_splits(dataset, experiment, cached.backbone)
         prepared = assemble(experiment, dataset, self._corpora[rows, settings], cached.backbone)
         cached.remember(prepared.plan.shapes)
         return prepared
@@ -128,9 +128,10 @@ class CachedBackbone:
 
 
 def _rows_key(experiment: Experiment) -> str:
-    """What decides the dataset."""
+    """What decides the dataset, and how its texts are divided."""
     sources = {name: source.model_dump(mode="json") for name, source in experiment.data.items()}
-    return json.dumps([sources, repr(experiment.label_columns), experiment.reads])
+    window = experiment.window and experiment.window.stride
+    return json.dumps([sources, repr(experiment.label_columns), experiment.reads, window])
 
 
 def _activations_key(prepared: Preparation, phase: Phase, device: torch.device, backbone: int) -> str:

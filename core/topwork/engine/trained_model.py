@@ -126,7 +126,7 @@ class TrainedModel:
         examples = self._examples(DataSplit(read, targets={}, labelled={}, source_sizes={"texts": len(texts)}))
         batch = examples.batch(torch.arange(len(texts)))
         with torch.no_grad():
-            encoded: NDArray[np.float32] = self.model.pool(batch.hidden, batch.mask).cpu().numpy()
+            encoded: NDArray[np.float32] = self.model.pool(batch.hidden, batch.mask, batch.windows).cpu().numpy()
         return encoded
 
     def evaluate(self, file: str | Path | None = None, *, source: str | None = None) -> tuple[dict[str, Estimate], str]:
@@ -240,7 +240,8 @@ class TrainedModel:
     def _examples(self, rows: DataSplit, of_row: Sequence[int] | None = None) -> Examples:
         """Encode rows, of which several may be of one text that was given: ``of_row`` has its number for each."""
         backbone, texts = self.model.backbone, texts_to_read(rows, self.model.reads)
-        corpus = make_corpus(backbone.tokenizer, {"test": texts}, prefix=backbone.prefix)
+        stride = (self.experiment.get("window") or {}).get("stride")
+        corpus = make_corpus(backbone.tokenizer, {"test": texts}, prefix=backbone.prefix, stride=stride)
         numbers = range(len(rows.texts)) if of_row is None else of_row
         too_long = {numbers[row] for row in corpus.truncated["test"].any(dim=1).nonzero()[:, 0].tolist()}
         if too_long:
@@ -252,7 +253,7 @@ class TrainedModel:
             )
         activations = encode(self.model.prefix, corpus.sequences, device=self.device)
         places = corpus.sequences.word_places(self.model.cut)
-        return make_examples(activations, places, corpus.text_ids["test"], rows, self.model.reads)
+        return make_examples(activations, places, corpus.text_ids["test"], rows, self.model.reads, corpus.windows)
 
 
 #: How texts are given that tasks read.

@@ -233,6 +233,16 @@ class Tracking(Section):
     log_model: bool = Field(default=True, strict=True)
 
 
+class Window(Section):
+    """How texts are divided that are longer than the backbone reads; without it they are truncated.
+
+    Attributes:
+        stride: how many tokens of a window are in the next one too. The vectors of a text's windows are averaged.
+    """
+
+    stride: Annotated[int, Field(strict=True, ge=0)]
+
+
 class Experiment(Section):
     """A whole experiment. In Python, validate with ``context={"registry": discover()}`` or pass plugin configs."""
 
@@ -240,6 +250,7 @@ class Experiment(Section):
     data: dict[Name, Source] = Field(min_length=1)
     backbone: SerializeAsAny[BackboneConfig]
     pooling: SerializeAsAny[PoolingConfig]
+    window: Window | None = None
     tasks: dict[Name, Task] = Field(min_length=1)
     freeze: SerializeAsAny[FreezeStrategyConfig]
     optimizer: SerializeAsAny[OptimizerGroupingConfig]
@@ -274,6 +285,13 @@ class Experiment(Section):
                 raise ValueError(
                     f"head {head.kind} of task {name} reads words, but source {source} has texts that are not divided "
                     f"into words; name the column that has them: data.{source}.words: COLUMN"
+                )
+            if self.window and (
+                head.reads == "words" or (len(self.data[source].text_columns) > 1 and head.reads == "pooled")
+            ):
+                raise ValueError(
+                    f"window divides single texts, and head {head.kind} of task {name} reads "
+                    f"{'words' if head.reads == 'words' else 'pairs as one sequence'}; leave out window"
                 )
         return self
 

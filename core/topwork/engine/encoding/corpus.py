@@ -15,6 +15,7 @@ from topwork.data.texts import Text, Words, parts_of
 from topwork.engine.encoding.ragged import Ragged, offsets_of, sequences_of
 from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.encoding.truncation import Shortener
+from topwork.engine.encoding.windows import windowing_tokenizer
 from topwork.engine.model.plan import CorpusSize
 from topwork.errors import DataError, quote
 from topwork.experiment.source import SplitName
@@ -42,8 +43,9 @@ class Corpus:
 
     Attributes:
         sequences: U that differ in their ids, or in which tokens begin words that heads read.
-        text_ids: for each split, (N, 1) or (N, 3) int64, which sequences each row has: its text, or its pair as one
+        text_ids: for each split, (N, 1) or (N, 3) int64, which texts each row has: its text, or its pair as one
             sequence; and the first and second text of a pair that is read apart. -1 where no head reads one.
+        windows: of each text that differs, the sequences that it is divided into; without it each text is one sequence.
         truncated: for each split, which of these were truncated, in the same places.
         unread_words: how many words of all rows, for heads that read words, were lost with that.
     """
@@ -52,21 +54,33 @@ class Corpus:
     text_ids: dict[SplitName, Int[Tensor, "N _"]]
     truncated: dict[SplitName, Bool[Tensor, "N _"]]
     unread_words: int
+    windows: Ragged | None = None
+
+    @property
+    def text_lengths(self) -> Int[Tensor, " texts"]:
+        """How many tokens each text has, in all of its windows."""
+        if self.windows is None:
+            return self.sequences.lengths
+        lengths = self.sequences.lengths[self.windows.values]
+        of_text = torch.arange(len(self.windows.lengths)).repeat_interleave(self.windows.lengths)
+        return torch.zeros(len(self.windows.lengths), dtype=torch.int64).index_add(0, of_text, lengths)
 
     @property
     def size(self) -> CorpusSize:
         """How much there is to read."""
         every = torch.cat([text_ids[text_ids >= 0] for text_ids in self.text_ids.values()])
         lengths = self.sequences.lengths
+        windows = self.windows.lengths[every] if self.windows else torch.ones_like(every)
         return CorpusSize(
-            texts=len(every),
-            tokens=int(lengths[every].sum()),
+            texts=int(windows.sum()),
+            tokens=int(self.text_lengths[every].sum()),
             distinct_texts=len(lengths),
             distinct_tokens=int(lengths.sum()),
             distinct_pooled=int(self.sequences.pooled.sum()),
             distinct_words=int(self.sequences.word_starts.lengths.sum()),
             truncated=sum(int(truncated.sum()) for truncated in self.truncated.values()),
             unread_words=self.unread_words,
+            divided=int((windows > 1).sum()),
         )
 
 
@@ -93,14 +107,25 @@ class _Distinct:
 
 
 def make_corpus(
-    tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[Sequence[TextRead | None]]], *, prefix: str = ""
+    tokenizer: Tokenizer,
+    texts: Mapping[SplitName, Sequence[Sequence[TextRead | None]]],
+    *,
+    prefix: str = "",
+    stride: int | None = None,
 ) -> Corpus:
     """Tokenize the texts of all splits and bring equal sequences together.
 
     Args:
         texts: of each split, one or three columns of N texts, as ``texts_to_read`` gives them.
         prefix: what is put before each.
+        stride: how many tokens windows of a long text share; without it long texts are truncated.
+
+    Raises:
+        ConfigurationError: the tokenizer has no such windows.
+        DataError: the tokenizer makes nothing of a word.
     """
+    if stride is not None:
+        return _in_windows(windowing_tokenizer(tokenizer, stride), texts)
     distinct = _Distinct()
     text_ids: dict[SplitName, Tensor] = {}
     truncated: dict[SplitName, Tensor] = {}
@@ -119,6 +144,33 @@ def make_corpus(
             counts = zip(read, found.word_starts.lengths.tolist(), strict=True)
             unread_words += sum(len(parts_of(one.text)) - count for one, count in counts if one.words)
     return Corpus(distinct.sequences(), text_ids, truncated, unread_words)
+
+
+def _in_windows(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[Sequence[TextRead | None]]]) -> Corpus:
+    """Bring equal windows together, and texts that are divided into equal ones.
+
+    Raises:
+        DataError: a text is a pair, or divided into words.
+    """
+    distinct, numbers = _Distinct(), dict[tuple[int, ...], int]()
+    text_ids: dict[SplitName, Tensor] = {}
+    for split, columns in texts.items():
+        text_ids[split] = torch.full((len(columns[0]), len(columns)), -1)
+        for column, read in enumerate(columns):
+            places = [place for place, one in enumerate(read) if one is not None]
+            whole = [one.text for one in read if one is not None]
+            if other := next((text for text in whole if not isinstance(text, str)), None):
+                raise DataError(f"only single texts are divided into windows, and one is {quote(other)}")
+            for start in range(0, len(whole), 1000):  # in parts, as in ``tokenize``
+                encodings = tokenizer.encode_batch_fast(whole[start : start + 1000])
+                for place, first in zip(places[start : start + 1000], encodings, strict=True):
+                    windows = [np.array(one.ids, dtype="<i8").tobytes() for one in (first, *first.overflowing)]
+                    ids = tuple(distinct.add(window, b"", pooled=True) for window in windows)
+                    text_ids[split][place, column] = numbers.setdefault(ids, len(numbers))
+    truncated = {split: torch.zeros(ids.shape, dtype=torch.bool) for split, ids in text_ids.items()}
+    lengths = torch.tensor([len(ids) for ids in numbers], dtype=torch.int64)
+    of_texts = Ragged(torch.tensor([one for ids in numbers for one in ids], dtype=torch.int64), offsets_of(lengths))
+    return Corpus(distinct.sequences(), text_ids, truncated, 0, of_texts)
 
 
 def texts_to_read(rows: DataSplit, reads: Mapping[str, Reading]) -> list[list[TextRead | None]]:

@@ -32,11 +32,13 @@ class Batch:
         mask: (U, T).
         inputs: for each task of which some rows have a label, what its head reads: the numbers of texts, (L,), or
             (L, 2) for a head that reads two apart; or the places of words, (L, S), see ``MultiTaskModel.forward``.
+        windows: where texts are divided, how many of the U each text has.
     """
 
     hidden: Shaped[Tensor, "U T *columns"]
     mask: Bool[Tensor, "U T"]
     inputs: dict[str, Int[Tensor, "_L ..."]]
+    windows: Int[Tensor, " texts"] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Examples:
         reads: what the head of each task reads.
         source_sizes: how many rows each source has, in their order; N in all.
         word_places: of each distinct text, the places of its words among what the cut keeps of it.
+        windows: of each text, which of the distinct texts it is divided into; see ``Corpus``.
     """
 
     activations: Activations
@@ -60,6 +63,7 @@ class Examples:
     labelled: dict[str, Bool[Tensor, " N"]]
     reads: dict[str, Reading]
     source_sizes: tuple[int, ...]
+    windows: Ragged | None = None
 
     @property
     def count(self) -> int:
@@ -71,7 +75,9 @@ class Examples:
         text_ids = self.text_ids[rows]
         there = text_ids >= 0
         numbers = (there.flatten().cumsum(0) - 1).view_as(text_ids)
-        hidden, mask = self.activations.batch(text_ids[there])
+        texts = text_ids[there]
+        windows = self.windows.take(texts) if self.windows else None
+        hidden, mask = self.activations.batch(texts if windows is None else windows.values)
         inputs = {}
         for task, found in self.labelled_rows(rows).items():
             if self.reads[task] == "words":
@@ -79,7 +85,8 @@ class Examples:
                 inputs[task] = (numbers[found, :1] * mask.shape[1] + places).masked_fill(~is_word, -1)
             else:
                 inputs[task] = numbers[found, 1:] if self.reads[task] == "two pooled" else numbers[found, 0]
-        return Batch(hidden.float() if hidden.is_floating_point() else hidden, mask, inputs)
+        hidden = hidden.float() if hidden.is_floating_point() else hidden
+        return Batch(hidden, mask, inputs, None if windows is None else windows.lengths)
 
     def labelled_rows(self, rows: Int[Tensor, " B"]) -> dict[str, Int[Tensor, " _L"]]:
         """Return, for each task of which some of ``rows`` (B,) have a label, the positions in ``rows`` of those."""
@@ -162,6 +169,7 @@ def make_examples(
     text_ids: Int[Tensor, "N _"],
     rows: DataSplit,
     reads: Mapping[str, Reading],
+    windows: Ragged | None = None,
 ) -> Examples:
     """Give each of N rows the activations of its texts.
 
@@ -170,6 +178,7 @@ def make_examples(
         word_places: of each, the places of its words among what the cut keeps of it.
         text_ids: (N, 1) or (N, 3) int64, which of them each row has.
         reads: what the head of each task reads.
+        windows: of each text, which of the distinct texts it is divided into; None where none is.
     """
     return Examples(
         activations,
@@ -179,4 +188,5 @@ def make_examples(
         labelled={task: torch.from_numpy(labelled) for task, labelled in rows.labelled.items()},
         reads={task: reads[task] for task in rows.labelled},
         source_sizes=tuple(rows.source_sizes.values()),
+        windows=windows,
     )

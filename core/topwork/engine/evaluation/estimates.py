@@ -58,7 +58,7 @@ def outputs_of(
     batches: dict[str, list[Tensor]] = {task: [] for task in model.tasks}
     for rows in torch.arange(examples.count).split(EVALUATION_BATCH):
         batch = examples.batch(rows)
-        for task, outputs in model(batch.hidden.to(device), batch.mask.to(device), batch.inputs).items():
+        for task, outputs in model(batch.hidden.to(device), batch.mask.to(device), batch.inputs, batch.windows).items():
             batches[task].append(outputs.float().cpu())
     return {task: join_rows(outputs) for task, outputs in batches.items() if outputs}
 

@@ -106,9 +106,19 @@ class MultiTaskModel(nn.Module):
         """Whether some head reads words."""
         return "words" in self.reads.values()
 
-    def pool(self, kept: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]) -> Float[Tensor, "B W"]:
-        """Turn what the cut keeps, with its mask, into pooled vectors (B, W)."""
-        return self._pool(*self._run_suffix(kept, mask), mask)
+    def pool(
+        self,
+        kept: Shaped[Tensor, "B kept *D"],
+        mask: Bool[Tensor, "B kept"],
+        windows: Int[Tensor, " texts"] | None = None,
+    ) -> Float[Tensor, "texts W"]:
+        """Turn what the cut keeps, with its mask, into pooled vectors (B, W).
+
+        Args:
+            windows: where texts are divided, how many of the B each has; their vectors are averaged.
+        """
+        pooled = self._pool(*self._run_suffix(kept, mask), mask)
+        return pooled if windows is None else _mean_of_windows(pooled, windows)
 
     def _run_suffix(
         self, kept: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]
@@ -165,6 +175,7 @@ class MultiTaskModel(nn.Module):
         hidden: Shaped[Tensor, "B kept *D"],
         mask: Bool[Tensor, "B kept"],
         inputs: Mapping[str, Int[Tensor, "_L ..."]],
+        windows: Int[Tensor, " texts"] | None = None,
     ) -> dict[str, Float[Tensor, "_L ..."]]:
         """Turn what the cut keeps of B texts into the outputs (L, C) of each task, or (L, S, C) of words.
 
@@ -172,11 +183,15 @@ class MultiTaskModel(nn.Module):
             inputs: for each task whose head is to run, the numbers of the texts that it gets: (L,), or (L, 2) for a
                 head that reads two apart. For a head that reads words, their places (L, S) among all vectors that are
                 kept, counted through: the vector k of text b is b * kept + k. -1 where a text has no further word.
+            windows: where texts are divided, how many of the B each has. Heads then read the means of their pooled
+                vectors, and ``inputs`` numbers texts.
         """
         self.running = ("pooling",)
         states, layers = self._run_suffix(hidden, mask)
         reads_pooled = any(self.reads[name] != "words" for name in inputs)
         pooled = self._pool(states, layers, mask) if reads_pooled else states[:, 0]
+        if windows is not None:
+            pooled = _mean_of_windows(pooled, windows)
         outputs = {}
         for name, numbers in inputs.items():
             self.running = ("tasks", name, "head")
@@ -217,6 +232,11 @@ def find_cut(model: MultiTaskModel) -> Cut:
 def tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
     """Return every parameter and buffer with its name: all that a module's result can depend on."""
     return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _mean_of_windows(pooled: Float[Tensor, "B W"], windows: Int[Tensor, " texts"]) -> Float[Tensor, "texts W"]:
+    """Average the vectors of each text's windows, which stand in a row."""
+    return torch.segment_reduce(pooled, "mean", lengths=windows.to(pooled.device), axis=0)
 
 
 def trains(*modules: nn.Module) -> bool:

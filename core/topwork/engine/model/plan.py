@@ -39,12 +39,13 @@ class CorpusSize:
     """How much there is to read, over all splits.
 
     Attributes:
-        texts: N.
+        texts: N; of texts that are divided, their windows.
         tokens: of all N texts, special tokens included.
         distinct_texts, distinct_tokens: the same with equal texts counted once.
         distinct_pooled, distinct_words: of how many of these heads read the pooled vector, and how many words of them.
         truncated: how many of the N texts were cut at the maximum length.
         unread_words: how many words were lost with that, of texts of which heads read words.
+        divided: how many texts were divided into several windows.
     """
 
     texts: int
@@ -55,6 +56,7 @@ class CorpusSize:
     distinct_words: int
     truncated: int
     unread_words: int
+    divided: int = 0
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ class JointLoss:
         if not piece.shares:
             return {}
         batch, device = examples.batch(piece.rows), self.accelerator.device
-        outputs = self.wrapped(batch.hidden.to(device), batch.mask.to(device), batch.inputs)
+        outputs = self.wrapped(batch.hidden.to(device), batch.mask.to(device), batch.inputs, batch.windows)
         return {
             name: share * self.model.tasks[name].loss(outputs[name], piece.targets[name])
             for name, share in piece.shares.items()
