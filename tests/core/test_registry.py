@@ -100,6 +100,7 @@ SHIPPED = [
     ("freeze strategy", "gradual"),
     ("freeze strategy", "last_layers"),
     ("freeze strategy", "layer_norms"),
+    ("freeze strategy", "lora"),
     ("freeze strategy", "none"),
     ("optimizer grouping", "by_pattern"),
     ("optimizer grouping", "heads_and_backbone"),

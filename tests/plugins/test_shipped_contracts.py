@@ -20,6 +20,7 @@ from topwork_plugins.freeze_strategies.embeddings_only_frozen import EmbeddingsO
 from topwork_plugins.freeze_strategies.gradual import GradualConfig
 from topwork_plugins.freeze_strategies.last_layers import LastLayersConfig
 from topwork_plugins.freeze_strategies.layer_norms import LayerNormsConfig
+from topwork_plugins.freeze_strategies.lora import LoraConfig
 from topwork_plugins.freeze_strategies.none import NoneConfig
 from topwork_plugins.heads.binary import BinaryConfig
 from topwork_plugins.heads.classification import ClassificationConfig
@@ -151,6 +152,10 @@ class TestBitfit(FreezeStrategyContract):
 
 class TestLayerNorms(FreezeStrategyContract):
     config = LayerNormsConfig()
+
+
+class TestLora(FreezeStrategyContract):
+    config = LoraConfig(rank=2)
 
 
 class TestEmbeddingsOnlyFrozen(FreezeStrategyContract):

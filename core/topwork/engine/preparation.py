@@ -1,5 +1,6 @@
 """Comes in: an experiment. Goes out: all that it names, loaded, resolved and checked, but not yet computed."""
 
+import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, d
 from topwork.engine.evaluation.comparison import SplitOutputs, digests_of_texts
 from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.building import (
+    adapt_backbone,
     build_backbone,
     build_model,
     check_all_figures,
@@ -35,10 +37,9 @@ from topwork.engine.training.step import Weighting
 from topwork.engine.training.stopping import Monitor, find_monitors, make_stopping
 from topwork.engine.training.weighting import build_weighting, check_shared, warn_of_no_pairs
 from topwork.errors import ConfigurationError, StorageError
-from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import SplitName
-from topwork.interfaces.backbone import Backbone, BackboneConfig
+from topwork.interfaces.backbone import Backbone
 from topwork.interfaces.loss_weighting import LossWeighting
 from topwork.interfaces.plugin import PluginConfig
 
@@ -100,13 +101,9 @@ class Preparation:
             error.located(self.experiment.origin.locate("training", "store"))
             raise
 
-    def encoding_jobs(self, device: torch.device, since: int = 1) -> list[EncodingJob]:
-        """Return what decides the activations of phases that the activation store can serve.
-
-        Args:
-            since: the first epoch of the first of them.
-        """
-        phases = [phase for phase in self.plan.phases if phase.first >= since and phase.prefix_is_pretrained]
+    def encoding_jobs(self, device: torch.device, after: int = 0) -> list[EncodingJob]:
+        """Return what decides the activations of the phases after an epoch that the activation store can serve."""
+        phases = [phase for phase in self.plan.phases if phase.first > after and phase.prefix_is_pretrained]
         return [self.encoding_job(phase, device) for phase in phases]
 
     def load_examples(
@@ -151,21 +148,25 @@ class Preparation:
             selected = {split: examples.select(tasks) for split, examples in load_examples(phase).items()}
             return {split: examples for split, examples in selected.items() if examples.count}
 
-        with self.naming_plugins():
-            return fit(
-                self.model,
-                self.plan,
-                load_selected,
-                experiment.training,
-                self.sampling,
-                self.weighting,
-                experiment.loss_weights,
-                make_stopping(
-                    self.monitors, tasks, self.dataset.tasks_with_labels("validation"), self.plan.shapes.keys()
-                ),
-                accelerator=accelerator,
-                observer=observer,
-            )
+        validated = self.dataset.tasks_with_labels("validation")
+        stopping = make_stopping(self.monitors, tasks, validated, self.plan.shapes.keys())
+        try:
+            with self.naming_plugins():
+                return fit(
+                    self.model,
+                    self.plan,
+                    load_selected,
+                    experiment.training,
+                    self.sampling,
+                    self.weighting,
+                    experiment.loss_weights,
+                    stopping,
+                    accelerator=accelerator,
+                    observer=observer,
+                )
+        finally:
+            with plugin_errors(experiment.freeze, experiment.origin.locate("freeze")):
+                experiment.freeze.finish(self.model.backbone)
 
     def outputs(self, examples: Examples, *, device: torch.device) -> dict[str, torch.Tensor]:
         """Return the outputs (L, C) of each task for the examples that have a label of it, on the CPU.
@@ -209,20 +210,25 @@ def prepare(experiment: Experiment) -> Preparation:
     """
     dataset = load_dataset(experiment.data, experiment.label_columns)
     backbone = build_backbone(experiment.backbone, seed=experiment.training.seed, origin=experiment.origin)
-    check_saving(experiment.backbone, backbone, seed=experiment.training.seed, origin=experiment.origin)
     prepared = assemble(experiment, dataset, tokenize_splits(dataset, experiment, backbone), backbone)
+    check_saving(experiment, backbone)
     check_drawing(prepared)
     return prepared
 
 
-def check_saving(config: BackboneConfig, backbone: Backbone, *, seed: int, origin: Origin) -> None:
-    """Check that a backbone can be saved and restored.
+def check_saving(experiment: Experiment, backbone: Backbone) -> None:
+    """Check that a backbone can be saved and restored, as it is after training.
 
     Raises:
         PluginError: it cannot.
     """
-    with plugin_errors(config, origin.locate("backbone")), seeded(seed, "trying"):
-        check_restorable(backbone, config)
+    origin, freeze = experiment.origin, experiment.freeze
+    if freeze.adapts_backbone:
+        backbone = copy.deepcopy(backbone)
+        with plugin_errors(freeze, origin.locate("freeze")):
+            freeze.finish(backbone)
+    with plugin_errors(experiment.backbone, origin.locate("backbone")), seeded(experiment.training.seed, "trying"):
+        check_restorable(backbone, experiment.backbone)
 
 
 def check_drawing(prepared: Preparation) -> None:
@@ -277,6 +283,7 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
     """
     settings, origin = experiment.training, experiment.origin
     check_optimizer(settings, origin=origin)
+    adapt_backbone(backbone, experiment.freeze, seed=settings.seed, origin=origin)
     heads = {name: task.head for name, task in experiment.trained_tasks.items()}
     model = build_model(
         backbone,

@@ -18,10 +18,9 @@ from topwork.engine.model.multitask import tensors_of
 from topwork.engine.model.plan import Phase
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.preparation import Preparation, assemble, tokenize_splits
-from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import SplitName
-from topwork.interfaces.backbone import Backbone, BackboneConfig
+from topwork.interfaces.backbone import Backbone
 
 
 class PreparationCache:
@@ -35,6 +34,7 @@ class PreparationCache:
         self._corpora: dict[tuple[str, str], Corpus] = {}
         self._backbones: dict[tuple[str, int], CachedBackbone] = {}  # by settings and seed; several seeds may share one
         self._examples: dict[str, tuple[dict[SplitName, Examples], EncodingReport]] = {}
+        self._adapted = False  # whether the backbone has adapters of the experiment prepared last
 
     def prepare(self, experiment: Experiment) -> Preparation:
         """Prepare an experiment as ``prepare`` does.
@@ -46,7 +46,7 @@ class PreparationCache:
         if rows not in self._datasets:
             self._datasets = {rows: load_dataset(experiment.data, experiment.label_columns)}
         dataset = self._datasets[rows]
-        cached = self._backbone(experiment.backbone, experiment.training.seed, experiment.origin)
+        cached = self._backbone(experiment)
         if (rows, settings) not in self._corpora:
             self._corpora[rows, settings] = tokenize_splits(dataset, experiment, cached.backbone)
         prepared = assemble(experiment, dataset, self._corpora[rows, settings], cached.backbone)
@@ -80,10 +80,13 @@ class PreparationCache:
         prepared.model.to(device)
         return examples, dataclasses.replace(report, encoded=0, seconds=0.0)
 
-    def _backbone(self, config: BackboneConfig, seed: int, origin: Origin) -> "CachedBackbone":
+    def _backbone(self, experiment: Experiment) -> "CachedBackbone":
         """Return the backbone with the weights that it has when it is built."""
+        config, seed, origin = experiment.backbone, experiment.training.seed, experiment.origin
         settings = config.model_dump_json()
-        if any(key[0] != settings for key in self._backbones):  # one at a time, with what came of it
+        adapts = experiment.freeze.adapts_backbone or self._adapted
+        self._adapted = experiment.freeze.adapts_backbone
+        if adapts or any(key[0] != settings for key in self._backbones):  # one at a time, with what came of it
             self._backbones, self._examples = {}, {}
         for cached in self._backbones.values():
             cached.restore()

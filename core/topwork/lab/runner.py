@@ -56,8 +56,7 @@ class Runner:
             TopworkError: whatever is wrong with data, plugins or settings, before anything is computed.
         """
         prepared = self.cache.prepare(experiment)
-        backbone, seed = prepared.model.backbone, experiment.training.seed
-        check_saving(experiment.backbone, backbone, seed=seed, origin=experiment.origin)
+        check_saving(experiment, prepared.model.backbone)
         check_drawing(prepared)
         return prepared
 

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import torch
+
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.testing.plugin import PluginContract
 from topwork.testing.tiny import snapshot, tiny_model
@@ -45,6 +47,18 @@ class FreezeStrategyContract(PluginContract):
             model.set_trainable(trains)
             answers.append([set(self.config.trainable(model, epoch)) for epoch in EPOCHS])
         assert answers[0] == answers[1]
+
+    def test_what_it_adds_changes_nothing_at_first_and_is_gone_in_the_end(self) -> None:
+        backbone = tiny_model().backbone.eval()
+        ids, mask = torch.randint(3, 50, (3, 6)), torch.ones(3, 6, dtype=torch.bool)
+        names, before = [name for name, _ in backbone.named_parameters()], backbone(ids, mask)
+        self.config.adapt(backbone)
+        torch.testing.assert_close(backbone.eval()(ids, mask), before, msg="adapt changes what the backbone gives")
+        added = [name for name, _ in backbone.named_parameters() if name not in names]
+        assert self.config.adapts_backbone or not added, "it adds parameters, so adapts_backbone must be True"
+        self.config.finish(backbone)
+        assert [name for name, _ in backbone.named_parameters()] == names, "finish leaves other parameters"
+        torch.testing.assert_close(backbone.eval()(ids, mask), before, msg="finish changes what the backbone gives")
 
     def test_it_touches_nothing(self) -> None:
         model = tiny_model()

@@ -20,7 +20,7 @@ def test_plugins_lists_every_shipped_kind_with_its_defaults(command: Command) ->
     code, out, _ = command("plugins")
     assert code == 0
     assert "heads_lr=0.001, backbone_lr=5e-05, weight_decay=0.01, no_decay=False" in out
-    assert [line.split("  ")[0] for line in out.splitlines()].count("freeze strategy") == 8
+    assert [line.split("  ")[0] for line in out.splitlines()].count("freeze strategy") == 9
 
 
 @pytest.fixture

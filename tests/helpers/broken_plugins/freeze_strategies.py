@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Collection
 from typing import Literal
 
+import torch
 from torch import nn
 
 import topwork
@@ -40,6 +41,29 @@ class OddFreezeStrategyConfig(topwork.FreezeStrategyConfig):
             return range(2, epochs + 1)
         return () if self.broken == "says that it never changes" else (2,)
 
+    def adapt(self, backbone: topwork.Backbone) -> None:
+        if self.broken == "adds without saying so":
+            backbone.register_parameter("added", nn.Parameter(torch.zeros(1)))
+        if self.broken == "changes what is given":
+            nn.init.zeros_(next(backbone.parameters()))
+
+    def finish(self, backbone: topwork.Backbone) -> None:
+        if self.broken == "adds without saying so":
+            del backbone.added
+        if self.broken == "changes weights in the end":
+            nn.init.zeros_(next(backbone.parameters()))
+
+
+class AddingConfig(OddFreezeStrategyConfig):
+    """Adds a parameter that it never takes away."""
+
+    kind: Literal["adding"] = "adding"  # type: ignore[assignment]  # another kind of the same
+
+    adapts_backbone = True
+
+    def adapt(self, backbone: topwork.Backbone) -> None:
+        backbone.register_parameter("added", nn.Parameter(torch.zeros(1)))
+
 
 BROKEN = [
     Broken(
@@ -55,6 +79,15 @@ BROKEN = [
         OddFreezeStrategyConfig(broken="counts questions instead of epochs"),
     ),
     Broken("test_the_answer_does_not_depend_on_what_trains_now", OddFreezeStrategyConfig(broken="takes what trains")),
+    *(
+        Broken("test_what_it_adds_changes_nothing_at_first_and_is_gone_in_the_end", config)
+        for config in (
+            OddFreezeStrategyConfig(broken="adds without saying so"),
+            OddFreezeStrategyConfig(broken="changes what is given"),
+            OddFreezeStrategyConfig(broken="changes weights in the end"),
+            AddingConfig(),
+        )
+    ),
     Broken("test_it_touches_nothing", OddFreezeStrategyConfig(broken="freezes by itself")),
     Broken("test_it_touches_nothing", OddFreezeStrategyConfig(broken="changes weights")),
 ]
@@ -63,3 +96,4 @@ BROKEN = [
 @topwork.hookimpl
 def register_freeze_strategies(register: topwork.Register[topwork.FreezeStrategyConfig]) -> None:
     register(OddFreezeStrategyConfig)
+    register(AddingConfig)

@@ -48,7 +48,7 @@ def compute_activations(
     if decision.store is None or stored is None:
         return _in_memory(job, stored, decision.reason, observer)
     try:
-        others = _stores_of(also, 0.9 * free_bytes() - missing_bytes(job, stored)) if len(stored.missing) else []
+        others = _stores_of(also, job, 0.9 * free_bytes() - missing_bytes(job, stored)) if len(stored.missing) else []
         return _through_store(job, decision.store, stored, others, observer)
     except StorageError as error:
         if job.settings.store == "require":
@@ -59,10 +59,17 @@ def compute_activations(
         return _in_memory(job, stored, str(error), observer)
 
 
-def _stores_of(jobs: Sequence[EncodingJob], room: float) -> list[tuple[EncodingJob, ActivationStore]]:
-    """Return the stores that serve some jobs and lack texts, as long as there are so many bytes of room for them."""
+def _stores_of(jobs: Sequence[EncodingJob], of: EncodingJob, room: float) -> list[tuple[EncodingJob, ActivationStore]]:
+    """Return the stores that serve other jobs of the same backbone and lack texts, as long as there is room for them.
+
+    Args:
+        of: the job that they are encoded with.
+        room: in bytes.
+    """
     found: dict[str, tuple[EncodingJob, ActivationStore]] = {}
     for job in jobs:
+        if job.prefix.backbone is not of.prefix.backbone or (job.phase.cut, job.pooling) == (of.phase.cut, of.pooling):
+            continue
         decision = decide_store(job)
         if decision.store is None or decision.stored is None or decision.store.key.digest in found:
             continue

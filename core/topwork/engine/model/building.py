@@ -5,7 +5,13 @@ from functools import partial
 
 from topwork.data.dataset import DataSplit
 from topwork.engine.model.checked_head import check_types, checked_head
-from topwork.engine.model.encoder_checks import check_backbone, check_pooling, passes_gradients, untrained_stages
+from topwork.engine.model.encoder_checks import (
+    check_backbone,
+    check_pooling,
+    check_stages,
+    passes_gradients,
+    untrained_stages,
+)
 from topwork.engine.model.head_checks import check_figures, check_head, check_pieces
 from topwork.engine.model.multitask import MultiTaskModel, head_width
 from topwork.engine.model.plan import Plan
@@ -16,6 +22,7 @@ from topwork.errors import PluginError
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Training
 from topwork.interfaces.backbone import Backbone, BackboneConfig
+from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import Head, HeadConfig, Reading
 from topwork.interfaces.labels import LabelSpace
 from topwork.interfaces.pooling import Pooling, PoolingConfig
@@ -34,6 +41,19 @@ def build_backbone(config: BackboneConfig, *, seed: int, origin: Origin) -> Back
         check_state(backbone)
         check_backbone(backbone)
     return backbone
+
+
+def adapt_backbone(backbone: Backbone, freeze: FreezeStrategyConfig, *, seed: int, origin: Origin) -> None:
+    """Let a freeze strategy add parameters to a backbone, from a seed of their own.
+
+    Raises:
+        ConfigurationError: its settings do not fit; says where in ``origin`` they stand.
+        PluginError: a parameter belongs to no stage then.
+    """
+    with plugin_errors(freeze, origin.locate("freeze")), seeded(seed, "adapters"):
+        freeze.adapt(backbone)
+        if freeze.adapts_backbone:
+            check_stages(backbone)
 
 
 def build_head(config: HeadConfig, width: int, labels: LabelSpace, *, where: str) -> Head:

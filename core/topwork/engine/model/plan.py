@@ -144,6 +144,9 @@ class Plan:
         names = ("first", "groups", "prefix", "suffix", "cut")
         whole = [dataclasses.asdict(phase) for phase in self.phases]
         phases = [{name: phase[name] for name in names} for phase in whole]
+        for phase in phases:
+            if not phase["cut"]["layers"]:  # as before there were any
+                del phase["cut"]["layers"]
         return hashlib.sha256(json.dumps([phases, self.shapes], sort_keys=True).encode()).hexdigest()
 
 

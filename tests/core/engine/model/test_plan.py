@@ -385,7 +385,7 @@ def test_a_plan_is_dumped_as_json_values(make: Make) -> None:
     plan = plan_of(make())
     dumped = plan.dump()
     assert json.loads(json.dumps(dumped)) == dumped
-    assert dumped["phases"][0]["cut"] == {"stage": 4, "keeps": "first token"}
+    assert dumped["phases"][0]["cut"] == {"stage": 4, "keeps": "first token", "layers": 0}
     assert dumped["digest"] == plan.digest
     assert dumped["kept_bytes"] == [plan.kept_bytes(plan.phases[0])]
 
