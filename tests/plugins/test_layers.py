@@ -3,7 +3,6 @@
 import pytest
 from pydantic import ValidationError
 
-from topwork_plugins.layers import SeveralLayersConfig
 from topwork_plugins.poolings.cls import ClsConfig
 from topwork_plugins.poolings.layer_mix import LayerMixConfig
 
@@ -11,7 +10,7 @@ from topwork_plugins.poolings.layer_mix import LayerMixConfig
 @pytest.mark.parametrize("layer", ["last", "0", 1.0, True, None])
 def test_what_names_no_layer_is_refused(layer: object) -> None:
     with pytest.raises(ValidationError, match="a layer is its number from 0, or from -1 backwards, or embeddings"):
-        SeveralLayersConfig(kind="x", layers=(0, layer))  # type: ignore[arg-type]  # which is what is tried
+        LayerMixConfig(layers=(0, layer))  # type: ignore[arg-type]  # which is what is tried
 
 
 def test_no_layers_are_refused() -> None:

@@ -3,6 +3,8 @@
 import json
 import logging
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +90,8 @@ class Graph(nn.Module):
 def export_transformers(trained: TrainedModel, folder: Path) -> float:
     """Write the encoder as a folder that ``AutoModel.from_pretrained`` reads, with its tokenizer.
 
+    ``topwork.json`` says what of the model transformers knows nothing of: the prefix, the pooling.
+
     Returns:
         The largest difference of a hidden state from the model's own.
 
@@ -96,10 +100,11 @@ def export_transformers(trained: TrainedModel, folder: Path) -> float:
         PluginError: what was written gives other hidden states or other tokens.
         StorageError: the folder exists already, or cannot be written.
     """
-    encoder = _encoder_of(trained)
-    with quiet_transformers(), new_folder(folder) as temporary:
+    with _on_cpu(trained), quiet_transformers(), new_folder(folder) as temporary:
+        encoder = _encoder_of(trained)
         encoder.save_pretrained(temporary)
         _save_tokenizer(trained.model.backbone.tokenizer, encoder, temporary)
+        _describe({"prefix": trained.model.backbone.prefix, "pooling": trained.experiment.get("pooling")}, temporary)
         return _check_folder(trained, temporary)
 
 
@@ -120,9 +125,9 @@ def export_onnx(trained: TrainedModel, folder: Path) -> float:
             "the model averages over windows of a text, and a graph reads one; train it without window, or export its "
             "encoder alone: --format transformers"
         )
-    graph = Graph(trained, _encoder_of(trained)).eval()
-    backbone = trained.model.backbone
-    with new_folder(folder) as temporary:
+    backbone, model = trained.model.backbone, trained.model
+    with _on_cpu(trained), new_folder(folder) as temporary:
+        graph = Graph(trained, _encoder_of(trained)).eval()
         _trace(graph, _inputs_of(graph, *sample(backbone.tokenizer))).save(temporary / "model.onnx")
         backbone.tokenizer.save(str(temporary / "tokenizer.json"))
         described = {
@@ -130,14 +135,35 @@ def export_onnx(trained: TrainedModel, folder: Path) -> float:
             "outputs": graph.outputs,
             "prefix": backbone.prefix,
             "labels": {task: list(space.names) for task, space in trained.labels.items()},
+            "heads": {task: {"kind": _kind_of(trained, task), "reads": model.reads[task]} for task in trained.labels},
         }
-        written = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
-        (temporary / "topwork.json").write_text(written, encoding="utf-8")
+        _describe(described, temporary)
         return _check_graph(trained, graph, temporary / "model.onnx")
 
 
-def _encoder_of(trained: TrainedModel) -> "PreTrainedModel":
+@contextmanager
+def _on_cpu(trained: TrainedModel) -> Iterator[None]:
+    """Have a model on the CPU within the block."""
+    device = trained.device
     trained.model.cpu()
+    try:
+        yield
+    finally:
+        trained.model.to(device)
+
+
+def _kind_of(trained: TrainedModel, task: str) -> str | None:
+    kind: str | None = trained.experiment["tasks"].get(task, {}).get("head", {}).get("kind")
+    return kind
+
+
+def _describe(what: Mapping[str, object], folder: Path) -> None:
+    """Write ``topwork.json``."""
+    written = json.dumps(what, indent=2, ensure_ascii=False) + "\n"
+    (folder / "topwork.json").write_text(written, encoding="utf-8")
+
+
+def _encoder_of(trained: TrainedModel) -> "PreTrainedModel":
     try:
         return trained.model.backbone.to_transformers()
     except NotImplementedError:
@@ -180,8 +206,11 @@ def _check_folder(trained: TrainedModel, folder: Path) -> float:
     from transformers import AutoModel, AutoTokenizer
 
     backbone = trained.model.backbone
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    encoder = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        encoder = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
+    except Exception as error:  # transformers raises what it likes
+        raise PluginError(f"transformers does not read what was exported: {first_line(error)}") from error
     worst = 0.0
     for texts in (("A text, and another one.",), ("A text.", "Another one, longer.")):
         read = tokenizer(*texts, return_tensors="pt")
@@ -200,6 +229,20 @@ def _inputs_of(graph: Graph, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
     return {name: every[name] for name in graph.inputs}
 
 
+@contextmanager
+def _quiet_torch() -> Iterator[None]:
+    """Pass over what torch says of its own insides, and of packages that are not needed."""
+    teller = logging.getLogger("torch.onnx")
+    level = teller.level
+    teller.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        teller.setLevel(level)
+
+
 def _trace(graph: Graph, inputs: dict[str, Tensor]) -> Any:
     """Return the ONNX program of a graph, for any number of texts of any length."""
     try:
@@ -209,9 +252,7 @@ def _trace(graph: Graph, inputs: dict[str, Tensor]) -> Any:
         raise ConfigurationError("exporting to ONNX needs further packages: pip install 'topwork[onnx]'") from None
     texts, length, second = (torch.export.Dim(name) for name in ("texts", "length", "second_length"))
     shapes = tuple({0: texts, 1: second if name.startswith("second_") else length} for name in graph.inputs)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of packages that are not needed
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch's own, about its insides
+    with _quiet_torch(), torch.no_grad():
         try:
             return torch.onnx.export(
                 graph,

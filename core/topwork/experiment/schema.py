@@ -16,6 +16,7 @@ from pydantic import (
 from topwork.errors import did_you_mean, enumerate_names
 from topwork.experiment.label_format import LabelColumns, LabelFormat, OnMissing
 from topwork.experiment.objective import parse_objective
+from topwork.experiment.optimizer_option import OptimizerOption
 from topwork.experiment.origin import Origin
 from topwork.experiment.section import Section
 from topwork.experiment.source import Fraction, Source
@@ -34,6 +35,7 @@ from topwork.registry import Registry, check_settings
 # Task and source names become parts of metric names, parameter names and file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+
 #: Which catalog of the registry answers for which plugin field.
 CATALOGS = {
     "backbone": "backbones",
@@ -182,7 +184,7 @@ class Training(Section):
     gradient_batches: Annotated[int, Field(strict=True, ge=0)] = 0
     clip_norm: float | None = Field(default=None, strict=True, gt=0, allow_inf_nan=False)
     optimizer: Literal["Adafactor", "Adam", "AdamW", "RMSprop", "SGD"] = "AdamW"
-    optimizer_options: dict[str, bool | int | float | tuple[float | None, ...]] = Field(default_factory=dict)
+    optimizer_options: dict[str, OptimizerOption] = Field(default_factory=dict)
     schedule: Literal["constant", "linear", "cosine", "cosine_restarts", "polynomial", "inverse_sqrt"] = "constant"
     cycles: Count = 2
     power: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 2.0

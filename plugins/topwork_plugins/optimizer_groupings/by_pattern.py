@@ -1,5 +1,6 @@
 """Rates for what patterns name, and one for the rest."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -39,7 +40,7 @@ class ByPatternConfig(topwork.OptimizerGroupingConfig):
 
     Attributes:
         parameter_groups: the groups by name. A parameter that several have a pattern for is in the first of them.
-        lr: learning rate of the rest.
+        lr: learning rate of the rest, a pooling that learns among it.
         weight_decay: the optimizer's.
         no_decay: spare biases and norms the weight decay; they get groups of their own.
     """
@@ -54,6 +55,8 @@ class ByPatternConfig(topwork.OptimizerGroupingConfig):
     def _rest_is_not_named(self) -> "ByPatternConfig":
         if REST in self.parameter_groups:
             raise ValueError(f"no group may be named {REST}: it is that of what no pattern names")
+        if wrong := [name for name in self.parameter_groups if not re.fullmatch(r"[\w. -]+", name)]:
+            raise ValueError(f"a group's name has letters, digits, _ - . and spaces only, got {wrong[0]!r}")
         return self
 
     def groups(self, model: topwork.Model) -> Sequence[topwork.ParameterGroup]:

@@ -62,7 +62,7 @@ def test_one_pass_over_the_texts_serves_every_trial() -> None:
 
 @pytest.mark.slow
 def test_values_that_do_not_fit_together_are_left_to_their_trial() -> None:
-    pooling = {"choices": [{"kind": "cls"}, {"kind": "cls", "layer": 0}]}
+    pooling = {"choices": [{"kind": "mean"}, {"kind": "mean", "layer": 0}]}
     study = resolve_small(search={"freeze": FREEZE, "pooling": pooling}, baseline=True)
     cache = PreparationCache()
     baseline = cache.prepare(study.trial_experiment({}))
