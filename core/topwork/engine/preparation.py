@@ -1,7 +1,7 @@
 """Comes in: an experiment. Goes out: all that it names, loaded, resolved and checked, but not yet computed."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -37,9 +37,12 @@ from topwork.engine.training.step import Weighting
 from topwork.engine.training.stopping import Monitor, find_monitors, make_stopping
 from topwork.engine.training.weighting import build_weighting, check_shared, warn_of_no_pairs
 from topwork.errors import ConfigurationError, StorageError
-from topwork.experiment.schema import Experiment
+from topwork.experiment.origin import Origin
+from topwork.experiment.schema import Experiment, Window
 from topwork.experiment.source import SplitName
-from topwork.interfaces.backbone import Backbone
+from topwork.interfaces.backbone import Backbone, BackboneConfig
+from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
+from topwork.interfaces.head import Reading
 from topwork.interfaces.loss_weighting import LossWeighting
 from topwork.interfaces.plugin import PluginConfig
 
@@ -210,25 +213,29 @@ def prepare(experiment: Experiment) -> Preparation:
     """
     dataset = load_dataset(experiment.data, experiment.label_columns)
     backbone = build_backbone(experiment.backbone, seed=experiment.training.seed, origin=experiment.origin)
-    prepared = assemble(experiment, dataset, tokenize_splits(dataset, experiment, backbone), backbone)
-    check_saving(experiment, backbone)
+    where = experiment.origin.locate("window")
+    corpus = tokenize_splits(dataset, experiment.reads, experiment.window, backbone, where=where)
+    prepared = assemble(experiment, dataset, corpus, backbone)
+    seed, origin = experiment.training.seed, experiment.origin
+    check_saving(experiment.backbone, experiment.freeze, backbone, seed=seed, origin=origin)
     check_drawing(prepared)
     return prepared
 
 
-def check_saving(experiment: Experiment, backbone: Backbone) -> None:
+def check_saving(
+    config: BackboneConfig, freeze: FreezeStrategyConfig, backbone: Backbone, *, seed: int, origin: Origin
+) -> None:
     """Check that a backbone can be saved and restored, as it is after training.
 
     Raises:
         PluginError: it cannot.
     """
-    origin, freeze = experiment.origin, experiment.freeze
     if freeze.adapts_backbone:
         backbone = copy.deepcopy(backbone)
         with plugin_errors(freeze, origin.locate("freeze")):
             freeze.finish(backbone)
-    with plugin_errors(experiment.backbone, origin.locate("backbone")), seeded(experiment.training.seed, "trying"):
-        check_restorable(backbone, experiment.backbone)
+    with plugin_errors(config, origin.locate("backbone")), seeded(seed, "trying"):
+        check_restorable(backbone, config)
 
 
 def check_drawing(prepared: Preparation) -> None:
@@ -251,25 +258,32 @@ def describe_rows(experiment: Experiment) -> DataReport:
     """
     dataset = load_dataset(experiment.data, experiment.label_columns)
     backbone = build_backbone(experiment.backbone, seed=experiment.training.seed, origin=experiment.origin)
-    corpus = tokenize_splits(dataset, experiment, backbone)
+    where = experiment.origin.locate("window")
+    corpus = tokenize_splits(dataset, experiment.reads, experiment.window, backbone, where=where)
     return describe_data(experiment.label_columns, dataset, corpus)
 
 
-def tokenize_splits(dataset: Dataset, experiment: Experiment, backbone: Backbone) -> Corpus:
+def tokenize_splits(
+    dataset: Dataset, reads: Mapping[str, Reading], window: Window | None, backbone: Backbone, *, where: str
+) -> Corpus:
     """Turn the texts of all splits into token ids.
 
+    Args:
+        reads: what the head of each task reads.
+        window: how long texts are divided; None truncates them.
+        where: the place of these settings, with which errors begin.
+
     Raises:
-        ConfigurationError: the backbone has no windows as the experiment wants them.
+        ConfigurationError: the backbone has no such windows.
     """
-    texts = {name: texts_to_read(split, experiment.reads) for name, split in dataset.splits.items()}
-    stride = experiment.window.stride if experiment.window else None
-    where = experiment.origin.locate("window")
-    if stride is not None and backbone.prefix:
+    texts = {name: texts_to_read(split, reads) for name, split in dataset.splits.items()}
+    if window and backbone.prefix:
         raise ConfigurationError(
             f"{where}: windows of a text have no prefix, and the backbone puts {backbone.prefix!r} before each text; "
             "leave out one of them"
         )
     try:
+        stride = window.stride if window else None
         return make_corpus(backbone.tokenizer, texts, prefix=backbone.prefix, stride=stride)
     except ConfigurationError as error:
         raise error.located(where) from None

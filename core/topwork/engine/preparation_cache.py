@@ -18,9 +18,11 @@ from topwork.engine.model.multitask import tensors_of
 from topwork.engine.model.plan import Phase
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.preparation import Preparation, assemble, tokenize_splits
+from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import SplitName
-from topwork.interfaces.backbone import Backbone
+from topwork.interfaces.backbone import Backbone, BackboneConfig
+from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 
 
 class PreparationCache:
@@ -46,9 +48,12 @@ class PreparationCache:
         if rows not in self._datasets:
             self._datasets = {rows: load_dataset(experiment.data, experiment.label_columns)}
         dataset = self._datasets[rows]
-        cached = self._backbone(experiment)
+        seed, origin = experiment.training.seed, experiment.origin
+        cached = self._backbone(experiment.backbone, experiment.freeze, seed, origin)
         if (rows, settings) not in self._corpora:
-            self._corpora[rows, settings] = tokenize_splits(dataset, experiment, cached.backbone)
+            self._corpora[rows, settings] = tokenize_splits(
+                dataset, experiment.reads, experiment.window, cached.backbone, where=experiment.origin.locate("window")
+            )
         prepared = assemble(experiment, dataset, self._corpora[rows, settings], cached.backbone)
         cached.remember(prepared.plan.shapes)
         return prepared
@@ -80,12 +85,13 @@ class PreparationCache:
         prepared.model.to(device)
         return examples, dataclasses.replace(report, encoded=0, seconds=0.0)
 
-    def _backbone(self, experiment: Experiment) -> "CachedBackbone":
+    def _backbone(
+        self, config: BackboneConfig, freeze: FreezeStrategyConfig, seed: int, origin: Origin
+    ) -> "CachedBackbone":
         """Return the backbone with the weights that it has when it is built."""
-        config, seed, origin = experiment.backbone, experiment.training.seed, experiment.origin
         settings = config.model_dump_json()
-        adapts = experiment.freeze.adapts_backbone or self._adapted
-        self._adapted = experiment.freeze.adapts_backbone
+        adapts = freeze.adapts_backbone or self._adapted
+        self._adapted = freeze.adapts_backbone
         if adapts or any(key[0] != settings for key in self._backbones):  # one at a time, with what came of it
             self._backbones, self._examples = {}, {}
         for cached in self._backbones.values():

@@ -56,7 +56,8 @@ class Runner:
             TopworkError: whatever is wrong with data, plugins or settings, before anything is computed.
         """
         prepared = self.cache.prepare(experiment)
-        check_saving(experiment, prepared.model.backbone)
+        backbone, seed = prepared.model.backbone, experiment.training.seed
+        check_saving(experiment.backbone, experiment.freeze, backbone, seed=seed, origin=experiment.origin)
         check_drawing(prepared)
         return prepared
 
