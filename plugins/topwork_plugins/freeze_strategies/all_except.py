@@ -1,6 +1,6 @@
 """Everything in the backbone is frozen but what a pattern names."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -15,7 +15,8 @@ class AllExceptConfig(topwork.FreezeStrategyConfig):
     Attributes:
         patterns: parts of parameter names, in whole dotted segments: ``layer.5.ffn`` matches
             ``transformer.layer.5.ffn.lin1.weight``, and ``layer.1`` never matches ``layer.10``. A ``*``
-            stands for any one segment.
+            stands for any one segment. A pattern that names no parameter may name a stage, as the plan shows them:
+            then all parameters of the stage train.
     """
 
     kind: Literal["all_except"] = "all_except"
@@ -23,19 +24,28 @@ class AllExceptConfig(topwork.FreezeStrategyConfig):
 
     def trainable(self, model: topwork.Model, epoch: int) -> Collection[str]:
         names = [f"backbone.{name}" for name, _ in model.backbone.named_parameters()]
+        stages = {f"backbone.{stage.name}": stage for stage in model.backbone.stages()}
         trainable: list[str] = []
         idle: list[str] = []
         for pattern in self.patterns:
             matched = [name for name in names if matches(pattern, name)]
+            matched = matched or _names_in([stage for name, stage in stages.items() if matches(pattern, name)], model)
             trainable += matched
             if not matched:
-                idle.append(f"pattern {pattern!r} matches no parameter of the backbone{near_miss(pattern, names)}")
+                meant = near_miss(pattern, [*names, *stages])
+                idle.append(f"pattern {pattern!r} matches no parameter of the backbone{meant}")
         if idle:
             raise ValueError("\n".join(idle))
         return trainable
 
     def phase_starts(self, model: topwork.Model, epochs: int) -> Collection[int]:
         return ()
+
+
+def _names_in(stages: Sequence[topwork.Stage], model: topwork.Model) -> list[str]:
+    """Return the names of the parameters of some stages."""
+    inside = {id(p) for stage in stages for module in stage.modules for p in module.parameters()}
+    return [f"backbone.{name}" for name, one in model.backbone.named_parameters() if id(one) in inside]
 
 
 @topwork.hookimpl

@@ -1,6 +1,7 @@
 """Patterns match whole segments of parameter names."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import topwork
+from small_encoders import write_encoder
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.testing import tiny_model
+from topwork_plugins.backbones.auto import AutoConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
 from topwork_plugins.poolings.cls import ClsPooling
 
@@ -112,3 +115,14 @@ def test_the_core_freezes_all_else() -> None:
     assert {name for name, parameter in model.backbone.named_parameters() if parameter.requires_grad} == {
         name.removeprefix("backbone.") for name in names
     }
+
+
+def test_a_pattern_that_names_no_parameter_may_name_a_stage(tmp_path: Path) -> None:
+    write_encoder(tmp_path, "bert")
+    backbone = AutoConfig(model=str(tmp_path), max_length=16).build()
+    model = MultiTaskModel(backbone, ClsPooling(backbone.width), {})
+    found = trainable("layer.1.ffn", model=model)
+    assert {name.split("layer.1.")[1].split(".")[0] for name in found} == {"intermediate", "output"}
+    model.set_trainable(found)
+    assert model.stages()[model.cut.stage].name == "layer.1.ffn"
+    assert trainable("layer.1.output", model=model) < found  # which names parameters, as ever
