@@ -137,11 +137,11 @@ def describe_cut(plan: Plan, phase: Phase) -> str:
         where = "after the pooling of each layer, before they are combined"
     unread = f"\nnot run: {span_of(plan.unread_stages)}, which the pooling does not read" if plan.unread_stages else ""
     size, cost = plan.kept_bytes(phase), phase.cost
-    per_text = format_bytes(size / plan.corpus_size.distinct_texts)
+    each, unit = format_bytes(size / plan.corpus_size.distinct_texts), plan.corpus_size.unit
     return (
         f"cut: {where}; the {len(phase.prefix)} stages left of it run once{unread}\n"
-        f"kept: {describe_kept(plan, phase)}, {per_text} per text, {format_bytes(size)} in all\n"
-        f"cost per text: encoding once {cost.encode / 1e6:,.1f} MFLOP, then each epoch "
+        f"kept: {describe_kept(plan, phase)}, {each} per {unit}, {format_bytes(size)} in all\n"
+        f"cost per {unit}: encoding once {cost.encode / 1e6:,.1f} MFLOP, then each epoch "
         f"{cost.train / 1e6:,.1f} MFLOP instead of {cost.train_uncached / 1e6:,.1f}: "
         f"{cost.train_uncached / cost.train:,.1f} times less arithmetic per epoch"
     )
@@ -154,7 +154,7 @@ def describe_kept(plan: Plan, phase: Phase) -> str:
     if cut.keeps != "layers":
         what = f"{cut.keeps} and {what}" if cut.layers else cut.keeps
     if cut.keeps_every_token or not size.distinct_words:
-        return f"{what} of each text"
+        return f"{what} of each {size.unit}"
     words = f"the first token of {size.distinct_words:,} words"
     whole = size.distinct_texts if cut.layers else size.distinct_pooled
     return f"{what} of {whole:,} texts and {words}" if whole else words
@@ -170,7 +170,7 @@ def describe_store(job: EncodingJob, decision: StoreDecision) -> str:
     if decision.stored is None:
         return f"store: not used: {decision.reason}"
     texts, missing = job.plan.corpus_size.distinct_texts, len(decision.stored.missing)
-    found = f"store: {texts - missing:,} of {texts:,} distinct texts are there"
+    found = f"store: {texts - missing:,} of {texts:,} distinct {job.plan.corpus_size.unit}s are there"
     if decision.store is None:
         return f"{found}; nothing is added: {decision.reason}"
     return found + (

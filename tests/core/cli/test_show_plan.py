@@ -150,3 +150,83 @@ def test_plan_says_what_is_kept_of_words_and_which_are_not_read(command: Command
 )
 def test_the_optimizer_and_its_schedule_are_said(settings: dict[str, Any], said: str) -> None:
     assert describe_optimizer(Training(**settings)) == said
+
+
+SENTENCE = "a sentence that is longer than a dozen of the tokens which the backbone reads at once"
+
+
+def small_file(folder: Path, **sections: object) -> Path:
+    """Write an experiment on ten texts, some of them long."""
+    rows = [{"text": f"{number} {SENTENCE if number % 2 else ''}", "kind": "xy"[number % 2]} for number in range(10)]
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    experiment = {
+        "name": "small",
+        "data": {"rows": {"path": "rows.jsonl"}},
+        "backbone": {"kind": "minilm", "max_length": 12},
+        "freeze": {"kind": "all"},
+        "tasks": {"kind": {"label": "kind"}},
+    }
+    file = folder / "small.yaml"
+    file.write_text(json.dumps(experiment | sections))
+    return file
+
+
+@pytest.mark.slow
+def test_plan_says_which_texts_are_divided_into_windows(command: Command, tmp_path: Path) -> None:
+    code, out, _ = command("plan", small_file(tmp_path, window={"stride": 2}))
+    assert code == 0
+    assert "5 texts are divided, 20 windows in all, 8.0 tokens per window" in out
+    assert "kept: pooled of each window, 1.5 kB per window" in out
+    assert "distinct windows are there" in out
+    assert "truncated" not in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sections", "wanted"),
+    [
+        (
+            {"pooling": {"kind": "cls", "layer": 2}},
+            [
+                "cut: after the pooling; the 7 stages left of it run once",
+                "not run: layer.3.attention to layer.5.ffn, which the pooling does not read",
+                "kept: pooled of each text, 1.5 kB per text, 15.4 kB in all",
+            ],
+        ),
+        (
+            {"pooling": {"kind": "layer_mix"}},
+            [
+                "cut: after the pooling of each layer, before they are combined; the 13 stages left of it run once",
+                "kept: the pooled vectors of 4 layers of each text, 6.1 kB per text, 61.4 kB in all",
+            ],
+        ),
+        (
+            {
+                "pooling": {"kind": "layer_mix", "layers": [1, 5]},
+                "freeze": {"kind": "all_except", "patterns": ["layer.5.ffn"]},
+            },
+            [
+                "cut: before layer.5.ffn; the 12 stages left of it run once",
+                "kept: first token and the pooled vector of a layer of each text, 3.1 kB per text, 30.7 kB in all",
+            ],
+        ),
+    ],
+    ids=["an earlier layer", "several frozen layers", "a frozen layer and one that trains"],
+)
+def test_plan_says_what_is_kept_of_layers(
+    command: Command, tmp_path: Path, sections: dict[str, object], wanted: list[str]
+) -> None:
+    code, out, _ = command("plan", small_file(tmp_path, **sections))
+    assert code == 0
+    assert [line for line in wanted if line not in out.splitlines()] == []
+
+
+@pytest.mark.slow
+def test_what_is_to_train_behind_the_layer_that_is_read_is_refused(command: Command, tmp_path: Path) -> None:
+    file = small_file(tmp_path, pooling={"kind": "cls", "layer": 2}, freeze={"kind": "last_layers", "count": 1})
+    code, _, error = command("plan", file)
+    assert code == 2
+    assert (
+        "freeze: layer.5.attention is to train, but the pooling reads nothing behind layer.2.ffn, so no gradient would "
+        "reach it; freeze it, or let the pooling read a later layer"
+    ) in error

@@ -58,6 +58,11 @@ class CorpusSize:
     unread_words: int
     divided: int = 0
 
+    @property
+    def unit(self) -> str:
+        """What is counted: texts, or the windows that they are divided into."""
+        return "window" if self.divided else "text"
+
 
 @dataclass(frozen=True)
 class Phase:
