@@ -130,12 +130,13 @@ def span(numbers: Sequence[int]) -> str:
 
 def describe_cut(plan: Plan, phase: Phase) -> str:
     """Say where the cut is, what is kept there, and what an epoch costs."""
+    unread = f"\nnot run: {span_of(plan.unread_stages)}, which the pooling does not read" if plan.unread_stages else ""
     if not phase.prefix:
-        return "cut: before the first stage, since it trains; every epoch runs the whole backbone"
+        what = "all that is read" if unread else "the whole backbone"
+        return f"cut: before the first stage, since it trains; every epoch runs {what}{unread}"
     where = f"before {phase.suffix[0]}" if phase.suffix and phase.cut.keeps != "pooled" else "after the pooling"
     if phase.cut.keeps == "layers":
         where = "after the pooling of each layer, before they are combined"
-    unread = f"\nnot run: {span_of(plan.unread_stages)}, which the pooling does not read" if plan.unread_stages else ""
     size, cost = plan.kept_bytes(phase), phase.cost
     each, unit = format_bytes(size / plan.corpus_size.distinct_texts), plan.corpus_size.unit
     return (

@@ -90,7 +90,7 @@ class Graph(nn.Module):
 def export_transformers(trained: TrainedModel, folder: Path) -> float:
     """Write the encoder as a folder that ``AutoModel.from_pretrained`` reads, with its tokenizer.
 
-    ``topwork.json`` says what of the model transformers knows nothing of: the prefix, the pooling.
+    ``topwork.json`` says what of the model transformers knows nothing of: the prefix, the pooling, the window.
 
     Returns:
         The largest difference of a hidden state from the model's own.
@@ -104,7 +104,8 @@ def export_transformers(trained: TrainedModel, folder: Path) -> float:
         encoder = _encoder_of(trained)
         encoder.save_pretrained(temporary)
         _save_tokenizer(trained.model.backbone.tokenizer, encoder, temporary)
-        _describe({"prefix": trained.model.backbone.prefix, "pooling": trained.experiment.get("pooling")}, temporary)
+        described = {name: trained.experiment.get(name) for name in ("pooling", "window")}
+        _describe({"prefix": trained.model.backbone.prefix, **described}, temporary)
         return _check_folder(trained, temporary)
 
 

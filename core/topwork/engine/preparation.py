@@ -126,9 +126,9 @@ class Preparation:
         """
         decision = self.decide_store(phase, device)
         job = self.encoding_job(phase, device)
-        activations, report = compute_activations(
-            job, decision, observer, [*self.encoding_jobs(device, phase.first), *also]
-        )
+        missing = decision.stored is not None and len(decision.stored.missing) > 0
+        later = self.encoding_jobs(device, phase.first) if missing else []
+        activations, report = compute_activations(job, decision, observer, [*later, *also])
         word_places = self.corpus.sequences.word_places(phase.cut)
         examples = {
             name: make_examples(

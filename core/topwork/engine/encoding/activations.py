@@ -34,7 +34,7 @@ def compute_activations(
     """Get what the cut keeps of every distinct text, computing each once at most, and report where it came from.
 
     Args:
-        also: what is going to be needed of the same texts, at other cuts; a pass that fills the store fills it for all.
+        also: what is going to be needed of the same texts, at other cuts; one pass fills the store for all of them.
 
     Raises:
         StorageError: the store holds something else than the prefix gives, or ``training.store`` is ``require``
@@ -48,7 +48,7 @@ def compute_activations(
     if decision.store is None or stored is None:
         return _in_memory(job, stored, decision.reason, observer)
     try:
-        others = _stores_of(also, job, 0.9 * free_bytes() - missing_bytes(job, stored)) if len(stored.missing) else []
+        others = _stores_of(also, job, 0.9 * free_bytes() - missing_bytes(job, stored))
         return _through_store(job, decision.store, stored, others, observer)
     except StorageError as error:
         if job.settings.store == "require":
@@ -67,10 +67,15 @@ def _stores_of(jobs: Sequence[EncodingJob], of: EncodingJob, room: float) -> lis
         room: in bytes.
     """
     found: dict[str, tuple[EncodingJob, ActivationStore]] = {}
+    if of.dtype == torch.float16:
+        return []  # what of another cut is too large for it must not end this one
     for job in jobs:
         if job.prefix.backbone is not of.prefix.backbone or (job.phase.cut, job.pooling) == (of.phase.cut, of.pooling):
             continue
-        decision = decide_store(job)
+        try:
+            decision = decide_store(job)
+        except StorageError:
+            continue  # which is said when it is that job's turn
         if decision.store is None or decision.stored is None or decision.store.key.digest in found:
             continue
         needed = missing_bytes(job, decision.stored)
@@ -141,7 +146,7 @@ def _through_store(
 ) -> tuple[Activations, EncodingReport]:
     """Encode what the store lacks, add it, and return all of it. One process at a time does so; others wait."""
     key = store.key.digest
-    if not len(stored.missing):
+    if not len(stored.missing) and not others:
         store.tidy()
         return stored, _report(job, "store", key)
     stores = {one.key.digest: (of, one) for of, one in [*others, (job, store)]}

@@ -230,11 +230,15 @@ def untrained_stages(model: MultiTaskModel, trained: Collection[str]) -> list[st
     hidden = model.run_prefix(ids.to(device), mask.to(device))
     if hidden.is_floating_point():
         hidden = hidden.float()  # as activations are
-    pooled = model.pool(hidden, model.cut.mask(mask).to(device))
+    of_kept = model.cut.mask(mask).to(device)
+    pooled = model.pool(hidden, of_kept)
     if pooled.dtype != torch.float32:
         raise PluginError(f"what trains must be of float32, but the pooled vectors are of {pooled.dtype}")
-    if pooled.requires_grad:
-        pooled.sum().backward()
+    read = pooled.sum()
+    if model.reads_words:
+        read = read + model.run_suffix(hidden, of_kept)[0].sum()
+    if read.requires_grad:
+        read.backward()
     found = []
     for stage in model.backbone.stages():
         parameters = [p for module in stage.modules for p in module.parameters() if p.requires_grad]

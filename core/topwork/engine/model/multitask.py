@@ -46,8 +46,8 @@ class MultiTaskModel(nn.Module):
         self.heads = HeadModules({name: head.module for name, head in tasks.items()})
         self.tasks = dict(tasks)
         self.reads: dict[str, Reading] = dict.fromkeys(tasks, "pooled") if reads is None else dict(reads)
-        ends = ends_of_layers(backbone.stages(), pooling.layers)
-        self.layer_ends = ends if self.reads_pooled else ()
+        self._ends = ends_of_layers(backbone.stages(), pooling.layers)
+        self.layer_ends = self._ends if self.reads_pooled else ()
         self.cut = Cut(0, "token ids")
         self.running: tuple[str, ...] = (
             "backbone",
@@ -84,7 +84,8 @@ class MultiTaskModel(nn.Module):
 
     def prefix_of(self, cut: Cut) -> Prefix:
         """Return the part left of a cut."""
-        return Prefix(self.backbone, self.pooling, cut, self.layer_ends, self.reads_pooled)
+        ends = self._ends if cut.keeps == "pooled" else self.layer_ends
+        return Prefix(self.backbone, self.pooling, cut, ends, self.reads_pooled)
 
     def run_prefix(self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Shaped[Tensor, "B kept *columns"]:
         """Turn token ids (B, T) with mask (B, T) into what the cut keeps."""
@@ -117,10 +118,10 @@ class MultiTaskModel(nn.Module):
         Args:
             windows: where texts are divided, how many of the B each has; their vectors are averaged.
         """
-        pooled = self._pool(*self._run_suffix(kept, mask), mask)
+        pooled = self._pool(*self.run_suffix(kept, mask), mask)
         return pooled if windows is None else _mean_of_windows(pooled, windows)
 
-    def _run_suffix(
+    def run_suffix(
         self, kept: Shaped[Tensor, "B kept *D"], mask: Bool[Tensor, "B kept"]
     ) -> tuple[Float[Tensor, "B kept columns"], list[Float[Tensor, "B D"]]]:
         """Run the stages right of the cut.
@@ -187,7 +188,7 @@ class MultiTaskModel(nn.Module):
                 vectors, and ``inputs`` numbers texts.
         """
         self.running = ("pooling",)
-        states, layers = self._run_suffix(hidden, mask)
+        states, layers = self.run_suffix(hidden, mask)
         reads_pooled = any(self.reads[name] != "words" for name in inputs)
         pooled = self._pool(states, layers, mask) if reads_pooled else states[:, 0]
         if windows is not None:

@@ -123,6 +123,8 @@ class Prefix:
                 layers.append(self.pooling(hidden, mask))
         if self.cut.keeps_every_token:
             return torch.cat([*_as_columns(layers), hidden], dim=1) if layers else hidden
+        if self.cut.keeps == "pooled" and every_token and not self.pools:
+            return torch.cat([hidden[:, :1], hidden], dim=1)  # heads read words alone
         whole = self._whole(hidden, mask, layers)
         return torch.cat([whole, hidden], dim=1) if every_token else whole
 
@@ -147,7 +149,7 @@ class Prefix:
         self, hidden: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"], layers: list[Float[Tensor, "B D"]]
     ) -> Float[Tensor, "B leading columns"]:
         """Return what is kept of texts as a whole."""
-        if self.cut.keeps == "pooled" and self.pools:
+        if self.cut.keeps == "pooled":
             pooled: Tensor = self.pooling.combine(torch.stack(layers, dim=1)) if layers else self.pooling(hidden, mask)
             return pooled[:, None]
         if self.cut.keeps == "layers":

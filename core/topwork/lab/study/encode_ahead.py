@@ -2,8 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
+
+import torch
 
 from topwork.engine.encoding.store_decision import EncodingJob
 from topwork.engine.observer import Observer
@@ -30,21 +33,30 @@ def encode_ahead(study: ResolvedStudy, baseline: Preparation, cache: Preparation
         StorageError: the store holds something else, or is required and cannot serve.
     """
     device = make_accelerator(baseline.experiment.training).device
-    jobs: list[EncodingJob] = []
-    for values in searched_cuts(study):
-        try:
-            jobs += cache.prepare(study.trial_experiment(values)).encoding_jobs(device)
-        except ConfigurationError:
-            continue  # values that do not fit together fail as a trial, which says so
-    if jobs:
-        baseline = cache.prepare(study.trial_experiment({}))  # which is good until another is prepared
-    phase = baseline.plan.phases[0]
-    baseline.model.to(device)
-    if baseline.decide_store(phase, device).store is None:
-        return 0.0  # nothing that workers could share
-    _, report = cache.load_examples(baseline, phase, device, observer, jobs)
-    observer.encoded(report)
-    return report.seconds
+    cuts = list(searched_cuts(study))
+    jobs = list(_jobs(study, cuts, cache, device))
+    for values in ({}, *cuts):
+        if cuts:
+            with suppress(ConfigurationError):  # values that do not fit together fail as a trial, which says so
+                baseline = cache.prepare(study.trial_experiment(values))
+        phase = baseline.plan.phases[0]
+        baseline.model.to(device)
+        if baseline.decide_store(phase, device).store is not None:
+            _, report = cache.load_examples(baseline, phase, device, observer, jobs)
+            observer.encoded(report)
+            return report.seconds
+    return 0.0  # nothing that workers could share
+
+
+def _jobs(
+    study: ResolvedStudy, cuts: Sequence[Mapping[str, Any]], cache: PreparationCache, device: torch.device
+) -> Iterator[EncodingJob]:
+    """Yield what decides the activations of all phases of the searched cuts, of one backbone without adapters."""
+    for values in cuts:
+        with suppress(ConfigurationError):
+            varied = study.trial_experiment(values)
+            if not varied.freeze.adapts_backbone:
+                yield from cache.prepare(varied).encoding_jobs(device)
 
 
 def searched_cuts(study: ResolvedStudy) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from topwork.engine.evaluation.comparison import Difference, SplitOutputs, diffe
 from topwork.engine.preparation import Preparation
 from topwork.engine.preparation_cache import PreparationCache
 from topwork.engine.training.stopping import Monitor, find_monitors
-from topwork.errors import ConfigurationError, StudyError
+from topwork.errors import ConfigurationError, StudyError, enumerate_names
 from topwork.experiment.schema import Experiment
 from topwork.experiment.study import MAX_NAME, Dimension, StudySettings
 from topwork.interfaces.head import Metric
@@ -64,16 +64,24 @@ def with_grid(
 
 
 def check_splits(prepared: Preparation, command: str) -> None:
-    """Check that there are rows to choose epochs by, and others to compare on.
+    """Check that each task has rows to choose epochs by, and others to compare on.
 
     Raises:
-        ConfigurationError: there are no validation rows, or no test rows.
+        ConfigurationError: there are no validation rows, or no test rows; names the tasks.
     """
     where = prepared.experiment.origin.locate("data")
-    if missing := [split for split in ("validation", "test") if split not in prepared.dataset.splits]:
+    tasks = prepared.model.tasks
+    missing = []
+    for split in ("validation", "test"):
+        labelled = prepared.dataset.tasks_with_labels(split) if split in prepared.dataset.splits else ()
+        lacking = [task for task in tasks if task not in labelled]
+        if lacking:
+            of = "" if len(lacking) == len(tasks) else f" with labels of {enumerate_names(lacking)}"
+            missing.append(f"no {split} rows{of}")
+    if missing:
         raise ConfigurationError(
             f"{where}: {command} needs validation rows to choose epochs by and test rows to compare on, and there are "
-            f"no {' and no '.join(missing)} rows: set split.validation and split.test, or give files"
+            f"{' and '.join(missing)}: set split.validation and split.test, or give files"
         )
 
 
@@ -131,10 +139,14 @@ def monitors_of(experiment: Experiment, prepared: Preparation, task: str) -> dic
     )
 
 
-def compared_metric(experiment: Experiment, prepared: Preparation, task: str) -> str:
-    """Return the name of the metric that variants are compared by: the one that is watched, or the head's first."""
-    known = [metric.name for metric in prepared.model.tasks[task].metrics]
-    (monitor,) = monitors_of(experiment, prepared, task).values()
+def compared_metric(metrics: Sequence[Metric], monitor: Monitor, task: str) -> str:
+    """Return the name of the metric that variants are compared by: the one of the task that is watched, or the first.
+
+    Args:
+        metrics: of the task's head.
+        monitor: what is watched for the task, or for all together.
+    """
+    known = [metric.name for metric in metrics]
     named = [name.rpartition("/")[2] for name in monitor.objective.metrics() if name.startswith(f"validation/{task}/")]
     return next((name for name in named if name in known), known[0])
 

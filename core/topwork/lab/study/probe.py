@@ -49,7 +49,7 @@ def probe(experiment: Experiment, *, workers: int | None = None, observer: Study
 
     Raises:
         TopworkError: what is wrong, and what to do about it.
-        StudyError: trainings failed one after another, or something could not be trained.
+        StudyError: trainings failed one after another, or nothing could be trained.
     """
     started = time.time()
     observer = observer or StudyObserver()
@@ -57,7 +57,11 @@ def probe(experiment: Experiment, *, workers: int | None = None, observer: Study
     frozen = with_frozen_encoder(experiment)
     baseline = cache.prepare(with_overrides(frozen, {"training.seeds": None}, registry))
     check_splits(baseline, "probe")
-    compared = {task: compared_metric(frozen, baseline, task) for task in frozen.trained_tasks}
+    monitors = baseline.monitors
+    compared = {
+        task: compared_metric(head.metrics, monitors[task if task in monitors else None], task)
+        for task, head in baseline.model.tasks.items()
+    }
     objective = [f"{task}/{metric}" for task, metric in compared.items()]
     settings = settings_of(probes_of(baseline.model.backbone))
     study = with_grid(frozen, "probe", "pooling", settings, objective=objective, workers=workers)
@@ -131,7 +135,7 @@ def _result(
     """Compare what was trained.
 
     Raises:
-        StudyError: the last layer, or all layers, could not be trained.
+        StudyError: nothing was trained.
     """
     study, log = run.study, run.log
     probes = probes_of(run.plan.baseline.model.backbone)

@@ -40,7 +40,7 @@ class ProbeResult:
         values: by task and probe, that metric on the test rows.
         chosen: of each task, the probe that is best on the validation rows.
         against_last: of each task, how much better what was chosen is on the test rows than the same pooling of the
-            last layer, so that more is better; None where that is what was chosen.
+            last layer, so that more is better; None where that is what was chosen, or was not trained.
         seeds: with which everything was trained.
         training_seconds: of all trainings, in the training loops.
         seconds: how long this took from beginning to end, in this process.

@@ -99,7 +99,7 @@ def _plan(study: ResolvedStudy, cache: PreparationCache) -> StudyPlan:
 
 def _result(run: StudyRun, trials: Sequence[TrialSummary], encoding_seconds: float) -> TransferResult:
     """Compare what was trained."""
-    study, experiment = run.study, run.study.experiment
+    study, experiment, baseline = run.study, run.study.experiment, run.plan.baseline
     tasks = list(experiment.tasks)
     by_tasks = {tuple(values_of(trial.parameters, study.search)["training.tasks"]): trial for trial in trials}
     outputs, warnings = outputs_of_trials(run, by_tasks)
@@ -111,7 +111,11 @@ def _result(run: StudyRun, trials: Sequence[TrialSummary], encoding_seconds: flo
             f"task {', '.join(missing)} was not trained alone, so that there is nothing to compare with"
             f"{f': {reasons}' if reasons else '; run the same command to go on'}"
         )
-    compared = {task: compared_metric(experiment, run.plan.baseline, task) for task in tasks}
+    compared = {
+        task: compared_metric(baseline.model.tasks[task].metrics, monitor, task)
+        for task in tasks
+        for monitor in monitors_of(experiment, baseline, task).values()
+    }
     measures = {task: measure_of(experiment, outputs[(task,)], task, name) for task, name in compared.items()}
     gains = {
         (task, partner): found

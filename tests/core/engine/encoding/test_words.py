@@ -156,6 +156,8 @@ CUTS: list[Any] = [
     (LayerMixConfig(layers=("embeddings", 5), each="mean"), FFN, "tokens"),
     (LayerMixConfig(layers=(2, 5)), FFN, "first token"),
     (MeanConfig(layer=2), AllConfig(), "pooled"),
+    (MeanConfig(layer=2), FFN, "tokens"),
+    (ClsConfig(layer=2), FFN, "first token"),
 ]
 
 

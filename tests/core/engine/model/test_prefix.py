@@ -11,7 +11,7 @@ from topwork.engine.encoding.encoder import encode_batches
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.model.multitask import MultiTaskModel
-from topwork.engine.model.prefix import Prefix, ends_of_layers
+from topwork.engine.model.prefix import Prefix, ends_of_layers, run_stages
 from topwork.interfaces.pooling import Layer, Pooling
 from topwork.testing import tiny_model
 from topwork_plugins.poolings.cls import ClsPooling
@@ -183,3 +183,18 @@ def test_eval_mode_within_leaves_each_module_in_its_own() -> None:
     with model.prefix.in_eval_mode():
         assert not any(module.training for module in model.backbone.modules())
     assert {name: module.training for name, module in model.named_modules()} == before
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_where_heads_read_words_alone_a_text_is_pooled_all_the_same(pooling: Pooling) -> None:
+    torch.manual_seed(0)
+    head = tiny_model(pooling).tasks["mood"]
+    model = MultiTaskModel(tiny_model(pooling).backbone, pooling, {"tag": head}, {"tag": "words"}).eval()
+    model.requires_grad_(False)
+    model.set_trainable([])
+    ids, mask = torch.randint(3, 50, (3, 7)), torch.ones(3, 7, dtype=torch.bool)
+    states = run_stages(model.backbone.stages(), ids, mask, range(6))
+    ends = ends_of_layers(model.backbone.stages(), pooling.layers)
+    of_layers = [pooling(states[end], mask) for end in ends]
+    wanted = pooling.combine(torch.stack(of_layers, dim=1)) if ends else pooling(states[5], mask)
+    torch.testing.assert_close(model.pool(model.run_prefix(ids, mask), model.cut.mask(mask)), wanted, atol=1e-6, rtol=0)

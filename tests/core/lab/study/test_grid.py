@@ -47,7 +47,7 @@ def test_a_name_is_never_cut_short() -> None:
     ("settings", "missing"),
     [
         ("data.reviews.split={validation: 0.2, test: 0.0}", "no test rows"),
-        ("data.reviews.split={validation: 0.0, test: 0.0}", "no validation and no test rows"),
+        ("data.reviews.split={validation: 0.0, test: 0.0}", "no validation rows and no test rows"),
     ],
 )
 def test_rows_to_choose_by_and_to_compare_on_are_needed(settings: str, missing: str) -> None:
@@ -61,11 +61,11 @@ def test_rows_to_choose_by_and_to_compare_on_are_needed(settings: str, missing: 
 
 @pytest.mark.usefixtures("installed")
 def test_variants_are_compared_by_what_is_watched_or_the_first_metric() -> None:
-    watching = small("training.monitor='mean(validation/sentiment/macro_f1, validation/category/macro_f1)'")
-    prepared = prepare(watching)
-    assert compared_metric(watching, prepared, "sentiment") == "macro_f1"
-    losses = small("training.monitor=validation/loss")  # which is no metric of a head
-    assert compared_metric(losses, prepared, "category") == "accuracy"
+    prepared = prepare(small("training.monitor=validation/sentiment/macro_f1"))
+    (monitor,) = prepared.monitors.values()
+    heads = prepared.model.tasks
+    assert compared_metric(heads["sentiment"].metrics, monitor, "sentiment") == "macro_f1"
+    assert compared_metric(heads["category"].metrics, monitor, "category") == "accuracy"
 
 
 def outputs(*values: float) -> SplitOutputs:

@@ -132,5 +132,27 @@ def test_heads_that_read_words_are_left_out_and_alone_are_refused(tmp_path: Path
         with_frozen_encoder(alone)
 
 
+def test_a_monitor_may_name_one_task_alone() -> None:
+    result = probed(small(TRAINING, "tracking.enabled=false", "training.monitor=validation/sentiment/macro_f1"))
+    assert result.metrics == {"sentiment": "macro_f1", "category": "accuracy"}
+
+
+def test_what_was_stored_before_does_not_leave_the_rest_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("topwork.engine.encoding.store_decision.WORTH_KEEPING", 0)
+    one_seed = [TRAINING, "training.seeds=[0]", "tracking.enabled=false"]
+    train_seeds(small(*one_seed, "freeze={kind: all}", "training.seeds=[0, 1]"), output=None)
+    stored = len(list_entries(cache_folder()))
+    with trained_here(), pytest.raises(KeyboardInterrupt):
+        probe(small(*one_seed), observer=AtOnce())
+    assert len(list_entries(cache_folder())) == stored + 5
+
+
+class AtOnce(StudyObserver):
+    """Interrupts before a probe is trained."""
+
+    def trials(self, finished: list[TrialSummary], running: int, n_trials: int) -> None:
+        raise KeyboardInterrupt
+
+
 def test_it_is_public() -> None:
     assert topwork.probe is probe

@@ -38,6 +38,8 @@ def make_key(prefix: Prefix, pooling: PoolingConfig, *, dtype: torch.dtype, devi
     stages = prefix.stages
     narrow = None if prefix.first_token_stage is None else stages[prefix.first_token_stage]
     layers = {"layers": prefix.cut.layers} if prefix.cut.layers else {}
+    if prefix.cut.keeps == "pooled" and prefix.width != prefix.pooling.width:
+        layers["width"] = prefix.width  # of words alone
     return Key(
         {
             "backbone": _class_name(prefix.backbone),
