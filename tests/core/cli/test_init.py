@@ -27,6 +27,13 @@ def test_help_imports_neither_torch_nor_mlflow_nor_transformers() -> None:
     assert "predict" in asked.stdout
 
 
+@pytest.mark.parametrize("module", ["topwork", "topwork.cli"])
+def test_python_runs_it_as_a_module(module: str) -> None:
+    asked = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True)
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert "predict" in asked.stdout
+
+
 def test_help_takes_less_than_half_a_second_of_processor_time() -> None:
     def seconds() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

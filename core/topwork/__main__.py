@@ -1,0 +1,5 @@
+"""``python -m topwork``."""
+
+from topwork.cli import main
+
+main()
