@@ -246,7 +246,7 @@ def test_a_byte_order_mark_does_no_harm(load: Load) -> None:
         (
             "pooling: {kind: meen}",
             "6:1: pooling",
-            ["no pooling of kind 'meen'", "cls, last, max, mean", "did you mean mean?"],
+            ["no pooling of kind 'meen'", "cls, concat_layers, last, layer_mix, max, mean", "did you mean mean?"],
         ),
         ("backbone: {kind: 5}", "6:1: backbone", ["no backbone of kind 5", "distilbert, minilm"]),
         ("freeze: {kind: [all]}", "6:1: freeze", ["no freeze strategy of kind ['all']"]),
