@@ -7,7 +7,7 @@ from time import monotonic, perf_counter
 
 import psutil
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topwork.engine.encoding.encoder import RecomputedActivations, encode, encode_batches
@@ -179,16 +179,25 @@ def _encode_missing(stores: Sequence[tuple[EncodingJob, ActivationStore]], obser
     batches = encode_batches(
         [one.prefix for one, _ in stores], sequences, device=job.device, dtype=job.dtype, progress=observer.advance
     )
-    wanted = (
-        (number, texts[rows[kept]], activations[kept])
-        for number, rows, activations in batches
-        for kept in [lacks[number][texts[rows]]]
-        if kept.any()
-    )
-    for number, some, activations in in_shards(wanted):
+    for number, some, activations in in_shards(_lacking(batches, texts, lacks)):
         of_store, store = stores[number]
         store.add([of_store.digests[text] for text in some.tolist()], activations)
     return len(texts), perf_counter() - started
+
+
+def _lacking(
+    batches: Iterable[tuple[int, Int[Tensor, " B"], Float[Tensor, "B T columns"]]],
+    texts: Int[Tensor, " missing"],
+    lacks: Sequence[Bool[Tensor, " U"]],
+) -> Iterator[tuple[int, Int[Tensor, " _B"], Float[Tensor, "_B T columns"]]]:
+    """Yield of batches of some ``texts`` what each store lacks, with the texts' own numbers."""
+    for store, rows, activations in batches:
+        numbers = texts[rows]
+        lacking = lacks[store][numbers]
+        if lacking.all():
+            yield store, numbers, activations
+        elif lacking.any():
+            yield store, numbers[lacking], activations[lacking]
 
 
 def _in_memory(
