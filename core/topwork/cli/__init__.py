@@ -41,6 +41,10 @@ Seeds = Annotated[
         min=1, max=1000, help="Train once with each of so many seeds, and show means over them.", show_default=False
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes of one thread each [default: study.workers, or 2].", show_default=False),
+]
 StoreUri = Annotated[
     str | None,
     typer.Option(
@@ -144,10 +148,7 @@ def transfer(
     file: ExperimentFile,
     settings: Settings = None,
     seeds: Seeds = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes of one thread each [default: study.workers, or 2].", show_default=False),
-    ] = None,
+    workers: Workers = None,
     format: Output = Format.TABLE,
 ) -> None:
     """Show which task helps which: train each alone, each pair, and all together; the same command goes on."""
@@ -162,10 +163,7 @@ def probe(
     file: ExperimentFile,
     settings: Settings = None,
     seeds: Seeds = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes of one thread each [default: study.workers, or 2].", show_default=False),
-    ] = None,
+    workers: Workers = None,
     format: Output = Format.TABLE,
 ) -> None:
     """Show which layer to read: train the heads on each, frozen, by CLS and by mean; the same command goes on."""

@@ -1,11 +1,8 @@
 """``topwork probe``."""
 
-from rich.live import Live
-
 from topwork.cli.format import Format
-from topwork.cli.output import result_alone, write_csv, write_json
 from topwork.cli.show_training import describe_power, show_run
-from topwork.cli.show_trainings import TrainingsBar
+from topwork.cli.show_trainings import show_trainings
 from topwork.cli.tables import console, describe_difference, heading, table
 from topwork.experiment.schema import Experiment
 from topwork.lab.study.probe import probe
@@ -14,21 +11,7 @@ from topwork.lab.study.probe_result import Probe, ProbeResult
 
 def show_probe(experiment: Experiment, workers: int | None, format: Format) -> None:
     """Train with a progress bar, then print what heads find in each layer."""
-    try:
-        with result_alone(format), Live(console=console, transient=True, refresh_per_second=4) as live:
-            result = probe(experiment, workers=workers, observer=TrainingsBar(live))
-    except (KeyboardInterrupt, SystemExit):
-        console.print("interrupted; run the same command to go on", soft_wrap=True)
-        raise
-    if format is Format.CSV:
-        write_csv(result.rows)
-    elif format is Format.JSON:
-        places = {"study": result.name, "run_id": result.run_id, "seeds": list(result.seeds)}
-        seconds = {"seconds": result.seconds, "encoding_seconds": result.encoding_seconds}
-        seconds |= {"training_seconds": result.training_seconds}
-        write_json({**places, **seconds, "probes": result.rows, "warnings": result.warnings})
-    else:
-        show_layers(result)
+    show_trainings(lambda bar: probe(experiment, workers=workers, observer=bar), format, show_layers, table="probes")
 
 
 def show_layers(result: ProbeResult) -> None:

@@ -2,12 +2,9 @@
 
 from collections import Counter
 
-from rich.live import Live
-
 from topwork.cli.format import Format
-from topwork.cli.output import result_alone, write_csv, write_json
 from topwork.cli.show_training import describe_power, show_run
-from topwork.cli.show_trainings import TrainingsBar
+from topwork.cli.show_trainings import show_trainings
 from topwork.cli.tables import console, describe_difference, heading, table
 from topwork.experiment.schema import Experiment
 from topwork.lab.study.transfer import transfer
@@ -16,21 +13,7 @@ from topwork.lab.study.transfer_result import TransferResult, verdict
 
 def show_transfer(experiment: Experiment, workers: int | None, format: Format) -> None:
     """Train with a progress bar, then print what helps what, what hurts, and what cannot be told."""
-    try:
-        with result_alone(format), Live(console=console, transient=True, refresh_per_second=4) as live:
-            result = transfer(experiment, workers=workers, observer=TrainingsBar(live))
-    except (KeyboardInterrupt, SystemExit):
-        console.print("interrupted; run the same command to go on", soft_wrap=True)
-        raise
-    if format is Format.CSV:
-        write_csv(result.rows)
-    elif format is Format.JSON:
-        places = {"study": result.name, "run_id": result.run_id, "seeds": list(result.seeds)}
-        seconds = {"seconds": result.seconds, "encoding_seconds": result.encoding_seconds}
-        seconds |= {"training_seconds": result.training_seconds}
-        write_json({**places, **seconds, "matrix": result.rows, "warnings": result.warnings})
-    else:
-        show_matrix(result)
+    show_trainings(lambda bar: transfer(experiment, workers=workers, observer=bar), format, show_matrix, table="matrix")
 
 
 def show_matrix(result: TransferResult) -> None:

@@ -23,7 +23,7 @@ from topwork.lab.study.grid import (
     with_grid,
 )
 from topwork.lab.study.probe_figure import draw_probe
-from topwork.lab.study.probe_result import Probe, ProbeResult, as_csv
+from topwork.lab.study.probe_result import Probe, ProbeResult
 from topwork.lab.study.resolved_study import ResolvedStudy, StudyPlan, identity_of, resolve_study
 from topwork.lab.study.result import StudyObserver, TrialSummary
 from topwork.lab.study.search_space import values_of
@@ -71,7 +71,7 @@ def probe(experiment: Experiment, *, workers: int | None = None, observer: Study
     with open_study(resolved, lambda: _plan(resolved, cache), started) as run:
         trials, encoding_seconds = train_grid(run, cache, observer)
         result = _result(run, compared, trials, encoding_seconds)
-        write_file(result.folder / "probe.csv", as_csv(result).encode())
+        write_file(result.folder / "probe.csv", result.as_csv().encode())
         if run.log:
             _log(run, result)
     return result
@@ -194,4 +194,4 @@ def _log(run: StudyRun, result: ProbeResult) -> None:
     run.log.log_figures(
         {f"probe/{task}/{probe.pooling}/{probe.layer}": one for (task, probe), one in result.values.items()}
     )
-    run.log.log_files({"probe": draw_probe(result)}, {"probe.csv": as_csv(result)})
+    run.log.log_files({"probe": draw_probe(result)}, {"probe.csv": result.as_csv()})

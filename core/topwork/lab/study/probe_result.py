@@ -1,12 +1,10 @@
 """What came of training heads on every layer of a frozen encoder."""
 
-import csv
-import io
 from dataclasses import dataclass
-from pathlib import Path
 
 from topwork.engine.evaluation.comparison import Difference
 from topwork.engine.evaluation.estimates import Estimate
+from topwork.lab.study.grid_result import GridResult
 
 #: The columns of the table.
 COLUMNS = ("task", "layer", "pooling", "metric", "validation", "value", "low", "high", "seeds", "chosen")
@@ -28,42 +26,26 @@ class Probe:
         return f"{self.pooling} of {self.layer}"
 
 
-@dataclass(frozen=True)
-class ProbeResult:
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult(GridResult):
     """What heads found in the layers of a frozen encoder.
 
     Attributes:
-        name: of the study, in MLflow too.
-        folder: where its files are.
         metrics: of each task, the one that is compared.
         validation: by task and probe, that metric on the validation rows, the mean over the seeds.
         values: by task and probe, that metric on the test rows.
         chosen: of each task, the probe that is best on the validation rows.
         against_last: of each task, how much better what was chosen is on the test rows than the same pooling of the
             last layer, so that more is better; None where that is what was chosen, or was not trained.
-        seeds: with which everything was trained.
-        training_seconds: of all trainings, in the training loops.
-        seconds: how long this took from beginning to end, in this process.
-        encoding_seconds: of them, for encoding texts.
-        run_id: MLflow's, None without tracking.
-        tracking_uri: the MLflow store, None without tracking.
-        warnings: what the researcher should know.
     """
 
-    name: str
-    folder: Path
+    columns = COLUMNS
+
     metrics: dict[str, str]
     validation: dict[tuple[str, Probe], float]
     values: dict[tuple[str, Probe], Estimate]
     chosen: dict[str, Probe]
     against_last: dict[str, Difference | None]
-    seeds: tuple[int, ...]
-    training_seconds: float
-    seconds: float
-    encoding_seconds: float
-    run_id: str | None
-    tracking_uri: str | None
-    warnings: list[str]
 
     @property
     def rows(self) -> list[dict[str, object]]:
@@ -84,12 +66,3 @@ class ProbeResult:
     def poolings(self) -> list[str]:
         """The poolings."""
         return list(dict.fromkeys(probe.pooling for _, probe in self.values))
-
-
-def as_csv(result: ProbeResult) -> str:
-    """Return the table as CSV, in full precision."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result.rows)
-    return file.getvalue()

@@ -27,7 +27,7 @@ from topwork.lab.study.search_space import values_of
 from topwork.lab.study.storage import check_url
 from topwork.lab.study.study_run import StudyRun, open_study
 from topwork.lab.study.transfer_figure import draw_transfer
-from topwork.lab.study.transfer_result import ALL, TransferResult, as_csv
+from topwork.lab.study.transfer_result import ALL, TransferResult
 from topwork.lab.tracking.store import redact_uri
 from topwork.registry import discover
 
@@ -57,7 +57,7 @@ def transfer(
     with open_study(resolved, lambda: _plan(resolved, cache), started) as run:
         trials, encoding_seconds = train_grid(run, cache, observer)
         result = _result(run, trials, encoding_seconds)
-        write_file(result.folder / "transfer.csv", as_csv(result).encode())
+        write_file(result.folder / "transfer.csv", result.as_csv().encode())
         if run.log:
             _log(run, result)
     return result
@@ -161,4 +161,4 @@ def _log(run: StudyRun, result: TransferResult) -> None:
         {f"transfer/{task}/{partner.replace(' ', '_')}": gain for (task, partner), gain in result.gains.items()}
         | {f"alone/{task}/{result.metrics[task]}": one for task, one in result.alone.items()}
     )
-    run.log.log_files({"transfer": draw_transfer(result)}, {"transfer.csv": as_csv(result)})
+    run.log.log_files({"transfer": draw_transfer(result)}, {"transfer.csv": result.as_csv()})

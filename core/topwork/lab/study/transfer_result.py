@@ -1,13 +1,11 @@
 """What came of training every task alone, every pair, and all together."""
 
-import csv
-import io
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from topwork.engine.evaluation.comparison import Difference
 from topwork.engine.evaluation.estimates import Estimate
+from topwork.lab.study.grid_result import GridResult
 
 #: The columns of the matrix as a table.
 COLUMNS = ("task", "with", "metric", "alone", "gain", "low", "high", "verdict", "seeds")
@@ -16,40 +14,24 @@ COLUMNS = ("task", "with", "metric", "alone", "gain", "low", "high", "verdict", 
 ALL = "all together"
 
 
-@dataclass(frozen=True)
-class TransferResult:
+@dataclass(frozen=True, kw_only=True)
+class TransferResult(GridResult):
     """What tasks gained from each other.
 
     Attributes:
-        name: of the study, in MLflow too.
-        folder: where its files are.
         metrics: of each task, the one that is compared.
         alone: of each task, that metric where it was trained alone.
         gains: by task and partner, what training with it gained over training alone, so that more is better; the
             partner ``all together`` stands for all others. What could not be trained is left out.
-        seeds: with which everything was trained.
         trainings: how many there were, of all seeds.
-        training_seconds: of all of them, in the training loops.
-        seconds: how long this took from beginning to end, in this process.
-        encoding_seconds: of them, for encoding texts.
-        run_id: MLflow's, None without tracking.
-        tracking_uri: the MLflow store, None without tracking.
-        warnings: what the researcher should know.
     """
 
-    name: str
-    folder: Path
+    columns = COLUMNS
+
     metrics: dict[str, str]
     alone: dict[str, Estimate]
     gains: dict[tuple[str, str], Difference]
-    seeds: tuple[int, ...]
     trainings: int
-    training_seconds: float
-    seconds: float
-    encoding_seconds: float
-    run_id: str | None
-    tracking_uri: str | None
-    warnings: list[str]
 
     @property
     def rows(self) -> list[dict[str, object]]:
@@ -71,12 +53,3 @@ def verdict(gain: Difference) -> str:
     if math.isnan(gain.low):
         return "no interval"
     return "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "cannot be told"
-
-
-def as_csv(result: TransferResult) -> str:
-    """Return the matrix as CSV, in full precision."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result.rows)
-    return file.getvalue()

@@ -4,7 +4,6 @@ import csv
 import io
 
 from probe_helpers import LAYERS, result_of
-from topwork.lab.study.probe_result import as_csv
 
 
 def test_rows_have_each_task_layer_and_pooling_in_order() -> None:
@@ -18,6 +17,6 @@ def test_rows_have_each_task_layer_and_pooling_in_order() -> None:
 
 
 def test_csv_has_all_digits_and_both_splits() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(result_of()))))
+    rows = list(csv.DictReader(io.StringIO(result_of().as_csv())))
     assert float(rows[3]["value"]) == 0.5 + 3 / 20
     assert (rows[3]["validation"], rows[3]["metric"], rows[3]["seeds"]) == ("0.8", "macro_f1", "5")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from topwork.lab.study.transfer_result import ALL, as_csv, verdict
+from topwork.lab.study.transfer_result import ALL, verdict
 from transfer_helpers import GAINS, gain, result_of
 
 
@@ -36,6 +36,6 @@ def test_rows_have_each_task_and_partner() -> None:
 
 
 def test_csv_has_all_digits() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(result_of({("a", "b"): gain(1 / 3, 0.1, 0.5)})))))
+    rows = list(csv.DictReader(io.StringIO(result_of({("a", "b"): gain(1 / 3, 0.1, 0.5)}).as_csv())))
     assert float(rows[0]["gain"]) == 1 / 3
     assert rows[0]["with"] == "b"
