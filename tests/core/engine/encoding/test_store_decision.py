@@ -92,7 +92,7 @@ def test_a_tenth_of_the_free_disk_is_left(on_minilm: Make, monkeypatch: pytest.M
     prepared = prepare(on_minilm())
     assert prepared.plan.kept_bytes(prepared.plan.phases[0]) == 60 * 384 * 4
     needed = 60 * (384 * 4 + 32 + 8)  # with a digest and an offset for each text
-    for free, reason in ((needed / 0.9 + 1, ""), (needed / 0.9 - 1, "it needs 0.1 MB")):
+    for free, reason in ((int(needed / 0.9) + 1, ""), (int(needed / 0.9) - 1, "it needs 0.1 MB")):
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
         assert choose(prepared).reason[:15] == reason
 
