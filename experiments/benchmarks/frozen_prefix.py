@@ -28,6 +28,7 @@ from topwork.engine.encoding.corpus import Corpus
 from topwork.engine.encoding.encoder import TOKENS_PER_BATCH, encode
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import outputs_of
+from topwork.engine.model.mixed_precision import bfloat16_instructions
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase
 from topwork.engine.observer import EncodingReport, Observer
@@ -201,9 +202,15 @@ def compare(folder: Path, reviews: Path, pooling: str, cache: Path) -> dict[str,
     for figures in others.values():
         figures["seconds"] = EPOCHS * figures["epoch_seconds"] + figures["evaluation_seconds"]
     first = measured(f"{pooling} first", lambda: run(experiment))
+    ratios: dict[str, float] = {}
     size, values = stored_bytes(cache), prepared.plan.kept_bytes(prepared.plan.phases[0])
     warm = measured(f"{pooling} warm", lambda: run(experiment))
+    if bfloat16_instructions(CPU):  # emulated, it is slower than float32
+        mixed = make_experiment(folder, reviews, pooling, "backbone.precision=bfloat16")
+        others["first_run_bfloat16"] = measured(f"{pooling} first, bfloat16", lambda: run(mixed))
+        ratios["first_run_ratio_bfloat16"] = others["reference"]["seconds"] / others["first_run_bfloat16"]["seconds"]
     return {
+        **ratios,
         "first_run_ratio": others["reference"]["seconds"] / first["seconds"],
         "warm_run_ratio": others["reference"]["seconds"] / warm["seconds"],
         **against_bare(experiment, epochs=EPOCHS if pooling == "cls" else 3),

@@ -105,6 +105,7 @@ def export_transformers(trained: TrainedModel, folder: Path) -> float:
         encoder.save_pretrained(temporary)
         _save_tokenizer(trained.model.backbone.tokenizer, encoder, temporary)
         described = {name: trained.experiment.get(name) for name in ("pooling", "window")}
+        described["mixed_stages"] = trained.model.mixed_stages
         _describe({"prefix": trained.model.backbone.prefix, **described}, temporary)
         return _check_folder(trained, temporary)
 
@@ -116,8 +117,8 @@ def export_onnx(trained: TrainedModel, folder: Path) -> float:
         The largest difference of an output from the model's own.
 
     Raises:
-        ConfigurationError: the backbone is no model of transformers, texts are divided into windows, or a package is
-            not installed.
+        ConfigurationError: the backbone is no model of transformers, texts are divided into windows, the frozen part
+            runs in bfloat16, or a package is not installed.
         PluginError: a part cannot be exported, or onnxruntime gives something else.
         StorageError: the folder exists already, or cannot be written.
     """
@@ -125,6 +126,11 @@ def export_onnx(trained: TrainedModel, folder: Path) -> float:
         raise ConfigurationError(
             "the model averages over windows of a text, and a graph reads one; train it without window, or export its "
             "encoder alone: --format transformers"
+        )
+    if trained.model.mixed_stages:
+        raise ConfigurationError(
+            "the frozen part runs in bfloat16, and a graph would give other numbers in float32; train it without "
+            "backbone.precision, or export its encoder alone: --format transformers"
         )
     backbone, model = trained.model.backbone, trained.model
     with _on_cpu(trained), new_folder(folder) as temporary:

@@ -99,6 +99,7 @@ class ModelManifest(BaseModel):
         labels: the label space of each task.
         plugins: without which the model cannot be loaded.
         digests: the sha256 of each file of data, by path.
+        mixed_stages: how many of the first stages run in mixed precision.
         experiment: that trained the model, as JSON values.
         sha256: of all of this but itself; earlier versions wrote none.
     """
@@ -110,6 +111,7 @@ class ModelManifest(BaseModel):
     labels: Annotated[dict[str, LabelRecord], Field(min_length=1)]
     plugins: tuple[NeededPlugin, ...]
     digests: dict[str, str]
+    mixed_stages: Annotated[int, Field(ge=0)] = 0
     experiment: Annotated[dict[str, Any], AfterValidator(_check_experiment)]
     sha256: Sha256 | None = None
 
@@ -144,6 +146,7 @@ def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
             "labels": {task: record_of(space) for task, space in trained.labels.items()},
             "plugins": [asdict(needed) for needed in needed_plugins(trained.experiment, registry)],
             "digests": trained.digests,
+            **({"mixed_stages": trained.model.mixed_stages} if trained.model.mixed_stages else {}),
             "experiment": trained.experiment,
         }
         manifest["sha256"] = _sha256_of_values(manifest)
@@ -191,7 +194,7 @@ def load_model(folder: str | Path) -> TrainedModel:
             heads[task] = build_head(read, width, space, where=f"{folder / 'model.json'}: task {task}")
         except ConfigurationError as error:  # classes that it cannot have been saved with
             raise StorageError(text_of(error)) from None
-    model = MultiTaskModel(backbone, pooling, heads, reads)
+    model = MultiTaskModel(backbone, pooling, heads, reads, mixed_stages=manifest.mixed_stages)
     weights = folder / "weights.safetensors"
     try:
         _load_tensors(model, safetensors.torch.load_file(weights))

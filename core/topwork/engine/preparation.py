@@ -25,6 +25,7 @@ from topwork.engine.model.building import (
     check_training,
 )
 from topwork.engine.model.encoder_checks import check_restorable
+from topwork.engine.model.mixed_precision import check_precision, warn_of_emulation
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan, make_plan
 from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
@@ -78,7 +79,8 @@ class Preparation:
         joining = warn_of_no_pairs(
             self.weighting, self.experiment.weighting, self.experiment.training, self.sampling, self.trained_of_sources
         )
-        return [*self.dataset.warnings, *([too_long] if size.truncated else []), *joining]
+        slow = warn_of_emulation(self.experiment.backbone.precision, self.experiment.training)
+        return [*self.dataset.warnings, *([too_long] if size.truncated else []), *joining, *slow]
 
     @property
     def trained_of_sources(self) -> dict[str, list[str]]:
@@ -305,6 +307,7 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
         heads,
         dataset.labels,
         reads=experiment.reads,
+        precision=experiment.backbone.precision,
         seed=settings.seed,
         origin=origin,
     )
@@ -312,6 +315,9 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
     weighting = build_weighting(experiment.weighting, tuple(heads), seed=settings.seed, where=where)
     of_losses = weighting if isinstance(weighting, LossWeighting) else None
     plan = make_plan(model, corpus.size, experiment.freeze, experiment.optimizer, settings, of_losses, origin=origin)
+    frozen = any(phase.cut.stage for phase in plan.phases)
+    where = origin.locate("backbone", "precision")
+    check_precision(experiment.backbone.precision, backbone, frozen=frozen, where=where)
     check_gradients(model, plan, experiment.backbone, experiment.pooling, origin=origin)
     check_shared(weighting, experiment.weighting, settings, plan, origin=origin)
     train = dataset.splits["train"]

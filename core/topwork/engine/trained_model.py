@@ -62,6 +62,8 @@ class TrainedModel:
     digests: dict[str, str]
 
     def __post_init__(self) -> None:
+        if self.model.mixed_stages is None:
+            self.model.mixed_stages = self.model.cut.stage  # what was trained stays in float32
         self.model.requires_grad_(False)
         self.model.set_trainable(())  # nothing trains any more, so the cut is behind the pooling
         self.model.eval()

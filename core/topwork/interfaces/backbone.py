@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Bool, Float, Int, Shaped
 from tokenizers import Tokenizer
@@ -14,6 +14,9 @@ from topwork.interfaces.plugin import PluginConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+#: In which matrix products are computed.
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,14 @@ class Backbone(nn.Module, ABC):
 
 
 class BackboneConfig(PluginConfig, ABC):
-    """The settings of a backbone; ``backbone:`` in an experiment file."""
+    """The settings of a backbone; ``backbone:`` in an experiment file.
+
+    Attributes:
+        precision: in which the core runs the stages left of the cut. ``bfloat16`` is mixed precision: matrix products
+            are in bfloat16, and what a stage gives is float32.
+    """
+
+    precision: Precision = "float32"
 
     @abstractmethod
     def build(self) -> Backbone:

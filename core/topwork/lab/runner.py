@@ -223,8 +223,11 @@ def _trained_model(prepared: Preparation) -> TrainedModel:
     """Return the model with the tasks that were trained, and what of the experiment is about them."""
     model, tasks = prepared.model.cpu(), prepared.experiment.trained_tasks
     reads = {name: task.head.reads for name, task in tasks.items()}
+    if reads != model.reads:  # texts were encoded for other tasks too
+        mixed_stages = model.prefix.mixed_stages
+        model = MultiTaskModel(model.backbone, model.pooling, model.tasks, reads, mixed_stages=mixed_stages)
     return TrainedModel(
-        model=MultiTaskModel(model.backbone, model.pooling, model.tasks, reads) if reads != model.reads else model,
+        model=model,
         labels={task: prepared.dataset.labels[task] for task in tasks},
         experiment=prepared.experiment.dump_trained(),
         digests={str(path): digest for path, digest in prepared.dataset.digests.items()},

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from time import monotonic, perf_counter
 
@@ -21,6 +22,9 @@ from topwork.errors import StorageError
 
 #: A shard is written after so many seconds even if it is small: no more is lost when a build is killed.
 SHARD_SECONDS = 60.0
+
+#: How many shards are written at a time; each is in memory until then.
+WRITERS = 2
 
 #: How many stored texts are computed again before a run trusts the store.
 CHECKED_TEXTS = 3
@@ -179,10 +183,24 @@ def _encode_missing(stores: Sequence[tuple[EncodingJob, ActivationStore]], obser
     batches = encode_batches(
         [one.prefix for one, _ in stores], sequences, device=job.device, dtype=job.dtype, progress=observer.advance
     )
-    for number, some, activations in in_shards(_lacking(batches, texts, lacks)):
-        of_store, store = stores[number]
-        store.add([of_store.digests[text] for text in some.tolist()], activations)
+    _add(stores, in_shards(_lacking(batches, texts, lacks)))
     return len(texts), perf_counter() - started
+
+
+def _add(
+    stores: Sequence[tuple[EncodingJob, ActivationStore]], shards: Iterable[tuple[int, Int[Tensor, " texts"], Ragged]]
+) -> None:
+    """Write shards, two of different stores at a time: a disk takes several sooner than one after the other."""
+    with ThreadPoolExecutor(WRITERS) as writers:
+        writing: dict[int, Future[None]] = {}
+        for number, texts, activations in shards:
+            while number in writing or len(writing) == WRITERS:
+                writing.pop(next(iter(writing))).result()
+            job, store = stores[number]
+            digests = [job.digests[text] for text in texts.tolist()]
+            writing[number] = writers.submit(store.add, digests, activations)
+        for future in writing.values():
+            future.result()
 
 
 def _lacking(

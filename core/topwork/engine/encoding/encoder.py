@@ -108,7 +108,8 @@ def _encode_batch(
     ids = token_ids.values[index].to(device)  # (B, length)
     mask = torch.ones_like(ids, dtype=torch.bool)
     needs = {count for prefix, every in zip(prefixes, of_words, strict=True) for count in prefix.needs(every)}
-    states = run_stages(prefixes[0].backbone.stages(), ids, mask, needs)
+    mixed = max(prefix.mixed_stages for prefix in prefixes)
+    states = run_stages(prefixes[0].backbone.stages(), ids, mask, needs, mixed=mixed)
     for prefix, every in zip(prefixes, of_words, strict=True):
         yield prefix.finish(states, mask, every)[: len(rows)]
 

@@ -21,7 +21,7 @@ from topwork.engine.model.seeding import seeded
 from topwork.errors import PluginError
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Training
-from topwork.interfaces.backbone import Backbone, BackboneConfig
+from topwork.interfaces.backbone import Backbone, BackboneConfig, Precision
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import Head, HeadConfig, Reading
 from topwork.interfaces.labels import LabelSpace
@@ -81,6 +81,7 @@ def build_model(
     labels: Mapping[str, LabelSpace],
     *,
     reads: Mapping[str, Reading] | None = None,
+    precision: Precision = "float32",
     seed: int,
     origin: Origin,
 ) -> MultiTaskModel:
@@ -93,6 +94,7 @@ def build_model(
         heads: the settings of each task's head.
         labels: the label space of each task.
         reads: what heads read, also those of other tasks that the same texts are encoded for.
+        precision: in which the stages left of the cut run.
 
     Raises:
         ConfigurationError: a plugin's settings do not fit; says where in ``origin`` they stand.
@@ -113,7 +115,9 @@ def build_model(
             built[task] = build()
         with seeded(seed, "head", task):
             check_head(built[task], build, config, width, labels[task], where=where)
-    return MultiTaskModel(backbone, pool, built, reads or {task: config.reads for task, config in heads.items()})
+    reads = reads or {task: config.reads for task, config in heads.items()}
+    mixed_stages = None if precision == "bfloat16" else 0
+    return MultiTaskModel(backbone, pool, built, reads, mixed_stages=mixed_stages)
 
 
 def check_gradients(

@@ -31,6 +31,7 @@ class MultiTaskModel(nn.Module):
     Attributes:
         layer_ends: after how many stages each layer ends that heads read pooled; none where they read what the last
             stage gives.
+        mixed_stages: how many of the first stages run in mixed precision; None for all that are left of the cut.
     """
 
     def __init__(
@@ -39,8 +40,11 @@ class MultiTaskModel(nn.Module):
         pooling: Pooling,
         tasks: Mapping[str, Head],
         reads: Mapping[str, Reading] | None = None,
+        *,
+        mixed_stages: int | None = 0,
     ) -> None:
         super().__init__()
+        self.mixed_stages = mixed_stages
         self.backbone = backbone
         self.pooling = pooling
         self.heads = HeadModules({name: head.module for name, head in tasks.items()})
@@ -85,7 +89,8 @@ class MultiTaskModel(nn.Module):
     def prefix_of(self, cut: Cut) -> Prefix:
         """Return the part left of a cut."""
         ends = self._ends if cut.keeps == "pooled" else self.layer_ends
-        return Prefix(self.backbone, self.pooling, cut, ends, self.reads_pooled)
+        mixed = cut.stage if self.mixed_stages is None else self.mixed_stages
+        return Prefix(self.backbone, self.pooling, cut, ends, self.reads_pooled, mixed)
 
     def run_prefix(self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Shaped[Tensor, "B kept *columns"]:
         """Turn token ids (B, T) with mask (B, T) into what the cut keeps."""

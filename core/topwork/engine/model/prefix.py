@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from topwork.building_blocks import rowwise
+from topwork.engine.model.mixed_precision import precision_of_stage
 from topwork.interfaces.backbone import Backbone, Stage
 from topwork.interfaces.pooling import Layer, Pooling
 
@@ -58,6 +59,7 @@ class Prefix:
         cut: the boundary.
         ends: after how many stages each layer ends that the pooling reads; none where it reads what the last gives.
         pools: whether some head reads a pooled vector.
+        mixed_stages: how many of the first stages run in mixed precision, with matrix products in bfloat16.
     """
 
     backbone: Backbone
@@ -65,6 +67,7 @@ class Prefix:
     cut: Cut
     ends: tuple[int, ...] = ()
     pools: bool = True
+    mixed_stages: int = 0
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -96,7 +99,7 @@ class Prefix:
 
     def run(self, token_ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Shaped[Tensor, "B kept *columns"]:
         """Turn token ids (B, T) with mask (B, T) into what the cut keeps, such as (B, T, D), (B, 1, D) or (B, 1, W)."""
-        return self.finish(run_stages(self.stages, token_ids, mask, self.needs()), mask)
+        return self.finish(run_stages(self.stages, token_ids, mask, self.needs(), mixed=self.mixed_stages), mask)
 
     @torch.no_grad()
     def finish(
@@ -115,10 +118,12 @@ class Prefix:
         layers = [self.pooling(states[end], mask) for end in self._inner_ends if end <= last]
         for number in range(last, self.cut.stage):
             stage = stages[number]
-            if number == last:
-                hidden, mask = (stage.run_first_token or stage.run)(hidden, mask)[:, :1], mask[:, :1]
-            else:
-                hidden = rowwise(partial(_run_on_one_token, stage), hidden)
+            with precision_of_stage(hidden.device, mixed=number < self.mixed_stages):
+                if number == last:
+                    hidden, mask = (stage.run_first_token or stage.run)(hidden, mask)[:, :1], mask[:, :1]
+                else:
+                    hidden = rowwise(partial(_run_on_one_token, stage), hidden)
+            hidden = hidden.float() if number < self.mixed_stages else hidden
             if number + 1 in self._inner_ends:
                 layers.append(self.pooling(hidden, mask))
         if self.cut.keeps_every_token:
@@ -163,11 +168,19 @@ def run_stages(
     token_ids: Int[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
     needs: Collection[int],
+    *,
+    mixed: int = 0,
 ) -> dict[int, Shaped[Tensor, "B T *D"]]:
-    """Fold stages over token ids (B, T), and return the hidden states (B, T, D) after so many of them as asked for."""
+    """Fold stages over token ids (B, T), and return the hidden states (B, T, D) after so many of them as asked for.
+
+    Args:
+        mixed: how many of the first stages run in mixed precision.
+    """
     hidden, states = token_ids, {0: token_ids}
     for number, stage in enumerate(stages[: max(needs)], 1):
-        hidden = stage.run(hidden, mask)
+        with precision_of_stage(hidden.device, mixed=number <= mixed):
+            hidden = stage.run(hidden, mask)
+        hidden = hidden.float() if number <= mixed else hidden
         if number in needs:
             states[number] = hidden
     return states

@@ -27,7 +27,7 @@ NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed")
 
 #: Settings that studies of version 0.1 know nothing of; they are in the identity where they are not the default.
 ADDED = re.compile(
-    r"data\.[^.]+\.(on_faulty_rows|columns|words|hub)|optimizer\.no_decay|window(\..+)?|"
+    r"data\.[^.]+\.(on_faulty_rows|columns|words|hub)|backbone\.precision|optimizer\.no_decay|window(\..+)?|"
     r"training\.(stop|tasks|seeds|gradient_batches|optimizer|optimizer_options|cycles|power)|"
     r"tasks\.[^.]+\.(labels\..+|missing|monitor|patience|head\.(class_weights|label_smoothing))"
 )

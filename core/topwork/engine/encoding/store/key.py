@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from topwork.engine.model.mixed_precision import bfloat16_instructions
 from topwork.engine.model.multitask import tensors_of
 from topwork.engine.model.prefix import Prefix
 from topwork.interfaces.pooling import PoolingConfig
@@ -40,6 +41,7 @@ def make_key(prefix: Prefix, pooling: PoolingConfig, *, dtype: torch.dtype, devi
     layers = {"layers": prefix.cut.layers} if prefix.cut.layers else {}
     if prefix.cut.keeps == "pooled" and prefix.width != prefix.pooling.width:
         layers["width"] = prefix.width  # of words alone
+    mixed = {"bfloat16": {"stages": prefix.mixed_stages, "instructions": bfloat16_instructions(device)}}
     return Key(
         {
             "backbone": _class_name(prefix.backbone),
@@ -52,6 +54,7 @@ def make_key(prefix: Prefix, pooling: PoolingConfig, *, dtype: torch.dtype, devi
             "dtype": str(dtype).removeprefix("torch."),
             "numerics": {"encoder": NUMERICS, "torch": torch.__version__, "processor": _processor(device)},
             **layers,
+            **(mixed if prefix.mixed_stages else {}),
         }
     )
 
