@@ -2,18 +2,15 @@
 
 How oneDNN sums a product of bfloat16 depends on its number of rows, and with many columns on the number of threads.
 So that a text has the same bits whatever is encoded with it, linear layers take the rows of a batch in blocks of equal
-size, each on one thread.
+size, on as many threads as there are cores, in processes that are limited to fewer too.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache
-from threading import Barrier
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -32,12 +29,15 @@ _casts: MutableMapping[Tensor, tuple[object, Tensor]] = WeakTensorKeyDictionary(
 @contextmanager
 def precision_of_stage(device: torch.device, *, mixed: bool) -> Iterator[None]:
     """Compute matrix products in bfloat16 within the block, or as they are, whatever holds around it."""
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
+    threads = torch.get_num_threads()
+    with ExitStack() as modes:
+        modes.enter_context(torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed))
         if mixed:
-            with _LinearInBlocks():
-                yield
-        else:
-            yield
+            modes.enter_context(_LinearInBlocks())
+        if mixed and device.type == "cpu" and threads != cores():
+            torch.set_num_threads(cores())
+            modes.callback(torch.set_num_threads, threads)
+        yield
 
 
 class _LinearInBlocks(TorchFunctionMode):
@@ -61,10 +61,11 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     rows = input.reshape(-1, input.shape[-1]).bfloat16()
     if input.device.type != "cpu":
         return functional.linear(rows, weight, bias).view(*input.shape[:-1], len(weight))
-    count = len(rows)
-    blocks = functional.pad(rows, (0, 0, 0, -count % BLOCK_ROWS)).split(BLOCK_ROWS)
-    products = _on_one_thread_each(lambda block: functional.linear(block, weight, bias), blocks)
-    return torch.cat(list(products))[:count].view(*input.shape[:-1], len(weight))
+    padded = functional.pad(rows, (0, 0, 0, -len(rows) % BLOCK_ROWS)) if len(rows) % BLOCK_ROWS else rows
+    result = rows.new_empty(len(padded), len(weight))
+    for block, product in zip(padded.split(BLOCK_ROWS), result.split(BLOCK_ROWS), strict=True):
+        product.copy_(functional.linear(block, weight, bias))
+    return result[: len(rows)].view(*input.shape[:-1], len(weight))
 
 
 def _cast(parameter: Tensor) -> Tensor:
@@ -77,29 +78,9 @@ def _cast(parameter: Tensor) -> Tensor:
     return cast
 
 
-def _on_one_thread_each(
-    product: Callable[[Float[Tensor, "rows K"]], Float[Tensor, "rows N"]], blocks: Iterable[Float[Tensor, "rows K"]]
-) -> Iterable[Float[Tensor, "rows N"]]:
-    threads = torch.get_num_threads()
-    return map(product, blocks) if threads == 1 else _single_threads(threads).map(product, blocks)
-
-
-@cache
-def _single_threads(count: int) -> ThreadPoolExecutor:
-    """Return threads that compute on one core each."""
-    started = Barrier(count + 1)
-
-    def start() -> None:
-        torch.set_num_threads(1)
-        torch.get_num_threads()  # from here on the thread keeps its own number
-        started.wait()
-
-    pool = ThreadPoolExecutor(count, initializer=start)
-    for _ in range(count):
-        pool.submit(int)
-    started.wait()
-    torch.set_num_threads(count)  # which new threads of the process begin with
-    return pool
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_precision(precision: Precision, backbone: Backbone, *, frozen: bool, where: str) -> None:
@@ -130,13 +111,11 @@ def warn_of_emulation(precision: Precision, settings: Training) -> list[str]:
     """Say so where the processor has no instructions for a precision."""
     on_cpu = settings.device == "cpu" or not torch.accelerator.is_available()
     known = torch.cpu.get_capabilities()["architecture"] == "x86_64"  # other processors do not say
-    if precision == "float32" or not on_cpu or not known or bfloat16_instructions(torch.device("cpu")):
+    if precision == "float32" or not on_cpu or not known or bfloat16_instructions():
         return []
     return ["this processor emulates bfloat16: backbone.precision: bfloat16 is slower here than float32"]
 
 
-def bfloat16_instructions(device: torch.device) -> list[str]:
-    """Return the names of a processor's sets of instructions for bfloat16, which choose its kernels."""
-    if device.type != "cpu":
-        return []
+def bfloat16_instructions() -> list[str]:
+    """Return the names of the processor's sets of instructions for bfloat16, which choose its kernels."""
     return sorted(name for name, there in torch.cpu.get_capabilities().items() if there is True and "bf16" in name)

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from topwork.engine.model.mixed_precision import bfloat16_instructions
+from topwork.engine.model.mixed_precision import bfloat16_instructions, cores
 from topwork.engine.model.multitask import tensors_of
 from topwork.engine.model.prefix import Prefix
 from topwork.interfaces.pooling import PoolingConfig
@@ -41,7 +41,8 @@ def make_key(prefix: Prefix, pooling: PoolingConfig, *, dtype: torch.dtype, devi
     layers = {"layers": prefix.cut.layers} if prefix.cut.layers else {}
     if prefix.cut.keeps == "pooled" and prefix.width != prefix.pooling.width:
         layers["width"] = prefix.width  # of words alone
-    mixed = {"bfloat16": {"stages": prefix.mixed_stages, "instructions": bfloat16_instructions(device)}}
+    kernels = {"instructions": bfloat16_instructions(), "cores": cores()} if device.type == "cpu" else {}
+    mixed = {"bfloat16": {"stages": prefix.mixed_stages, **kernels}}
     return Key(
         {
             "backbone": _class_name(prefix.backbone),
