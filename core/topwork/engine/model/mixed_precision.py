@@ -6,7 +6,7 @@ size, on as many threads as there are cores, in processes that are limited to fe
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -78,6 +78,11 @@ def _cast(parameter: Tensor) -> Tensor:
     return cast
 
 
+def forget_casts() -> None:
+    """Cast weights anew from here on: what is written past autograd, such as ``.data``, is seen by no version."""
+    _casts.clear()
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -109,13 +114,18 @@ def check_precision(precision: Precision, backbone: Backbone, *, frozen: bool, w
 
 def warn_of_emulation(precision: Precision, settings: Training) -> list[str]:
     """Say so where the processor has no instructions for a precision."""
-    on_cpu = settings.device == "cpu" or not torch.accelerator.is_available()
-    known = torch.cpu.get_capabilities()["architecture"] == "x86_64"  # other processors do not say
-    if precision == "float32" or not on_cpu or not known or bfloat16_instructions():
+    if precision == "float32" or (settings.device != "cpu" and torch.accelerator.is_available()):
+        return []
+    if _capabilities().get("architecture") != "x86_64" or bfloat16_instructions():  # other processors do not say
         return []
     return ["this processor emulates bfloat16: backbone.precision: bfloat16 is slower here than float32"]
 
 
 def bfloat16_instructions() -> list[str]:
     """Return the names of the processor's sets of instructions for bfloat16, which choose its kernels."""
-    return sorted(name for name, there in torch.cpu.get_capabilities().items() if there is True and "bf16" in name)
+    return sorted(name for name, there in _capabilities().items() if there is True and "bf16" in name)
+
+
+def _capabilities() -> Mapping[str, Any]:
+    """Return what the processor can do; nothing where torch is too old to say."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from topwork.building_blocks import rowwise
-from topwork.engine.model.mixed_precision import precision_of_stage
+from topwork.engine.model.mixed_precision import forget_casts, precision_of_stage
 from topwork.interfaces.backbone import Backbone, Stage
 from topwork.interfaces.pooling import Layer, Pooling
 
@@ -136,6 +136,7 @@ class Prefix:
     @contextmanager
     def in_eval_mode(self) -> Iterator[None]:
         """Set eval mode within the block."""
+        forget_casts()
         training = [module for part in (self.backbone, self.pooling) for module in part.modules() if module.training]
         self.backbone.eval()
         self.pooling.eval()

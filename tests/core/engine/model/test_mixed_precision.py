@@ -203,6 +203,23 @@ def test_a_linear_layer_follows_its_weights() -> None:
     torch.testing.assert_close(after.float(), rows @ layer.weight.T, atol=0.05, rtol=0.05)
 
 
+def test_encoding_sees_weights_that_were_changed_past_autograd(random_ids: Callable[..., Ragged]) -> None:
+    model, sequences = mixed_model("no such parameter"), Sequences.of_texts(random_ids([5] * 4, vocabulary=50))
+    before = encode(model.prefix, sequences, device=CPU)
+    for module in model.backbone.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data.mul_(2)
+    after = encode(model.prefix, sequences, device=CPU)
+    assert not torch.equal(before.values, after.values)
+    assert torch.equal(after.values, encode(model.prefix, sequences, device=CPU).values)
+
+
+def test_an_older_torch_that_does_not_know_the_processor_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert bfloat16_instructions() == []
+    assert warn_of_emulation("bfloat16", Training(device="cpu")) == []
+
+
 @pytest.mark.parametrize(
     ("precision", "device", "capabilities", "warned"),
     [

@@ -41,8 +41,6 @@ def make_key(prefix: Prefix, pooling: PoolingConfig, *, dtype: torch.dtype, devi
     layers = {"layers": prefix.cut.layers} if prefix.cut.layers else {}
     if prefix.cut.keeps == "pooled" and prefix.width != prefix.pooling.width:
         layers["width"] = prefix.width  # of words alone
-    kernels = {"instructions": bfloat16_instructions(), "cores": cores()} if device.type == "cpu" else {}
-    mixed = {"bfloat16": {"stages": prefix.mixed_stages, **kernels}}
     return Key(
         {
             "backbone": _class_name(prefix.backbone),
@@ -55,7 +53,7 @@ def make_key(prefix: Prefix, pooling: PoolingConfig, *, dtype: torch.dtype, devi
             "dtype": str(dtype).removeprefix("torch."),
             "numerics": {"encoder": NUMERICS, "torch": torch.__version__, "processor": _processor(device)},
             **layers,
-            **(mixed if prefix.mixed_stages else {}),
+            **({"bfloat16": _mixed(prefix.mixed_stages, device)} if prefix.mixed_stages else {}),
         }
     )
 
@@ -87,3 +85,9 @@ def _processor(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _mixed(stages: int, device: torch.device) -> dict[str, object]:
+    """Describe what decides the bits of stages in mixed precision."""
+    kernels = {"instructions": bfloat16_instructions(), "cores": cores()} if device.type == "cpu" else {}
+    return {"stages": stages, **kernels}
