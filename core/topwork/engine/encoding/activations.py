@@ -194,8 +194,8 @@ def _add(
     with ThreadPoolExecutor(WRITERS) as writers:
         writing: dict[int, Future[None]] = {}
         for number, texts, activations in shards:
-            while number in writing or len(writing) == WRITERS:
-                writing.pop(next(iter(writing))).result()
+            if number in writing or len(writing) == WRITERS:
+                writing.pop(number if number in writing else next(iter(writing))).result()
             job, store = stores[number]
             digests = [job.digests[text] for text in texts.tolist()]
             writing[number] = writers.submit(store.add, digests, activations)

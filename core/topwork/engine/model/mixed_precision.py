@@ -1,4 +1,4 @@
-"""The frozen part in mixed precision: matrix products in bfloat16, all else in float32.
+"""The frozen part in mixed precision: matrix products and what reads them alone in bfloat16, sums and norms in float32.
 
 How oneDNN sums a product of bfloat16 depends on its number of rows, and with many columns on the number of threads.
 So that a text has the same bits whatever is encoded with it, linear layers take the rows of a batch in blocks of equal
@@ -29,14 +29,12 @@ _casts: MutableMapping[Tensor, tuple[object, Tensor]] = WeakTensorKeyDictionary(
 @contextmanager
 def precision_of_stage(device: torch.device, *, mixed: bool) -> Iterator[None]:
     """Compute matrix products in bfloat16 within the block, or as they are, whatever holds around it."""
-    threads = torch.get_num_threads()
     with ExitStack() as modes:
         modes.enter_context(torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed))
-        if mixed:
+        if mixed and device.type == "cpu":
             modes.enter_context(_LinearInBlocks())
-        if mixed and device.type == "cpu" and threads != cores():
+            modes.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(cores())
-            modes.callback(torch.set_num_threads, threads)
         yield
 
 
@@ -59,8 +57,6 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """Multiply (..., K) with (N, K) and add (N,) to (..., N) of bfloat16, rows independent of each other."""
     weight, bias = _cast(weight), None if bias is None else _cast(bias)
     rows = input.reshape(-1, input.shape[-1]).bfloat16()
-    if input.device.type != "cpu":
-        return functional.linear(rows, weight, bias).view(*input.shape[:-1], len(weight))
     padded = functional.pad(rows, (0, 0, 0, -len(rows) % BLOCK_ROWS)) if len(rows) % BLOCK_ROWS else rows
     result = rows.new_empty(len(padded), len(weight))
     for block, product in zip(padded.split(BLOCK_ROWS), result.split(BLOCK_ROWS), strict=True):
@@ -104,11 +100,11 @@ def check_precision(precision: Precision, backbone: Backbone, *, frozen: bool, w
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             continue
-        for of_module, parameter in module.named_parameters(recurse=False):
+        for weight, parameter in module.named_parameters(prefix=name, recurse=False):
             if parameter.dim() > 1:
                 raise ConfigurationError(
                     f"{where}: bfloat16 needs weights in torch.nn.Linear, whose rows can be made independent of each "
-                    f"other; {name}.{of_module} is in {type(module).__name__}; use float32"
+                    f"other; {weight} is in {type(module).__name__}; use float32"
                 )
 
 

@@ -15,7 +15,13 @@ from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.encoding.store.key import make_key
 from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.export import export_onnx
-from topwork.engine.model.mixed_precision import bfloat16_instructions, cores, precision_of_stage, warn_of_emulation
+from topwork.engine.model.mixed_precision import (
+    BLOCK_ROWS,
+    bfloat16_instructions,
+    cores,
+    precision_of_stage,
+    warn_of_emulation,
+)
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model_folder import load_model, read_model_manifest, save_model
 from topwork.engine.preparation import prepare
@@ -91,7 +97,12 @@ def test_it_is_part_of_the_key() -> None:
     ]
     assert keys[0].digest != keys[1].digest
     assert "bfloat16" not in keys[0].description  # as before there was a choice
-    assert keys[1].description["bfloat16"] == {"stages": 5, "instructions": bfloat16_instructions(), "cores": cores()}
+    assert keys[1].description["bfloat16"] == {
+        "stages": 5,
+        "instructions": bfloat16_instructions(),
+        "cores": cores(),
+        "rows": BLOCK_ROWS,
+    }
 
 
 @pytest.mark.slow

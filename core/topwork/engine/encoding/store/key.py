@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from topwork.engine.model.mixed_precision import bfloat16_instructions, cores
+from topwork.engine.model.mixed_precision import BLOCK_ROWS, bfloat16_instructions, cores
 from topwork.engine.model.multitask import tensors_of
 from topwork.engine.model.prefix import Prefix
 from topwork.interfaces.pooling import PoolingConfig
@@ -89,5 +89,5 @@ def _processor(device: torch.device) -> str:
 
 def _mixed(stages: int, device: torch.device) -> dict[str, object]:
     """Describe what decides the bits of stages in mixed precision."""
-    kernels = {"instructions": bfloat16_instructions(), "cores": cores()} if device.type == "cpu" else {}
-    return {"stages": stages, **kernels}
+    on_cpu = {"instructions": bfloat16_instructions(), "cores": cores(), "rows": BLOCK_ROWS}
+    return {"stages": stages, **(on_cpu if device.type == "cpu" else {})}
