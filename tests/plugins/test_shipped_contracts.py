@@ -31,7 +31,6 @@ from topwork_plugins.heads.similarity import SimilarityConfig
 from topwork_plugins.heads.tagging import TaggingConfig
 from topwork_plugins.loss_weightings.dynamic_average import DynamicAverageConfig
 from topwork_plugins.loss_weightings.fixed import FixedConfig
-from topwork_plugins.loss_weightings.torchjd import TorchJdConfig
 from topwork_plugins.loss_weightings.uncertainty import UncertaintyConfig
 from topwork_plugins.optimizer_groupings.by_pattern import ByPatternConfig
 from topwork_plugins.optimizer_groupings.heads_and_backbone import HeadsAndBackboneConfig
@@ -228,15 +227,3 @@ class TestUncertainty(LossWeightingContract):
 
 class TestDynamicAverage(LossWeightingContract):
     config = DynamicAverageConfig(temperature=1.0)
-
-
-class TestUpGrad(LossWeightingContract):
-    config = TorchJdConfig(aggregator="UPGrad")
-
-
-class TestLearntScales(LossWeightingContract):
-    config = TorchJdConfig(scalarizer="IMTLL")
-
-
-class TestDynamicAverageOfTorchJd(LossWeightingContract):
-    config = TorchJdConfig(scalarizer="DWA", options={"temperature": 1.0})

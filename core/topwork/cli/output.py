@@ -56,7 +56,7 @@ def rows_of_estimates(estimates: Mapping[str, Estimate]) -> list[Row]:
     parts = {name: name.rpartition("/") for name in estimates}
     return [
         {"task": parts[name][0], "metric": parts[name][2], "value": one.value, "low": one.low, "high": one.high}
-        | {"rows": one.rows}
+        | {"rows": one.rows, "sd": one.sd, "seeds": one.seeds}
         for name, one in estimates.items()
     ]
 

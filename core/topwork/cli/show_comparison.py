@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from topwork.cli.format import Format
 from topwork.cli.output import Row, write_csv, write_json
 from topwork.cli.show_training import describe_power
-from topwork.cli.tables import console, describe_difference, heading, table
+from topwork.cli.tables import console, describe_difference, describe_value, heading, table
 from topwork.engine.evaluation.estimates import Estimate
 from topwork.lab.comparison import Comparison, compare
 
@@ -59,7 +59,7 @@ def rows_of_comparison(compared: Comparison) -> list[Row]:
                 "low": one.low,
                 "high": one.high,
             }
-            row |= {"rows": one.rows, "seeds": one.seeds}
+            row |= {"rows": one.rows, "seeds": one.seeds, "sd": one.sd}
             names = {"difference": "value", "difference_low": "low", "difference_high": "high", "mcnemar_p": "p_value"}
             rows.append(row | {name: getattr(difference, field, None) for name, field in names.items()})
     return rows
@@ -71,6 +71,6 @@ def describe_seeds(seeds: int) -> str:
 
 
 def describe_estimate(estimate: Estimate) -> str:
-    """Write a value with its interval."""
+    """Write a value with its interval, and its standard deviation over seeds."""
     interval = "" if math.isnan(estimate.low) else f" ({estimate.low:.3f} to {estimate.high:.3f})"
-    return "undefined" if math.isnan(estimate.value) else f"{estimate.value:.3f}{interval}"
+    return f"{describe_value(estimate.value)}{interval}{'' if estimate.sd is None else f', sd {estimate.sd:.3f}'}"

@@ -13,6 +13,7 @@ from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.preparation import prepare
 from topwork.engine.training.accelerator import make_accelerator
 from topwork.engine.training.sampling import Sampling
+from topwork.engine.training.step import Weighting
 from topwork.errors import enumerate_names
 from topwork.experiment.schema import Experiment, Training
 from topwork.experiment.source import SplitName
@@ -43,10 +44,8 @@ def show_plan(experiment: Experiment, format: Format) -> None:
     if len(prepared.sampling.sizes) > 1:
         console.print(table_of_sources(prepared.sampling))
     passes = passes_backward(prepared.sampling, prepared.trained_of_sources)
-    if isinstance(prepared.weighting, GradientWeighting):
-        console.print(
-            f"weighting: each step goes back through what tasks share up to {passes} times, once for each task"
-        )
+    if cost := describe_weighting(prepared.weighting, passes):
+        console.print(f"weighting: {cost}", soft_wrap=True)
     if asked := experiment.training.gradient_batches:
         count = min(asked, *prepared.sampling.steps(experiment.training.batch_size))
         more = f"up to {count * passes:,} more passes backward"
@@ -111,6 +110,15 @@ def passes_backward(sampling: Sampling, tasks: Mapping[str, Sequence[str]]) -> i
     """Return how many tasks a batch can have rows of: of all sources, or of one where each batch is of one."""
     counts = [len(of_source) for of_source in tasks.values()]
     return sum(counts) if sampling.batches == "mixed" else max(counts)
+
+
+def describe_weighting(weighting: Weighting, passes: int) -> str:
+    """Say what each step costs beyond one pass forward and one back; nothing where it is no more."""
+    if isinstance(weighting, GradientWeighting):
+        return f"each step goes back through what tasks share up to {passes} times, once for each task"
+    if weighting.reads_losses_after_step:
+        return "each step computes the losses of its batch again after the weights have changed"
+    return ""
 
 
 def table_of_sources(sampling: Sampling) -> Table:

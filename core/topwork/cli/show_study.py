@@ -10,7 +10,7 @@ from rich.table import Table
 from topwork.cli.format import Format
 from topwork.cli.output import Row, result_alone, rows_of_estimates, write_csv, write_json
 from topwork.cli.show_comparison import describe_estimate, describe_seeds
-from topwork.cli.show_training import ProgressBar, make_progress
+from topwork.cli.show_training import ProgressBar, describe_power, make_progress
 from topwork.cli.tables import console, describe_difference, heading, table
 from topwork.experiment.schema import Experiment
 from topwork.lab.study.report import rank
@@ -206,6 +206,8 @@ def show_evaluation(result: StudyResult, number: int) -> None:
                 *(describe_difference(gain) if gain else ()),
             )
     console.print(shown)
+    if first.seeds > 1:
+        console.print(describe_power(first.seeds), soft_wrap=True)
 
 
 def describe_trial(trial: TrialSummary, objectives: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """``topwork train``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.progress import (
@@ -20,6 +20,7 @@ from topwork.cli.format import Format
 from topwork.cli.output import Row, result_alone, rows_of_estimates, write_csv, write_json
 from topwork.cli.tables import console, show_estimates
 from topwork.engine.evaluation.comparison import Difference
+from topwork.engine.evaluation.estimates import Estimate
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.experiment.schema import Experiment
 from topwork.lab.result import Result, SeedsResult, UnsavedError
@@ -46,7 +47,7 @@ def show_training(experiment: Experiment, output: Path | None, format: Format, *
 
 def show_result(result: Result, format: Format) -> None:
     """Print the figures of a run, and where its model and its MLflow run are."""
-    rows = with_gains(rows_of_estimates(result.estimates), result.against_alone)
+    rows = rows_with_gains(result.estimates, result.against_alone)
     if format is Format.CSV:
         write_csv(rows)
         return
@@ -68,11 +69,7 @@ def show_result(result: Result, format: Format) -> None:
 
 def show_seeds(result: SeedsResult, format: Format) -> None:
     """Print the means over several seeds, and where their models and MLflow runs are."""
-    rows: list[Row] = [
-        {**row, "sd": result.deviations.get(name), "seeds": len(result.by_seed)}
-        for name, row in zip(result.estimates, rows_of_estimates(result.estimates), strict=True)
-    ]
-    rows = with_gains(rows, result.against_alone)
+    rows = rows_with_gains(result.estimates, result.against_alone)
     if format is Format.CSV:
         write_csv(rows)
         return
@@ -84,7 +81,7 @@ def show_seeds(result: SeedsResult, format: Format) -> None:
     console.print()
     seeds = ", ".join(map(str, result.by_seed))
     title = f"{result.split} rows, means over {len(result.by_seed)} seeds ({seeds})"
-    show_estimates(result.estimates, title, deviations=result.deviations, against_alone=result.against_alone)
+    show_estimates(result.estimates, title, against_alone=result.against_alone)
     console.print(describe_power(len(result.by_seed)), soft_wrap=True)
     console.print()
     for seed, one in result.by_seed.items():
@@ -100,14 +97,15 @@ def show_run(name: str, uri: str | None) -> None:
             console.print(f"  topwork ui --uri {uri}", soft_wrap=True)
 
 
-def with_gains(rows: Sequence[Row], gains: Mapping[str, Difference]) -> list[Row]:
-    """Add to the rows of metrics what tasks gained over being trained alone, if that is known."""
+def rows_with_gains(estimates: Mapping[str, Estimate], gains: Mapping[str, Difference]) -> list[Row]:
+    """One row for each metric, with what tasks gained over being trained alone if that is known."""
+    rows = rows_of_estimates(estimates)
     if not gains:
-        return list(rows)
-    found = [gains[f"{row['task']}/{row['metric']}"] for row in rows]
+        return rows
     return [
-        {**row, "against_alone": gain.value, "against_alone_low": gain.low, "against_alone_high": gain.high}
-        for row, gain in zip(rows, found, strict=True)
+        {**row, "alone": one.value - gain.value, "against_alone": gain.value}
+        | {"against_alone_low": gain.low, "against_alone_high": gain.high}
+        for row, one, gain in zip(rows, estimates.values(), [gains[name] for name in estimates], strict=True)
     ]
 
 

@@ -34,27 +34,31 @@ def show_estimates(
     estimates: Mapping[str, Estimate],
     title: str,
     *,
-    deviations: Mapping[str, float] | None = None,
     against_alone: Mapping[str, Difference] | None = None,
 ) -> None:
     """Print metrics with their intervals.
 
     Args:
-        deviations: the standard deviation of each over several seeds.
         against_alone: how much more each is than where its task was trained alone.
     """
     heading(title)
-    gains = ["#against alone", "#95 % interval"] if against_alone else []
-    spread = ["#sd"] if deviations else []
+    gains = ["#alone", "#against alone", "#95 % interval"] if against_alone else []
+    spread = ["#sd"] if any(figure.seeds > 1 for figure in estimates.values()) else []
     shown = table("task", "metric", "#value", *spread, "#95 % interval", *gains, "#rows")
     for name, figure in estimates.items():
         task, _, metric = name.rpartition("/")
         interval = "unknown" if math.isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
-        value = "undefined" if math.isnan(figure.value) else f"{figure.value:.3f}"
-        of_seeds = [f"{deviations[name]:.3f}"] if deviations else []
-        gained = list(describe_difference(against_alone[name])[:2]) if against_alone else []
+        value = describe_value(figure.value)
+        of_seeds = ["" if figure.sd is None else f"{figure.sd:.3f}"] if spread else []
+        gain = against_alone[name] if against_alone else None
+        gained = [describe_value(figure.value - gain.value), *describe_difference(gain)[:2]] if gain else []
         shown.add_row(task, metric, value, *of_seeds, interval, *gained, f"{figure.rows:,}")
     console.print(shown)
+
+
+def describe_value(value: float) -> str:
+    """Write a metric."""
+    return "undefined" if math.isnan(value) else f"{value:.3f}"
 
 
 def describe_difference(difference: Difference) -> tuple[str, str, str]:

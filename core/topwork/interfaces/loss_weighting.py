@@ -17,7 +17,8 @@ FactorsFrom = Literal["settings", "history", "losses"]
 class LossWeighting(nn.Module, ABC):
     """Makes one total of the losses of several tasks. A task's factor is the derivative of the total by its loss.
 
-    All that changes while it is used is in parameters and buffers. Its parameters train in a group of their own, named
+    All that changes while it is used is in its ``state_dict``: in parameters, in buffers, or in the tensor that
+    ``get_extra_state`` gives. Its parameters train in a group of their own, named
     ``weighting``, without weight decay.
 
     Attributes:

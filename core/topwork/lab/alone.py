@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from topwork.engine.evaluation.comparison import Difference, SplitOutputs, difference, metrics_of, stack_seeds
+from topwork.engine.preparation_cache import PreparationCache
 from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import with_overrides
 from topwork.lab.runner import Runner
 from topwork.lab.tracking.run_log import RunLog
+from topwork.registry import Registry
 
 
 def check_alone(runner: Runner, experiment: Experiment) -> None:
@@ -20,9 +22,21 @@ def check_alone(runner: Runner, experiment: Experiment) -> None:
     if len(tasks) < 2:
         raise ConfigurationError(f"{tasks[0]} is the only task, so that nothing is to be compared with it alone")
     first = experiment.training.seeds[0] if experiment.training.seeds else experiment.training.seed
-    for task in tasks:
-        values = {"training.tasks": [task], "training.seeds": None, "training.seed": first}
-        runner.cache.prepare(with_overrides(experiment, values, runner.registry))
+    one_seed = {"training.seeds": None, "training.seed": first}
+    prepare_alone(runner.cache, with_overrides(experiment, one_seed, runner.registry), runner.registry)
+
+
+def prepare_alone(cache: PreparationCache, experiment: Experiment, registry: Registry) -> None:
+    """Prepare each task of an experiment with one seed by itself.
+
+    Raises:
+        ConfigurationError: what is set does not fit a task alone.
+    """
+    for task in experiment.trained_tasks:
+        try:
+            cache.prepare(with_overrides(experiment, {"training.tasks": [task]}, registry))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"task {task} cannot be trained alone: {error}") from None
 
 
 def gains_of_joining(

@@ -51,8 +51,8 @@ class SeedsResult:
         run_id: MLflow's, of the run that those of the seeds are below; None without tracking.
         tracking_uri: the MLflow store, None without tracking.
         split: the rows that the estimates are from.
-        estimates: by ``<task>/<metric>``, the mean over the seeds, with an interval for other seeds and other rows.
-        deviations: of the same metrics, the standard deviation over the seeds.
+        estimates: by ``<task>/<metric>``, the mean over the seeds and its standard deviation, with an interval for
+            other seeds and other rows.
         by_seed: the outcome of each seed.
         warnings: what the researcher should know, with counts.
         against_alone: see ``Result``, over all seeds.
@@ -63,7 +63,6 @@ class SeedsResult:
     tracking_uri: str | None
     split: str
     estimates: dict[str, Estimate]
-    deviations: dict[str, float]
     by_seed: dict[int, Result]
     warnings: list[str]
     against_alone: dict[str, Difference] = field(default_factory=dict)

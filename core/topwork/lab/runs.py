@@ -3,8 +3,6 @@
 import logging
 import os
 import secrets
-import statistics
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -116,7 +114,6 @@ def _result_of_seeds(
         tracking_uri=redact_uri(log.store.uri) if log else None,
         split=outputs.split,
         estimates=estimates_over_seeds(experiment, outputs),
-        deviations=deviations({seed: one.estimates for seed, one in by_seed.items()}),
         by_seed=by_seed,
         warnings=list(dict.fromkeys(warning for one in by_seed.values() for warning in one.warnings)),
     )
@@ -134,14 +131,6 @@ def estimates_over_seeds(experiment: Experiment, outputs: SplitOutputs) -> dict[
         for task, targets in outputs.targets.items()
         for metric, measure in metrics_of(experiment.tasks[task].head, outputs, task).items()
     }
-
-
-def deviations(by_seed: Mapping[int, Mapping[str, Estimate]]) -> dict[str, float]:
-    """Return the standard deviation over seeds of each metric; none of one seed."""
-    first = next(iter(by_seed.values()))
-    if len(by_seed) < 2:
-        return {}
-    return {name: statistics.stdev(one[name].value for one in by_seed.values()) for name in first}
 
 
 def _names(experiment: Experiment, output: str | Path | None) -> tuple[str, Path]:

@@ -173,14 +173,15 @@ class LossesByEpoch(topwork.LossWeighting):
 
 
 class LossesByStep(topwork.LossWeighting):
-    """A scalarizer that learns from the losses after each step. A task without rows counts with its last loss."""
+    """FAMO, which learns from the losses after each step. A task without rows counts with its last loss."""
 
     reads_losses_after_step: ClassVar[bool] = True
 
-    def __init__(self, scalarizer: nn.Module, tasks: Sequence[str]) -> None:
+    def __init__(self, scalarizer: Any, tasks: Sequence[str]) -> None:
         super().__init__()
         self.scalarizer = (scalarizer,)  # in a tuple, so that its parameters are none of ours: it steps them itself
-        self.last = {task: torch.ones(()) for task in tasks}
+        self.tasks = list(tasks)
+        self.register_buffer("last", torch.ones(len(tasks)))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         total: Tensor = self._scalarizer(losses)(self._of_all(losses))
@@ -189,13 +190,32 @@ class LossesByStep(topwork.LossWeighting):
     def after_step(self, losses: Mapping[str, Tensor]) -> None:
         self._scalarizer(losses).update(self._of_all(losses))
 
+    def get_extra_state(self) -> Tensor:
+        """Return its logits, and of the Adam that steps them both moments and the number of steps: (4, tasks)."""
+        logits, adam = self.scalarizer[0]._w, self.scalarizer[0]._optimizer
+        moments: Mapping[str, Tensor] = adam.state[logits] if adam else {}
+        zeros = torch.zeros_like(logits)
+        rows = [moments.get("exp_avg", zeros), moments.get("exp_avg_sq", zeros), zeros + moments.get("step", 0)]
+        return torch.stack([logits.detach(), *rows])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        famo = self.scalarizer[0]
+        logits, average, average_of_squares, steps = state.to(famo._w.device).clone()
+        famo._w.data.copy_(logits)
+        famo._optimizer = torch.optim.Adam([famo._w], lr=famo.lr, weight_decay=famo.weight_decay)
+        if steps.any():
+            moments = {"exp_avg": average, "exp_avg_sq": average_of_squares}
+            famo._optimizer.state[famo._w] = {"step": steps[0].cpu(), **moments}
+
     def _scalarizer(self, losses: Mapping[str, Tensor]) -> Any:
         return self.scalarizer[0].to(next(iter(losses.values())).device)
 
     def _of_all(self, losses: Mapping[str, Tensor]) -> Tensor:
-        values = [losses.get(task, last.to(next(iter(losses.values())))) for task, last in self.last.items()]
-        self.last |= {task: loss.detach() for task, loss in losses.items()}
-        return torch.stack(values)
+        """The losses of all tasks (tasks,), which are kept."""
+        last = self.get_buffer("last")
+        values = torch.stack([losses.get(task, last[number]) for number, task in enumerate(self.tasks)])
+        self.last = values.detach()
+        return values
 
 
 class Gradients(topwork.GradientWeighting):

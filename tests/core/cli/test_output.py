@@ -43,8 +43,11 @@ def test_json_is_ascii_where_standard_output_may_not_take_more(monkeypatch: pyte
 
 
 def test_estimates_have_a_row_for_each_metric() -> None:
-    assert rows_of_estimates({"mood/f1": Estimate(0.5, 0.25, 0.75, 9)}) == [
-        {"task": "mood", "metric": "f1", "value": 0.5, "low": 0.25, "high": 0.75, "rows": 9}
+    figures = {"metric": "f1", "value": 0.5, "low": 0.25, "high": 0.75, "rows": 9}
+    one, several = Estimate(0.5, 0.25, 0.75, 9), Estimate(0.5, 0.25, 0.75, 9, seeds=3, sd=0.1)
+    assert rows_of_estimates({"mood/f1": one, "tone/f1": several}) == [
+        {"task": "mood", **figures, "sd": None, "seeds": 1},
+        {"task": "tone", **figures, "sd": 0.1, "seeds": 3},
     ]
 
 

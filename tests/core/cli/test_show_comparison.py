@@ -49,6 +49,7 @@ def test_the_command_prints_the_comparison(
 
 def test_an_estimate_is_written_with_its_interval_where_it_has_one() -> None:
     assert describe_estimate(Estimate(0.5, 0.25, 0.75, 20)) == "0.500 (0.250 to 0.750)"
+    assert describe_estimate(Estimate(0.5, 0.25, 0.75, 20, seeds=3, sd=0.0123)) == "0.500 (0.250 to 0.750), sd 0.012"
     assert describe_estimate(Estimate(1.0, float("nan"), float("nan"), 20)) == "1.000"
     assert describe_estimate(Estimate(math.nan, math.nan, math.nan, 20)) == "undefined"
 

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
-from topwork.cli.show_plan import describe_optimizer
+from topwork.cli.show_plan import describe_optimizer, describe_weighting
 from topwork.experiment.schema import Training
+from topwork.interfaces.loss_weighting import LossWeightingConfig
+from topwork_plugins.loss_weightings.fixed import FixedConfig
+from topwork_plugins.loss_weightings.torchjd import TorchJdConfig
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -230,3 +233,17 @@ def test_what_is_to_train_behind_the_layer_that_is_read_is_refused(command: Comm
         "freeze: layer.5.attention is to train, but the pooling reads nothing behind layer.2.ffn, so no gradient would "
         "reach it; freeze it, or let the pooling read a later layer"
     ) in error
+
+
+@pytest.mark.parametrize(
+    ("weighting", "said"),
+    [
+        (TorchJdConfig(aggregator="UPGrad"), "each step goes back through what tasks share up to 3 times"),
+        (TorchJdConfig(scalarizer="FAMO"), "each step computes the losses of its batch again"),
+        (FixedConfig(), ""),
+    ],
+    ids=["gradients", "losses after the step", "losses"],
+)
+def test_what_a_weighting_costs_is_said(weighting: LossWeightingConfig, said: str) -> None:
+    assert describe_weighting(weighting.build(["a", "b", "c"]), 3).startswith(said)
+    assert bool(said) == bool(describe_weighting(weighting.build(["a", "b", "c"]), 3))

@@ -23,6 +23,7 @@ from small_experiment import QUICKSTART
 from study_helpers import Command, running_after, runs_of, settings, trained_here, wait_for
 from topwork.cli import main
 from topwork.cli.show_study import show_evaluation
+from topwork.cli.show_training import describe_power
 from topwork.engine.evaluation.comparison import Difference
 from topwork.engine.evaluation.estimates import Estimate
 from topwork.lab.study.result import StudyResult, TrialEvaluation
@@ -238,6 +239,20 @@ def test_a_metric_that_only_the_best_trials_head_has_is_shown_without_a_gain(
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["a/recall", "0.500", "(0.400", "to", "0.600)"] in rows
     assert any(row[:1] == ["a/accuracy"] and row[-1] == "1.000" for row in rows)
+
+
+def test_what_few_seeds_cannot_show_is_said_of_a_study_too(capsys: pytest.CaptureFixture[str]) -> None:
+    estimate = Estimate(0.5, 0.4, 0.6, 100, seeds=3, sd=0.02)
+    result = StudyResult(
+        name="heads", folder=Path(), storage="", objectives=("loss",), maximize=(False,), trials=[], baseline=0,
+        best=[1],
+        changes={}, files={}, run_id=None, tracking_uri=None, seconds=0.0, encoding_seconds=0.0, warnings=[],
+        evaluations=dict.fromkeys((0, 1), TrialEvaluation({"a/accuracy": estimate})),
+    )  # fmt: skip
+    show_evaluation(result, 1)
+    printed = capsys.readouterr().out.splitlines()
+    assert "0.500 (0.400 to 0.600), sd 0.020" in printed[3]
+    assert printed[-1] == describe_power(3)
 
 
 def test_a_finished_study_is_printed_for_programs_too(

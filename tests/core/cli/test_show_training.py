@@ -149,7 +149,7 @@ def test_several_seeds_and_tasks_alone_are_shown_with_deviations_gains_and_what_
     lines = out.splitlines()
     (title,) = [number for number, line in enumerate(lines) if line.endswith("test rows, means over 2 seeds (0, 1)")]
     header = lines[title + 1].split()
-    expected = "task metric value sd 95 % interval against alone 95 % interval rows"
+    expected = "task metric value sd 95 % interval alone against alone 95 % interval rows"
     assert header == expected.split()
     assert re.search(r"^sentiment  accuracy +0\.\d{3} +0\.\d{3} .* [+-]0\.\d{3} ", "\n".join(lines), re.MULTILINE)
     assert (
@@ -168,9 +168,10 @@ def test_several_seeds_are_written_for_programs(command: Command) -> None:
     row = written["metrics"][0]
     assert row.keys() == {
         "task", "metric", "value", "low", "high", "rows", "sd", "seeds",
-        "against_alone", "against_alone_low", "against_alone_high",
+        "alone", "against_alone", "against_alone_low", "against_alone_high",
     }  # fmt: skip
     assert row["seeds"] == 2
+    assert row["alone"] == pytest.approx(row["value"] - row["against_alone"])
     _, out, _ = command("train", QUICKSTART, *SMALL, "--set", "training.seeds=[4]", "--format", "csv")
     (first, *_) = csv.DictReader(io.StringIO(out))
     assert (first["seeds"], first["sd"]) == ("1", "")

@@ -104,11 +104,21 @@ def test_gradients_are_drawn_as_a_matrix_of_cosines_and_norms_by_epoch() -> None
     cosines = {"gradient_cosine/a/b": -0.5, "gradient_norm/a": 1.0, "gradient_norm/b": 2.0, "training/loss": 1.0}
     later = cosines | {"gradient_cosine/a/b": 0.0, "gradient_norm/b": 4.0}
     figure = gradient_figure([Epoch(1, cosines, {}, 1.0), Epoch(2, later, {}, 1.0)])
-    left, right = figure.axes[0], figure.axes[1]
+    left, middle, right = figure.axes[:3]
     assert left.images[0].get_array().tolist() == [[1.0, -0.25], [-0.25, 1.0]]
+    assert [(line.get_label(), list(line.get_ydata())) for line in middle.lines] == [("a and b", [-0.5, 0.0])]
     assert [list(line.get_ydata()) for line in right.lines] == [[1.0, 1.0], [2.0, 4.0]]
     curves = learning_curves([Epoch(1, cosines, {}, 1.0)], 1)
     assert len(curves.axes) == 1
+
+
+def test_of_many_pairs_those_are_drawn_by_epoch_whose_gradients_differ_most() -> None:
+    tasks = [f"t{number}" for number in range(8)]
+    pairs = {f"gradient_cosine/{one}/{other}": -0.01 * int(other[1]) for one in tasks for other in tasks if one < other}
+    figure = gradient_figure([Epoch(1, {f"gradient_norm/{task}": 1.0 for task in tasks} | pairs, {}, 1.0)])
+    middle = figure.axes[1]
+    assert middle.get_title() == "cosine by epoch, the least 10 of 28"
+    assert {float(line.get_ydata()[0]) for line in middle.lines} == {-0.07, -0.06}
 
 
 def test_a_metric_that_an_epoch_lacks_leaves_a_gap() -> None:

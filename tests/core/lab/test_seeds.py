@@ -78,14 +78,14 @@ def test_figures_are_means_with_deviations_and_intervals_of_seeds_and_rows(
     for name, estimate in result.estimates.items():
         values = [one.estimates[name].value for one in result.by_seed.values()]
         assert estimate.value == pytest.approx(statistics.fmean(values), abs=1e-6)
-        assert result.deviations[name] == pytest.approx(statistics.stdev(values), abs=1e-6)
+        assert estimate.sd == pytest.approx(statistics.stdev(values), abs=1e-6)
         assert estimate.seeds == 2
         if estimate.low == estimate.low:
             assert estimate.low <= estimate.value <= estimate.high
     first = next(iter(result.estimates))
     of_rows = [one.estimates[first] for one in result.by_seed.values()]
     width = result.estimates[first].high - result.estimates[first].low
-    assert result.deviations[first] == 0 or width > 0
+    assert result.estimates[first].sd == 0 or width > 0
     assert {one.rows for one in of_rows} == {result.estimates[first].rows}
 
 
@@ -103,7 +103,7 @@ def test_mlflow_has_a_run_with_the_means_and_one_below_it_for_each_seed(
     metrics = parent.data.metrics
     for name, estimate in result.estimates.items():
         assert metrics[f"test/{name}"] == pytest.approx(estimate.value)
-        assert metrics[f"test/{name}/sd"] == pytest.approx(result.deviations[name])
+        assert metrics[f"test/{name}/sd"] == pytest.approx(estimate.sd)
     assert {run.data.params["training.seed"] for run in below} == {"1", "3"}
 
 
@@ -129,7 +129,7 @@ def test_one_seed_has_no_deviation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     settings = ["training={epochs: 1, device: cpu, seeds: [5]}", "tracking.enabled=false"]
     result = train_seeds(small(*settings), output=tmp_path / "models")
-    assert result.deviations == {}
+    assert {one.sd for one in result.estimates.values()} == {None}
     assert list(result.by_seed) == [5]
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from topwork.interfaces.loss_weighting import GradientWeighting, LossWeighting
+from topwork.testing import LossWeightingContract
 from topwork_plugins.loss_weightings.torchjd import Aggregator, Scalarizer, TorchJdConfig
 
 TASKS = ["a", "b", "c", "d", "e"]
@@ -28,6 +29,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 SCALARIZERS = pytest.mark.parametrize("name", get_args(Scalarizer))
 AGGREGATORS = pytest.mark.parametrize("name", get_args(Aggregator))
+
+
+#: Settings of every method.
+EVERY = [
+    *(TorchJdConfig(scalarizer=name, options=OPTIONS.get(name, {})) for name in get_args(Scalarizer)),
+    *(TorchJdConfig(aggregator=name, options=OPTIONS.get(name, {})) for name in get_args(Aggregator)),
+]
+
+
+@pytest.mark.filterwarnings("ignore:You are solving a parameterized problem that is not DPP")
+class TestEveryMethod(LossWeightingContract):
+    tasks = tuple(TASKS)
+
+    @pytest.fixture(autouse=True, params=EVERY, ids=lambda config: config.scalarizer or config.aggregator)
+    def choose(self, request: pytest.FixtureRequest) -> None:
+        type(self).config = request.param
 
 
 def scalarizer(name: str) -> LossWeighting:

@@ -35,6 +35,7 @@ class Estimate:
         low, high: the ends of the interval.
         rows: N.
         seeds: how many models stand behind it, trained with as many seeds.
+        sd: of several seeds, the standard deviation over them (S - 1 degrees of freedom).
         note: why there is no value or no interval, or on how few resamples it rests; mostly empty.
     """
 
@@ -43,6 +44,7 @@ class Estimate:
     high: float
     rows: int
     seeds: int = 1
+    sd: float | None = None
     note: str = ""
 
 
@@ -125,23 +127,24 @@ def _estimate(
     try:
         scores = [metric.compute(one, targets) for one in outputs]
     except PluginError as error:
-        return Estimate(math.nan, math.nan, math.nan, rows, seeds, first_line(error))
+        return Estimate(math.nan, math.nan, math.nan, rows, seeds, note=first_line(error))
     if seeds == 1 and is_zero_or_one(scores[0]):
         from scipy.stats import binomtest  # takes a second to import
 
         wilson = binomtest(int(scores[0].sum()), rows).proportion_ci(0.95, method="wilson")
         return Estimate(float(scores[0].mean()), float(wilson.low), float(wilson.high), rows)
     observed = torch.tensor([float(metric.total(one)) for one in scores], dtype=torch.float64)
+    value, sd = float(observed.mean()), float(observed.std()) if seeds > 1 else None
     try:
         drawings = [on_rows(metric, of_seed, one, targets) for of_seed, one in zip(scores, outputs, strict=True)]
     except PluginError as error:
         note = f"no interval, because {first_line(error)}"
-        return Estimate(float(observed.mean()), math.nan, math.nan, rows, seeds, note)
+        return Estimate(value, math.nan, math.nan, rows, seeds, sd, note)
     resampled = resample(lambda drawn: [measure_on(drawn) for measure_on in drawings], rows, seed=seed)
     low, high = resampled.interval(observed)
     if low == high:
         low = high = math.nan
-    return Estimate(float(observed.mean()), low, high, rows, seeds, resampled.note)
+    return Estimate(value, low, high, rows, seeds, sd, resampled.note)
 
 
 def estimates(

@@ -23,7 +23,7 @@ from topwork.lab.study.resolved_study import ResolvedStudy
 from topwork.lab.study.result import TrialEvaluation, TrialSummary
 from topwork.lab.study.search_space import values_of
 from topwork.lab.study.trial_queue import TrialQueue
-from topwork.lab.study.trial_states import REASON, RUN, STATES
+from topwork.lab.study.trial_states import NOTES, REASON, RUN, STATES
 from topwork.lab.study.worker_job import outputs_file
 from topwork.lab.tracking.store import TrackingStore
 from topwork.lab.tracking.study_log import fetch_outputs
@@ -42,6 +42,7 @@ def summarize(trials: Sequence[FrozenTrial]) -> list[TrialSummary]:
             values=tuple(trial.values or ()),
             reason=trial.user_attrs.get(REASON, ""),
             training_seconds=trial.user_attrs.get("training_seconds", 0.0),
+            notes=tuple(trial.user_attrs.get(NOTES, ())),
         )
         for trial in trials
     ]

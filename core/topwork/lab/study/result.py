@@ -26,6 +26,7 @@ class TrialSummary:
         values: of the objectives, on the validation rows; of a pruned trial the last one known.
         reason: why it failed; empty if it did not.
         training_seconds: in the training loop; 0 where it did not end there.
+        notes: what the researcher should know of it.
     """
 
     number: int
@@ -34,6 +35,7 @@ class TrialSummary:
     values: tuple[float, ...]
     reason: str = ""
     training_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,7 @@ def _evaluate(
         why = "is complete" if study.settings.baseline else "was asked for (study.baseline: false)"
         warnings.append(f"no trial with the experiment's own values {why}, so what is gained is not known")
     chosen = [trial for trial in trials if trial.number in best or trial.number == baseline]
+    warnings += [f"trial {trial.number}: {note}" for trial in chosen for note in trial.notes]
     store = run.log.store if run.log else None
     evaluations, missing = evaluate_trials(chosen, baseline, study, queue, splits["test"], store)
     return evaluations, [*warnings, *missing]

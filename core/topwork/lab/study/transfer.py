@@ -11,6 +11,7 @@ from topwork.errors import ConfigurationError, StudyError
 from topwork.experiment.schema import Experiment
 from topwork.files import write_file
 from topwork.interfaces.head import Metric
+from topwork.lab.alone import prepare_alone
 from topwork.lab.study.grid import (
     check_splits,
     compared_metric,
@@ -84,16 +85,18 @@ def subsets(tasks: Sequence[str]) -> list[list[str]]:
 
 
 def _plan(study: ResolvedStudy, cache: PreparationCache) -> StudyPlan:
-    """Check the experiment with all tasks, and that what is monitored says something of each alone.
+    """Check the experiment with all tasks, and with each alone.
 
     Raises:
         TopworkError: something does not fit, or there are no validation rows, or no test rows.
     """
     experiment = study.trial_experiment({})
-    baseline = cache.prepare(experiment)
-    check_splits(baseline, "transfer")
+    together = cache.prepare(experiment)
+    check_splits(together, "transfer")
     for task in experiment.tasks:
-        monitors_of(experiment, baseline, task)
+        monitors_of(experiment, together, task)
+    prepare_alone(cache, experiment, study.registry)
+    baseline = cache.prepare(experiment)  # again, since what is prepared shares the backbone
     return StudyPlan(baseline, (False,), identity_of(study, baseline.dataset.digest))
 
 
@@ -123,6 +126,11 @@ def _result(run: StudyRun, trials: Sequence[TrialSummary], encoding_seconds: flo
         for partner in [*tasks, ALL]
         if partner != task and (found := _gain(outputs, tasks, task, partner, measures[task])) is not None
     }
+    if noted := sum(bool(trial.notes) for trial in by_tasks.values()):
+        warnings.append(
+            f"in {noted} of {len(by_tasks)} subsets a head that had stopped is used with what tasks share from another "
+            "epoch, which changed what was monitored: gains hold that too; training.stop: together keeps one epoch"
+        )
     log = run.log
     return TransferResult(
         name=study.name,

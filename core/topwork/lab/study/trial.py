@@ -33,11 +33,13 @@ class TrialOutcome:
         values: of the objectives, the mean over seeds.
         outputs: of the models, for the test rows; None where there are none.
         training_seconds: spent in the training loop, evaluation included.
+        notes: what the researcher should know of it.
     """
 
     values: list[float]
     outputs: SplitOutputs | None
     training_seconds: float
+    notes: list[str]
 
 
 def train_trial(
@@ -60,6 +62,7 @@ def train_trial(
     """
     finished: list[list[float]] = []
     outputs: list[SplitOutputs] = []
+    notes: list[str] = []
     seconds = 0.0
     for number, seed in enumerate(study.seeds):
         varied = study.trial_experiment(values, seed)
@@ -73,13 +76,14 @@ def train_trial(
         started = perf_counter()
         fitted, loading_seconds = _fit(cache, prepared, TrialObserver(check, report))
         seconds += perf_counter() - started - loading_seconds
+        notes += [f"seed {seed}: {note}" if len(study.seeds) > 1 else note for note in fitted.notes]
         finished.append([_finite(objective, fitted) for objective in study.objectives])
         if "test" in fitted.data:
             device = next(prepared.model.parameters()).device
             of_test = prepared.outputs(fitted.data["test"], device=device)
             outputs.append(prepared.split_outputs("test", of_test, fitted.data["test"]))
     means = [fmean(column) for column in zip(*finished, strict=True)]
-    return TrialOutcome(means, stack_seeds(outputs) if outputs else None, seconds)
+    return TrialOutcome(means, stack_seeds(outputs) if outputs else None, seconds, notes)
 
 
 class TrialObserver(Observer):

@@ -22,7 +22,7 @@ STATES: dict[TrialState, State] = {
 IDENTITY, ID, PARENT_RUN = "topwork.identity", "topwork.id", "topwork.mlflow_run"
 
 #: Names of the user attributes of a trial, as they are stored; some have another word than the code: databases keep it.
-PROCESS, REASON, INTERRUPTED, RETRY_OF, CRASHES, RUN, DUPLICATE = (
+PROCESS, REASON, INTERRUPTED, RETRY_OF, CRASHES, RUN, DUPLICATE, NOTES = (
     "process",
     "reason",
     "lost",
@@ -30,6 +30,7 @@ PROCESS, REASON, INTERRUPTED, RETRY_OF, CRASHES, RUN, DUPLICATE = (
     "deaths",
     "mlflow_run",
     "duplicate",
+    "notes",
 )
 
 

@@ -26,7 +26,7 @@ from topwork.lab.study.search_space import values_of, with_logarithms
 from topwork.lab.study.storage import HEARTBEAT_SECONDS, open_storage
 from topwork.lab.study.trial import TrialOutcome, train_trial
 from topwork.lab.study.trial_queue import TrialQueue, join_trial_queue
-from topwork.lab.study.trial_states import RUN
+from topwork.lab.study.trial_states import NOTES, RUN
 from topwork.lab.study.worker_job import WorkerJob, outputs_file
 from topwork.lab.tracking.store import TrackingStore, store_of
 from topwork.lab.tracking.study_log import TrialLog, open_trial_log
@@ -110,6 +110,7 @@ class Worker:
         else:
             self._keep(trial, outcome, values, log)
             trial.set_user_attr("training_seconds", outcome.training_seconds)
+            trial.set_user_attr(NOTES, outcome.notes)
             self.queue.complete(trial, outcome.values)
 
     def _open_log(self, trial: optuna.Trial) -> TrialLog | None:

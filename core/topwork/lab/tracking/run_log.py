@@ -123,7 +123,8 @@ class RunLog(RunWriter, Observer):
         """Log the means over seeds, with intervals and standard deviations, and all warnings."""
         self._log_warnings(result.warnings)
         final = _with_ends(result.estimates, result.split)
-        final |= {f"{_prefix(result.split)}{name}/sd": value for name, value in result.deviations.items()}
+        prefix = _prefix(result.split)
+        final |= {f"{prefix}{name}/sd": one.sd for name, one in result.estimates.items() if one.sd is not None}
         self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, 0)
 
     def log_gains(self, gains: Mapping[str, Difference], split: str) -> None:

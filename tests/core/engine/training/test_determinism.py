@@ -28,6 +28,7 @@ from topwork_plugins.poolings.weighted_mean import WeightedMeanConfig
 from topwork_plugins.samplers.proportional import ProportionalConfig
 from topwork_plugins.samplers.round_robin import RoundRobinConfig
 from topwork_plugins.samplers.temperature import TemperatureConfig
+from topwork_plugins.samplers.uniform import UniformConfig
 from topwork_plugins.samplers.weighted import WeightedConfig
 
 Make = Callable[..., Experiment]
@@ -37,6 +38,7 @@ SAMPLERS = [
     ProportionalConfig(),
     ProportionalConfig(batches="single"),
     RoundRobinConfig(),
+    UniformConfig(),
     TemperatureConfig(temperature=4.0, cooldown=2),
     WeightedConfig(weights={"reviews": 1.0, "fewer": 3.0}),
 ]

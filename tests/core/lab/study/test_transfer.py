@@ -94,12 +94,33 @@ def test_mlflow_has_the_matrix_and_a_run_for_each_subset(store_uri: str) -> None
         ),
         (["data.reviews.split={validation: 0.0, test: 0.2}", "training.monitor=training/loss"], "no validation rows"),
         (["training.monitor=validation/sentiment/accuracy"], "says nothing of category"),
+        (
+            [
+                "tasks.again={label: sentiment, head: {kind: binary}}",
+                "freeze={kind: none}",
+                "weighting={kind: torchjd, aggregator: TrimmedMean, options: {trim_number: 1}}",
+            ],
+            "task sentiment cannot be trained alone: --set weighting=",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(settings: list[str], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         transferred(small(TRAINING, "tracking.enabled=false", *settings))
     assert message in str(caught.value)
+
+
+def test_it_is_said_where_heads_and_what_they_share_are_of_several_epochs() -> None:
+    experiment = small(
+        "tasks.sentiment={label: sentiment, head: {kind: binary, hidden: []}, monitor: loss, patience: 1}",
+        "tasks.category={label: category, head: {kind: classification}, monitor: loss, patience: 20}",
+        "training={epochs: 12, batch_size: 16, device: cpu, stop: per_task, seeds: [0]}",
+        "optimizer={kind: heads_and_backbone, heads_lr: 0.02, backbone_lr: 0.01}",
+        "tracking.enabled=false",
+    )
+    result = transferred(experiment)
+    told = [one for one in result.warnings if "a head that had stopped" in one]
+    assert [one[:19] for one in told] == ["in 1 of 3 subsets a"]
 
 
 def test_one_task_has_no_partner() -> None:
