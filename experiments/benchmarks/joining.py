@@ -44,9 +44,12 @@ WEIGHTINGS: dict[str, dict[str, Any]] = {
     "PCGrad": {"kind": "torchjd", "aggregator": "PCGrad"},
     "UPGrad": {"kind": "torchjd", "aggregator": "UPGrad"},
 }
+SIZES = {f"source{number}": 2000 * (number + 1) for number in range(7)} | {"small": 300}
 SAMPLERS: dict[str, dict[str, Any]] = {
     "proportional": {"kind": "proportional"},
     "temperature": {"kind": "temperature", "temperature": 3.0, "cooldown": 10},
+    "uniform": {"kind": "uniform"},
+    "weighted": {"kind": "weighted", "weights": dict.fromkeys(SIZES, 1.0) | {"small": 2.0}},
     "round_robin": {"kind": "round_robin"},
 }
 #: Steps of each, all on the same batches, in an order drawn anew for each.
@@ -142,11 +145,10 @@ def main() -> None:
 
 def sampler_shares(step_seconds: float) -> dict[str, float]:
     """Return the time that a sampler takes for the batches of 50,000 rows of eight sources, by step, as a share."""
-    sizes = {f"source{number}": 2000 * (number + 1) for number in range(7)} | {"small": 300}
     settings = make_experiment("frozen", 2, WEIGHTINGS["fixed"]).training
     shares = {}
     for name, raw in SAMPLERS.items():
-        sampling = resolve_sampling(discover().samplers.parse(raw, problems=[]), sizes, 20, where="sampling")
+        sampling = resolve_sampling(discover().samplers.parse(raw, problems=[]), SIZES, 20, where="sampling")
         times = []
         for epoch in range(1, 21):
             started = perf_counter()

@@ -2,10 +2,12 @@
 """Whether `topwork transfer` tells tasks that help, that are useless, and that hurt, where the answer is known.
 
 Synthetic texts of eleven words; a text is `pos` where more of its words are from one half of the vocabulary than from
-the other. `few` learns that from 60 texts, and `many` from 2,000 others: they should help it. `faint` has labels drawn
-by lot whose loss counts a millionth: it should be of no use and do no harm. `loud` has labels drawn by lot whose loss
-counts 30 times: it should hurt. A small DistilBERT with random weights, all of which train; six seeds. Writes
-results/known_transfer.json and results/known_transfer.png.
+the other. `few` learns that from 60 texts, and `many` from 2,000 others: they should help it. `other` learns from 600
+which word comes first, of the even or of the odd ones, which says nothing of the rest: it should be of no use to `few`.
+`faint` has labels drawn by lot whose loss counts a millionth: it should be of no use and do no harm. `loud` has labels
+drawn by lot whose loss counts 30 times: it should hurt. Whatever its training labels, each task is tested on true ones.
+A small DistilBERT with random weights, all of which train; six seeds. Writes results/known_transfer.json and
+results/known_transfer.png.
 """
 
 import argparse
@@ -28,8 +30,14 @@ from topwork.lab.study.transfer_figure import draw_transfer
 
 HERE = Path(__file__).parent
 
-#: Of each task: its training texts, whether its labels are drawn by lot, and the weight of its loss.
-TASKS = {"few": (60, False, 1.0), "many": (2000, False, 1.0), "faint": (600, True, 1e-6), "loud": (600, True, 30.0)}
+#: Of each task: its training texts, the label that it learns, whether that is drawn by lot, and the weight of its loss.
+TASKS = {
+    "few": (60, "sentiment", False, 1.0),
+    "many": (2000, "sentiment", False, 1.0),
+    "other": (600, "first", False, 1.0),
+    "faint": (600, "sentiment", True, 1e-6),
+    "loud": (600, "sentiment", True, 30.0),
+}
 SEEDS = [0, 1, 2, 3, 4, 5]
 WORDS = [f"{consonant}{vowel}" for consonant in "bdfgklmn" for vowel in "aeiou"]
 
@@ -53,25 +61,21 @@ def write_encoder(folder: Path) -> None:
 def write_files(folder: Path) -> None:
     """Write the training texts of each task, and the texts that all are validated and tested on."""
     draw = random.Random(0)
-    for name, count in {
-        "test": 800,
-        "validation": 400,
-        **{name: count for name, (count, _, _) in TASKS.items()},
-    }.items():
+    counts = {"test": 800, "validation": 400} | {name: count for name, (count, *_) in TASKS.items()}
+    for name, count in counts.items():
+        by_lot = name in TASKS and TASKS[name][2]
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(["text", "sentiment"])
+            rows.writerow(["text", "sentiment", "first"])
             for _ in range(count):
                 words = draw.choices(WORDS, k=11)
                 positive = sum(WORDS.index(word) < len(WORDS) // 2 for word in words) > 5
-                by_lot = name in TASKS and TASKS[name][1]
-                rows.writerow(
-                    [" ".join(words), draw.choice(["neg", "pos"]) if by_lot else "pos" if positive else "neg"]
-                )
+                sentiment = draw.choice(["neg", "pos"]) if by_lot else "pos" if positive else "neg"
+                rows.writerow([" ".join(words), sentiment, "odd" if WORDS.index(words[0]) % 2 else "even"])
 
 
 def make_experiment(folder: Path) -> Experiment:
-    """The four tasks, each with a source of its own; all sources give equally many rows."""
+    """The tasks, each with a source of its own; all sources give equally many rows."""
     raw = {
         "name": "known",
         "data": {name: {"train": f"{name}.csv", "validation": "validation.csv", "test": "test.csv"} for name in TASKS},
@@ -79,12 +83,12 @@ def make_experiment(folder: Path) -> Experiment:
         "pooling": {"kind": "mean"},
         "tasks": {
             name: {
-                "label": "sentiment",
+                "label": label,
                 "source": name,
                 "head": {"kind": "binary", "hidden": []},
                 "loss_weight": weight,
             }
-            for name, (_, _, weight) in TASKS.items()
+            for name, (_, label, _, weight) in TASKS.items()
         },
         "freeze": {"kind": "none"},
         "optimizer": {"kind": "uniform", "lr": 1e-3},

@@ -25,10 +25,10 @@ from topwork.engine.model.building import (
     check_training,
 )
 from topwork.engine.model.encoder_checks import check_restorable
-from topwork.engine.model.mixed_precision import check_precision, warn_of_emulation
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan, make_plan
 from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
+from topwork.engine.model.precision_checks import check_precision, warn_of_emulation
 from topwork.engine.model.seeding import seeded
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.training.loop import Fit, LoadExamples, fit

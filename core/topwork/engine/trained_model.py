@@ -63,7 +63,7 @@ class TrainedModel:
 
     def __post_init__(self) -> None:
         if self.model.mixed_stages is None:
-            self.model.mixed_stages = self.model.cut.stage  # what was trained stays in float32
+            self.model.mixed_stages = self.model.cut.stage  # what was frozen when these weights were trained
         self.model.requires_grad_(False)
         self.model.set_trainable(())  # nothing trains any more, so the cut is behind the pooling
         self.model.eval()

@@ -11,14 +11,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
-
-from topwork.errors import ConfigurationError
-from topwork.experiment.schema import Training
-from topwork.interfaces.backbone import Backbone, Precision
 
 #: Rows of a block: more are wasted on short batches, fewer leave the processor idle.
 BLOCK_ROWS = 256
@@ -84,44 +80,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_precision(precision: Precision, backbone: Backbone, *, frozen: bool, where: str) -> None:
-    """Check that there is a frozen part for the precision of one, and that its products can be made in blocks.
-
-    Raises:
-        ConfigurationError: there is none, or they cannot; says ``where`` the setting stands.
-    """
-    if precision == "float32":
-        return
-    if not frozen:
-        raise ConfigurationError(
-            f"{where}: bfloat16 is the precision of the frozen part, but the first stage trains, so nothing is frozen; "
-            "leave it out, or see training.precision"
-        )
-    for name, module in backbone.named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            continue
-        for weight, parameter in module.named_parameters(prefix=name, recurse=False):
-            if parameter.dim() > 1:
-                raise ConfigurationError(
-                    f"{where}: bfloat16 needs weights in torch.nn.Linear, whose rows can be made independent of each "
-                    f"other; {weight} is in {type(module).__name__}; use float32"
-                )
-
-
-def warn_of_emulation(precision: Precision, settings: Training) -> list[str]:
-    """Say so where the processor has no instructions for a precision."""
-    if precision == "float32" or (settings.device != "cpu" and torch.accelerator.is_available()):
-        return []
-    if _capabilities().get("architecture") != "x86_64" or bfloat16_instructions():  # other processors do not say
-        return []
-    return ["this processor emulates bfloat16: backbone.precision: bfloat16 is slower here than float32"]
-
-
 def bfloat16_instructions() -> list[str]:
     """Return the names of the processor's sets of instructions for bfloat16, which choose its kernels."""
-    return sorted(name for name, there in _capabilities().items() if there is True and "bf16" in name)
+    return sorted(name for name, there in capabilities().items() if there is True and "bf16" in name)
 
 
-def _capabilities() -> Mapping[str, Any]:
+def capabilities() -> Mapping[str, Any]:
     """Return what the processor can do; nothing where torch is too old to say."""
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

@@ -20,17 +20,15 @@ from topwork.engine.model.mixed_precision import (
     bfloat16_instructions,
     cores,
     precision_of_stage,
-    warn_of_emulation,
 )
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model_folder import load_model, read_model_manifest, save_model
-from topwork.engine.preparation import prepare
 from topwork.engine.trained_model import TrainedModel
 from topwork.errors import ConfigurationError
-from topwork.experiment.schema import Experiment, Training
+from topwork.experiment.schema import Experiment
 from topwork.interfaces.pooling import PoolingConfig
 from topwork.registry import discover
-from topwork.testing import TinyBackboneConfig, tiny_model
+from topwork.testing import tiny_model
 from topwork_plugins.backbones.minilm import MiniLmConfig
 from topwork_plugins.freeze_strategies.all_except import AllExceptConfig
 from topwork_plugins.freeze_strategies.gradual import GradualConfig
@@ -162,25 +160,6 @@ def test_a_saved_minilm_gives_what_the_trained_one_gives(make: Make, train: Call
     assert (loaded.encode(texts) == whole.encode(texts)).all()
 
 
-def test_it_is_refused_where_nothing_is_frozen(make: Make) -> None:
-    everything = AllExceptConfig(patterns=("*",))
-    with pytest.raises(ConfigurationError) as caught:
-        prepare(make(backbone=TinyBackboneConfig(precision="bfloat16"), freeze=everything))
-    assert str(caught.value) == (
-        "backbone.precision: bfloat16 is the precision of the frozen part, but the first stage trains, so nothing is "
-        "frozen; leave it out, or see training.precision"
-    )
-
-
-def test_weights_outside_linear_layers_are_refused(make: Make) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        prepare(make(backbone=TinyBackboneConfig(precision="bfloat16")))
-    assert str(caught.value) == (
-        "backbone.precision: bfloat16 needs weights in torch.nn.Linear, whose rows can be made independent of each "
-        "other; layer.0.attention.in_proj_weight is in MultiheadAttention; use float32"
-    )
-
-
 @pytest.fixture
 def threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
@@ -223,32 +202,3 @@ def test_encoding_sees_weights_that_were_changed_past_autograd(random_ids: Calla
     after = encode(model.prefix, sequences, device=CPU)
     assert not torch.equal(before.values, after.values)
     assert torch.equal(after.values, encode(model.prefix, sequences, device=CPU).values)
-
-
-def test_an_older_torch_that_does_not_know_the_processor_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert bfloat16_instructions() == []
-    assert warn_of_emulation("bfloat16", Training(device="cpu")) == []
-
-
-@pytest.mark.parametrize(
-    ("precision", "device", "capabilities", "warned"),
-    [
-        ("bfloat16", "cpu", WITHOUT, True),
-        ("bfloat16", "cpu", WITH, False),
-        ("float32", "cpu", WITHOUT, False),
-        ("bfloat16", "cpu", {"architecture": "aarch64"}, False),
-    ],
-)
-def test_a_processor_that_emulates_it_is_named(
-    precision: Any, device: Any, capabilities: dict[str, object], warned: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    told = "this processor emulates bfloat16: backbone.precision: bfloat16 is slower here than float32"
-    assert warn_of_emulation(precision, Training(device=device)) == ([told] if warned else [])
-
-
-def test_a_preparation_warns_of_emulation(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: WITHOUT)
-    prepared = prepare(make(backbone=MiniLmConfig(max_length=16, precision="bfloat16")))
-    assert [warning for warning in prepared.warnings if "emulates" in warning]
