@@ -3,7 +3,8 @@
 
 MiniLM through `auto` with the pooling `mean`, frozen, on synthetic reviews of up to three sentences: each batch is
 encoded by `auto` and by the bare model of transformers, one after the other, in an order drawn anew; medians over
-rounds. The same with `minilm` and the pooling `cls`, which computes the first token alone in its last attention.
+rounds. The same with the pooling `cls`, where the last attention computes the first token alone, through `auto` and
+through `minilm`.
 Writes results/auto_encoding.json.
 """
 
@@ -63,6 +64,7 @@ def main() -> None:
     bare = AutoModel.from_pretrained(package_folder(), add_pooling_layer=False).eval()
     models = {
         "auto, mean": MultiTaskModel(auto, MeanConfig().build(384), {}),
+        "auto, cls": MultiTaskModel(auto, ClsConfig().build(384), {}),
         "minilm, cls": MultiTaskModel(MiniLmConfig().build(), ClsConfig().build(384), {}),
     }
     for model in models.values():

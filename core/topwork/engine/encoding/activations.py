@@ -183,11 +183,11 @@ def _encode_missing(stores: Sequence[tuple[EncodingJob, ActivationStore]], obser
     batches = encode_batches(
         [one.prefix for one, _ in stores], sequences, device=job.device, dtype=job.dtype, progress=observer.advance
     )
-    _add(stores, in_shards(_lacking(batches, texts, lacks)))
+    add_shards(stores, in_shards(_lacking(batches, texts, lacks)))
     return len(texts), perf_counter() - started
 
 
-def _add(
+def add_shards(
     stores: Sequence[tuple[EncodingJob, ActivationStore]], shards: Iterable[tuple[int, Int[Tensor, " texts"], Ragged]]
 ) -> None:
     """Write shards, two of different stores at a time: a disk takes several sooner than one after the other."""

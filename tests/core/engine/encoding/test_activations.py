@@ -2,7 +2,8 @@
 
 import math
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from encoding_helpers import CPU, Counter, assert_same, digests_of, read
 from topwork.engine.encoding import activations as module
-from topwork.engine.encoding.activations import in_shards
+from topwork.engine.encoding.activations import add_shards, in_shards
 from topwork.engine.encoding.corpus import tokenize
 from topwork.engine.encoding.encoder import RecomputedActivations, encode
 from topwork.engine.encoding.ragged import Ragged
@@ -26,7 +27,7 @@ from topwork.engine.encoding.store import activation_store as store_module
 from topwork.engine.encoding.store.activation_store import ActivationStore, StoredActivations
 from topwork.engine.encoding.store.cache_folder import cache_folder, list_entries, prune
 from topwork.engine.encoding.store.key import make_key
-from topwork.engine.encoding.store_decision import DTYPES
+from topwork.engine.encoding.store_decision import DTYPES, EncodingJob
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import Preparation, prepare
 from topwork.errors import StorageError
@@ -398,6 +399,57 @@ def test_what_several_stores_need_is_joined_for_each() -> None:
     ]
     found = [(store, texts.tolist(), values.values[:, 0].tolist()) for store, texts, values in in_shards(made)]
     assert found == [(0, [0, 1], [0, 1]), (1, [0, 1], [1, 2])]
+
+
+class Recording(ActivationStore):
+    """A store that notes what is added to it."""
+
+    def __init__(self, job: EncodingJob, begun: threading.Barrier | None = None, error: str = "") -> None:
+        super().__init__(cache_folder(), make_key(job.prefix, job.pooling, dtype=job.dtype, device=CPU))
+        self.begun, self.error = begun, error  # what to wait for before it adds, and what it fails with
+        self.busy = threading.Lock()
+        self.added: list[bytes] = []
+
+    def add(self, digests: Sequence[bytes], activations: Ragged) -> None:
+        assert self.busy.acquire(blocking=False), "two shards of one store are written at a time"
+        if self.begun:
+            self.begun.wait(timeout=60)
+        if self.error:
+            raise StorageError(self.error)
+        self.added += digests
+        self.busy.release()
+
+
+@pytest.fixture
+def job(make: Make) -> EncodingJob:
+    prepared = prepare(make())
+    return prepared.encoding_job(prepared.plan.phases[0], CPU)
+
+
+def write_shards(job: EncodingJob, stores: Sequence[Recording], numbers: Sequence[int]) -> None:
+    """Write a shard of one text to each of the numbered stores."""
+    one = Ragged(torch.zeros(1, 2), torch.tensor([0, 1]))
+    shards = [(store, torch.tensor([text]), one) for text, store in enumerate(numbers)]
+    add_shards([(job, store) for store in stores], shards)
+
+
+def test_shards_of_two_stores_are_written_at_a_time(job: EncodingJob) -> None:
+    begun = threading.Barrier(2)
+    stores = [Recording(job, begun), Recording(job, begun)]
+    write_shards(job, stores, [0, 1, 0, 1])
+    assert [store.added for store in stores] == [[job.digests[0], job.digests[2]], [job.digests[1], job.digests[3]]]
+
+
+def test_shards_of_one_store_are_written_one_after_the_other(job: EncodingJob) -> None:
+    store = Recording(job)
+    write_shards(job, [store], [0] * 20)
+    assert store.added == list(job.digests[:20])
+
+
+@pytest.mark.parametrize("numbers", [[0, 1], [1, 0], [1, 0, 0, 0]])
+def test_a_shard_that_cannot_be_written_is_an_error(job: EncodingJob, numbers: list[int]) -> None:
+    with pytest.raises(StorageError, match="no room"):
+        write_shards(job, [Recording(job), Recording(job, error="no room")], numbers)
 
 
 @pytest.mark.slow
