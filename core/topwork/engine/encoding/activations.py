@@ -90,7 +90,7 @@ def _stores_of(jobs: Sequence[EncodingJob], of: EncodingJob, room: float) -> lis
 
 
 def check_stored(job: EncodingJob, stored: StoredActivations) -> None:
-    """Compute a few stored texts again and compare: on the CPU to the last bit, elsewhere to 1 part in 1,000.
+    """Compute a few stored texts again and compare: on the CPU to the last bit, elsewhere as ``tolerance`` says.
 
     Raises:
         StorageError: they differ.
@@ -107,12 +107,23 @@ def check_stored(job: EncodingJob, stored: StoredActivations) -> None:
         if torch.equal(computed, kept):
             continue
         difference = float((computed.float() - kept.float()).abs().max())
-        if job.device.type == "cpu" or not difference <= 1e-3 * float(kept.float().abs().max()):
+        if not difference <= tolerance(job) * float(kept.float().abs().max()):
             raise StorageError(
                 f"{stored.folder} does not hold what the encoder gives: a text computed again differs by "
                 f"{difference:.1e}. The encoder's code has changed, or the folder comes from another machine; "
                 f"remove it with: topwork cache prune {stored.folder.name[:12]}, or set training.store: off"
             )
+
+
+def tolerance(job: EncodingJob) -> float:
+    """How far a text computed again may differ, as a share of its greatest number: 0 on the CPU.
+
+    Elsewhere sums come in any order, so it is 1 part in 1,000, or some roundings of a 16-bit type that is used.
+    """
+    if job.device.type == "cpu":
+        return 0.0
+    coarsest = torch.bfloat16 if job.prefix.mixed_stages else job.dtype
+    return max(1e-3, 4 * torch.finfo(coarsest).eps)
 
 
 def in_shards(

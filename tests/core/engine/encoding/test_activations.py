@@ -4,6 +4,7 @@ import math
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from encoding_helpers import CPU, Counter, assert_same, digests_of, read
 from topwork.engine.encoding import activations as module
-from topwork.engine.encoding.activations import add_shards, in_shards
+from topwork.engine.encoding.activations import add_shards, in_shards, tolerance
 from topwork.engine.encoding.corpus import tokenize
 from topwork.engine.encoding.encoder import RecomputedActivations, encode
 from topwork.engine.encoding.ragged import Ragged
@@ -256,6 +257,24 @@ def test_one_bit_is_enough_to_stop_the_run(on_minilm: Make) -> None:
     fill(prepared, lambda values: torch.nextafter(values, torch.tensor(math.inf)))
     with pytest.raises(StorageError, match="does not hold what the encoder gives"):
         read(prepared)
+
+
+@pytest.mark.parametrize(
+    ("device", "mixed", "dtype", "allowed"),
+    [
+        ("cpu", 3, "bfloat16", 0.0),
+        ("meta", 0, "float32", 1e-3),
+        ("meta", 0, "float16", 2**-8),
+        ("meta", 0, "bfloat16", 2**-5),
+        ("meta", 3, "float32", 2**-5),
+    ],
+)
+def test_off_the_cpu_roundings_of_the_type_that_is_computed_in_are_allowed(
+    job: EncodingJob, device: str, mixed: int, dtype: Any, allowed: float
+) -> None:
+    settings = job.settings.model_copy(update={"activation_dtype": dtype})
+    prefix = replace(job.prefix, mixed_stages=mixed)
+    assert tolerance(replace(job, device=torch.device(device), prefix=prefix, settings=settings)) == allowed
 
 
 @pytest.mark.slow
