@@ -23,8 +23,11 @@ from topwork.errors import StorageError
 #: A shard is written after so many seconds even if it is small: no more is lost when a build is killed.
 SHARD_SECONDS = 60.0
 
-#: How many shards are written at a time; each is in memory until then.
+#: How many shards are written at a time, one of a store; each is in memory until then.
 WRITERS = 2
+
+#: Of a build of many bytes so many parts are written while the rest is encoded, none of them of fewer bytes than that.
+PARTS, PART_BYTES = 4, 64 * 1024 * 1024
 
 #: How many stored texts are computed again before a run trusts the store.
 CHECKED_TEXTS = 3
@@ -128,18 +131,22 @@ def tolerance(job: EncodingJob) -> float:
 
 def in_shards(
     batches: Iterable[tuple[int, Int[Tensor, " B"], Float[Tensor, "B T columns"]]],
+    *,
+    expected: int = 0,
 ) -> Iterator[tuple[int, Int[Tensor, " texts"], Ragged]]:
     """Join batches into pieces to be written, those of each store by themselves.
 
     Args:
         batches: the number of a store, those (B,) of some texts, and their activations (B, T, D).
+        expected: the bytes of all of them, where that is known.
     """
+    enough = min(SHARD_BYTES, max(PART_BYTES, expected // PARTS)) if expected else SHARD_BYTES
     parts: dict[int, list[tuple[Tensor, Tensor]]] = {}
     size, since = 0, monotonic()
     for store, texts, activations in batches:
         parts.setdefault(store, []).append((texts, activations))
         size += activations.nbytes
-        if size >= SHARD_BYTES or monotonic() - since >= SHARD_SECONDS:
+        if size >= enough or monotonic() - since >= SHARD_SECONDS:
             yield from _joined(parts)
             parts, size, since = {}, 0, monotonic()
     yield from _joined(parts)
@@ -185,8 +192,11 @@ def _encode_missing(stores: Sequence[tuple[EncodingJob, ActivationStore]], obser
     """Encode what some stores lack, each text in one pass for all of them; return how many, and the seconds."""
     started = perf_counter()
     lacks = [torch.zeros(len(job.digests), dtype=torch.bool) for job, _ in stores]
+    expected = 0
     for (job, store), lacking in zip(stores, lacks, strict=True):
-        lacking[store.find(job.digests).missing] = True  # another process may have added some
+        stored = store.find(job.digests)  # another process may have added some
+        lacking[stored.missing] = True
+        expected += missing_bytes(job, stored)
     texts = torch.stack(lacks).any(dim=0).nonzero()[:, 0]
     job = stores[0][0]
     sequences = job.corpus.sequences.take(texts)
@@ -194,19 +204,19 @@ def _encode_missing(stores: Sequence[tuple[EncodingJob, ActivationStore]], obser
     batches = encode_batches(
         [one.prefix for one, _ in stores], sequences, device=job.device, dtype=job.dtype, progress=observer.advance
     )
-    add_shards(stores, in_shards(_lacking(batches, texts, lacks)))
+    add_shards(stores, in_shards(_lacking(batches, texts, lacks), expected=expected))
     return len(texts), perf_counter() - started
 
 
 def add_shards(
     stores: Sequence[tuple[EncodingJob, ActivationStore]], shards: Iterable[tuple[int, Int[Tensor, " texts"], Ragged]]
 ) -> None:
-    """Write shards, two of different stores at a time: a disk takes several sooner than one after the other."""
+    """Write shards while the next are encoded, two of different stores at a time, and one of each store at most."""
     with ThreadPoolExecutor(WRITERS) as writers:
         writing: dict[int, Future[None]] = {}
         for number, texts, activations in shards:
-            if number in writing or len(writing) == WRITERS:
-                writing.pop(number if number in writing else next(iter(writing))).result()
+            if number in writing:
+                writing[number].result()
             job, store = stores[number]
             digests = [job.digests[text] for text in texts.tolist()]
             writing[number] = writers.submit(store.add, digests, activations)

@@ -410,6 +410,20 @@ def test_a_shard_is_written_once_its_time_is_over(monkeypatch: pytest.MonkeyPatc
     assert [len(numbers) for numbers, _ in joined(made)] == [3, 3, 1]
 
 
+@pytest.mark.parametrize(
+    ("expected", "sizes"),
+    [(0, [8]), (8 * 24, [2, 2, 2, 2]), (3 * 24, [1] * 8), (10**9, [8])],
+    ids=["not known", "four parts", "no smaller than a part must be", "no larger than a shard may be"],
+)
+def test_a_large_build_is_written_part_by_part(
+    expected: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PART_BYTES", 20)
+    monkeypatch.setattr(module, "SHARD_BYTES", 8 * 24)
+    made = [(0, torch.tensor([number]), torch.zeros(1, 2, 3)) for number in range(8)]
+    assert [len(texts) for _, texts, _ in in_shards(made, expected=expected)] == sizes
+
+
 def test_what_several_stores_need_is_joined_for_each() -> None:
     made = [
         (store, torch.tensor([number]), torch.full((1, 1, 2), float(number + store)))

@@ -32,6 +32,9 @@ from topwork.files import file_mode, make_folder, sha256_of, write_file
 #: Bytes of values after which a shard is written; what a build has not written yet is lost when it is killed.
 SHARD_BYTES = 512 * 1024 * 1024
 
+#: Shards of fewer bytes together are made one as soon as there are two; of more, once there are more than so many.
+MERGED_AT_ONCE, MAX_SHARDS = 64 * 1024 * 1024, 8
+
 MANIFEST = "manifest.json"
 
 logger = logging.getLogger(__name__)
@@ -217,7 +220,9 @@ class ActivationStore:
             self._remove_unnamed_files()
 
     def merge(self) -> None:
-        """Make one shard of as many as fit into one; where that cannot be written, all stays as it was.
+        """Make one shard of as many as fit into one, if they are small or many.
+
+        Where that cannot be written, all stays as it was.
 
         Call only while ``building``.
         """
@@ -225,6 +230,8 @@ class ActivationStore:
         for shard in sorted(self.listed_shards(), key=lambda shard: shard.bytes):
             if sum(other.bytes for other in group) + shard.bytes <= SHARD_BYTES and self.is_sound(shard):
                 group.append(shard)
+        if len(group) <= MAX_SHARDS and sum(shard.bytes for shard in group) > MERGED_AT_ONCE:
+            return
         parts = [opened for shard in group if (opened := self._open(shard))]
         if len(parts) > 1:
             digests = [digest for part, _ in parts for digest in part]

@@ -179,6 +179,24 @@ def test_merging_makes_no_shard_that_is_too_large(
     assert held(open_store().find(digests_of(range(7)))) == list(range(7))
 
 
+def test_large_shards_are_merged_once_they_are_many(
+    open_store: OpenStore,
+    digests_of: DigestsOf,
+    random_ragged: RandomRagged,
+    fill: Fill,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store_module, "MERGED_AT_ONCE", 1)
+    for number in range(9):
+        fill(random_ragged([50], seed=number), first=number)
+        assert len(shards_in(open_store().folder)) == number + 1
+        if number < 8:
+            merge(open_store())
+    merge(open_store())
+    assert len(shards_in(open_store().folder)) == 1
+    assert held(open_store().find(digests_of(range(9)))) == list(range(9))
+
+
 def test_merging_one_shard_or_none_changes_nothing(
     open_store: OpenStore, random_ragged: RandomRagged, fill: Fill
 ) -> None:
