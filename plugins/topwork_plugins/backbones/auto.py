@@ -19,7 +19,7 @@ from topwork_plugins.backbones.layered import LayeredModel
 from topwork_plugins.backbones.pretrained import check_weights, is_local, read_tokenizer
 
 if TYPE_CHECKING:  # transformers takes seconds to import, so the code below does it where a model is built
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 #: What of a model's configuration decides no result: names, and what only matters in train mode or elsewhere.
 NO_RESULT = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache", "id2label", "label2id")
@@ -199,7 +199,7 @@ class AutoConfig(topwork.BackboneConfig):
 
         options: dict[str, Any] = {"revision": self.revision, "local_files_only": local, "trust_remote_code": False}
         try:
-            transformers.AutoConfig.from_pretrained(place, **options)
+            config = transformers.AutoConfig.from_pretrained(place, **options)
         except ValueError as error:
             if "trust_remote_code" not in str(error):
                 raise
@@ -207,6 +207,7 @@ class AutoConfig(topwork.BackboneConfig):
                 f"model {self.model!r} comes with code of its own, which is never run; take a model of a type that "
                 f"transformers {transformers.__version__} has"
             ) from None
+        self._check_config(config)
         if self.attention:
             options["attn_implementation"] = self.attention
         loaded = transformers.AutoModel.from_pretrained(
@@ -215,6 +216,21 @@ class AutoConfig(topwork.BackboneConfig):
         model, report = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)
         check_weights(self.model, {name for name in report["missing_keys"] if not name.startswith("pooler.")})
         return without_pooler(model), read_tokenizer(self.model, place, self.revision, local=local)
+
+    def _check_config(self, config: "PretrainedConfig") -> None:
+        """Check what a model's configuration says before its weights are read.
+
+        Raises:
+            ValueError: it has a decoder too, or fewer positions than are asked for.
+        """
+        if config.is_encoder_decoder:
+            raise ValueError(
+                f"model {self.model!r} of type {config.model_type} is an encoder and a decoder; take a model that is "
+                "one of them alone"
+            )
+        positions = getattr(config, "max_position_embeddings", None)
+        if isinstance(positions, int) and 0 < positions < self.max_length:
+            raise ValueError(f"max_length is {self.max_length}, but model {self.model!r} has {positions} positions")
 
     @torch.no_grad()
     def _check_length(self, backbone: AutoBackbone) -> None:

@@ -66,7 +66,10 @@ class LayeredModel:
         self.token = token
         self._parent, self._name, self.layers = find_layers(model)
         self._noted_for: Tensor | None = None
+        kinds = [type(module) for module in model.modules()]
         extras, order = self._observe()
+        if kinds != [type(module) for module in model.modules()]:  # as BigBird does, for short texts
+            raise ValueError("a forward pass exchanges its modules, so that one text changes what others get")
         self._placeholders = [Placeholder(layer, extra) for layer, extra in zip(self.layers, extras, strict=True)]
         drop_unread(model, self.layers, self._read(), order)
         roots = list(_roots(model, self.layers))

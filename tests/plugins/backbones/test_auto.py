@@ -44,6 +44,7 @@ WHOLE = [
 #: Types that do not run in stages, and why.
 REFUSED = {
     "albert": "it has no list of several layers",
+    "big_bird": "a forward pass exchanges its modules, so that one text changes what others get",
     "canine": "a text gives something else when it is padded",
     "convbert": "a text gives something else when it is padded",
     "fnet": "a text gives something else when it is padded",
@@ -175,10 +176,26 @@ def test_attention_is_part_of_the_architecture(attention: Any, tmp_path: Path) -
     assert backbone.architecture()["attention"] == attention
 
 
-def test_texts_longer_than_the_model_has_positions_are_refused_before_anything_is_encoded(tmp_path: Path) -> None:
-    write_encoder(tmp_path / "model", "bert")
-    with pytest.raises(ConfigurationError, match=r"max_length is 100, but model .* has 80 positions: "):
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "qwen3"])
+def test_texts_longer_than_the_model_has_positions_are_refused_before_anything_is_encoded(
+    kind: str, tmp_path: Path
+) -> None:
+    write_encoder(tmp_path / "model", kind)
+    with pytest.raises(ConfigurationError, match=r"max_length is 100, but model .* has 80 positions$"):
         built(config_of(tmp_path / "model", max_length=100))
+
+
+def test_positions_that_a_type_sets_apart_count_as_used(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", "roberta")  # its first position is behind that of the padding
+    assert built(config_of(tmp_path / "model", max_length=78))
+    with pytest.raises(ConfigurationError, match=r"max_length is 79, but model .* has 80 positions: "):
+        built(config_of(tmp_path / "model", max_length=79))
+
+
+def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", "t5", decoder_start_token_id=1)
+    with pytest.raises(ConfigurationError, match="of type t5 is an encoder and a decoder; take a model that is one of"):
+        built(config_of(tmp_path / "model"))
 
 
 def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
