@@ -279,7 +279,7 @@ def _check_graph(trained: TrainedModel, graph: Graph, file: Path) -> float:
     """Run an ONNX file on one text, and on several of different lengths, and compare with the model.
 
     Raises:
-        PluginError: it gives something else.
+        PluginError: it gives something else, or does not run.
     """
     import onnxruntime
 
@@ -289,7 +289,10 @@ def _check_graph(trained: TrainedModel, graph: Graph, file: Path) -> float:
     for texts in (len(ids), 1):
         length = int(mask[:texts].sum(dim=1).max())
         inputs = _inputs_of(graph, ids[:texts, :length], mask[:texts, :length])
-        found = session.run(graph.outputs, {name: value.numpy() for name, value in inputs.items()})
+        try:
+            found = session.run(graph.outputs, {name: value.numpy() for name, value in inputs.items()})
+        except Exception as error:  # those of onnxruntime have no class in common
+            raise PluginError(f"onnxruntime does not run what was exported: {first_line(error)}") from error
         wanted = _own_outputs(trained, graph, inputs)
         for name, one in zip(graph.outputs, map(torch.from_numpy, found), strict=True):
             real = inputs["attention_mask"].bool() if one.ndim == 3 else slice(None)  # not those of padding

@@ -19,7 +19,7 @@ class LastPooling(topwork.Pooling):
     def forward(self, hidden: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
         places = torch.arange(mask.shape[1], device=mask.device)
         last = places.masked_fill(~mask, -1).amax(dim=1)  # (B,)
-        return hidden[torch.arange(len(hidden), device=mask.device), last]
+        return hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
 
 
 class LastConfig(topwork.PoolingConfig):

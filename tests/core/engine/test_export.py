@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from small_encoders import write_encoder
@@ -23,8 +24,11 @@ from topwork_plugins.backbones.distilbert import DistilBertConfig
 from topwork_plugins.heads.classification import ClassificationConfig
 from topwork_plugins.heads.similarity import SimilarityConfig
 from topwork_plugins.heads.tagging import TaggingConfig
+from topwork_plugins.poolings.attention import AttentionConfig
+from topwork_plugins.poolings.last import LastConfig
 from topwork_plugins.poolings.layer_mix import LayerMixConfig
-from topwork_plugins.poolings.mean import MeanConfig
+from topwork_plugins.poolings.max import MaxConfig
+from topwork_plugins.poolings.mean import MeanConfig, MeanPooling
 
 TEXTS = ["a short text", "another that is longer", "it"]
 LABELS = {
@@ -93,6 +97,29 @@ def test_a_pooling_of_several_layers_is_in_the_graph(tmp_path: Path, kind: str) 
     trained = trained_on(encoder_of(tmp_path / "encoder", kind), mix)
     trained.model.pooling.weights.data = torch.tensor([0.5, 1.0, -1.0])
     assert 0 <= export_onnx(trained, tmp_path / "exported") <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", [AttentionConfig(), LastConfig(), MaxConfig()], ids=lambda one: one.kind)
+def test_a_pooling_is_in_the_graph_for_any_number_of_texts(tmp_path: Path, pooling: PoolingConfig) -> None:
+    trained = trained_on(encoder_of(tmp_path / "encoder", "distilbert"), pooling)
+    assert 0 <= export_onnx(trained, tmp_path / "exported") <= 1e-5
+
+
+class OfTwoTexts(MeanPooling):
+    """Counts the texts in Python, so that a graph is of as many as it was made with."""
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(hidden, mask)[torch.arange(len(hidden))]
+
+
+@pytest.mark.slow
+def test_a_graph_of_one_number_of_texts_is_no_export(tmp_path: Path) -> None:
+    trained = trained_on(encoder_of(tmp_path / "encoder", "distilbert"))
+    trained.model.pooling = OfTwoTexts(trained.model.backbone.width)
+    with pytest.raises(PluginError, match=r"^onnxruntime does not run what was exported: "):
+        export_onnx(trained, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "qwen3"])
