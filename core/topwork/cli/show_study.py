@@ -71,7 +71,7 @@ def show_search(study: ResolvedStudy) -> None:
         shown.add_row(searched.path, searched.dimension.describe(), describe_value(searched.baseline))
     console.print(shown)
     settings = study.settings
-    seeds = f" with each of {len(study.seeds)} seeds" if settings.seeds else ""
+    seeds = f" with each of {len(study.seeds)} seeds" if len(study.seeds) > 1 else ""
     console.print(
         f"objective: {'; '.join(settings.objectives)}\n{study.n_trials} trials of at most {study.max_epochs} "
         f"epochs{seeds}, {min(settings.workers, study.n_trials)} workers, sampler {settings.sampler}, "

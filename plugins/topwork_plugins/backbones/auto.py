@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 import topwork
 from topwork_plugins.backbones.layered import LayeredModel
-from topwork_plugins.backbones.pretrained import check_weights, is_local, read_tokenizer
+from topwork_plugins.backbones.pretrained import (
+    LOADING,
+    check_vocabulary,
+    check_weights,
+    is_local,
+    read_tokenizer,
+    why_not_read,
+)
 
 if TYPE_CHECKING:  # transformers takes seconds to import, so the code below does it where a model is built
     from transformers import PretrainedConfig, PreTrainedModel
@@ -46,9 +53,8 @@ class AutoBackbone(topwork.Backbone):
         self.width: int = model.config.hidden_size
         self.tokenizer = tokenizer
         self._separator = find_separator(tokenizer) if (getattr(model.config, "type_vocab_size", 0) or 0) > 1 else None
-        tokens = tokenizer.encode("a").ids
         try:
-            self._layered = LayeredModel(model, token=tokens[len(tokens) // 2])
+            self._layered = LayeredModel(model, some_tokens(tokenizer, getattr(model.config, "pad_token_id", None)))
         except Exception as error:  # a model may fail in any way when it runs otherwise than it was written to
             reason = topwork.first_line(error)
             raise ValueError(f"a model of type {model.config.model_type} cannot run in stages: {reason}") from error
@@ -142,6 +148,12 @@ def token_types(token_ids: Tensor, separator: int) -> Tensor:
     return (ends.cumsum(1) - ends).clamp(max=1)
 
 
+def some_tokens(tokenizer: Tokenizer, padding: int | None) -> list[int]:
+    """Return the ids of up to three tokens that are no padding: words where the tokenizer knows some."""
+    found = [one for one in dict.fromkeys(tokenizer.encode("a text of some words").ids) if one != padding]
+    return found[1:4] or found
+
+
 def find_separator(tokenizer: Tokenizer) -> int | None:
     """Return the token behind which a tokenizer sees a second type of tokens; None where it sees one type alone."""
     pair = tokenizer.encode("a", "a")
@@ -176,7 +188,8 @@ class AutoConfig(topwork.BackboneConfig):
             with topwork.quiet_transformers():
                 model, tokenizer = self._load(place, local)
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"model {self.model!r} cannot be read: {topwork.first_line(error)}") from error
+            raise ValueError(f"model {self.model!r} cannot be read: {why_not_read(error)}") from error
+        check_vocabulary(self.model, tokenizer, model)
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_length)
         if not tokenizer.encode("").ids:
@@ -210,11 +223,9 @@ class AutoConfig(topwork.BackboneConfig):
         self._check_config(config)
         if self.attention:
             options["attn_implementation"] = self.attention
-        loaded = transformers.AutoModel.from_pretrained(
-            place, **options, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-        model, report = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)
-        check_weights(self.model, {name for name in report["missing_keys"] if not name.startswith("pooler.")})
+        loaded = transformers.AutoModel.from_pretrained(place, **options, **LOADING, dtype=torch.float32)
+        model, report = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
+        check_weights(self.model, model, report)
         return without_pooler(model), read_tokenizer(self.model, place, self.revision, local=local)
 
     def _check_config(self, config: "PretrainedConfig") -> None:

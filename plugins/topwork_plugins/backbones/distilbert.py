@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -13,10 +13,13 @@ from torch import Tensor
 
 import topwork
 from topwork_plugins.backbones.pretrained import (
+    LOADING,
+    check_vocabulary,
     check_weights,
     is_local,
     prepare_tokenizer,
     read_tokenizer,
+    why_not_read,
 )
 
 if TYPE_CHECKING:  # transformers takes seconds to import, so the code below does it where a model is built
@@ -160,7 +163,8 @@ class DistilBertConfig(topwork.BackboneConfig):
                 model, tokenizer = self._load(local)
         except (OSError, RuntimeError, SafetensorError) as error:
             where = "" if local else f"there is no folder {self.model!r}, and on the Hub "
-            raise ValueError(f"{where}model {self.model!r} cannot be read: {topwork.first_line(error)}") from error
+            raise ValueError(f"{where}model {self.model!r} cannot be read: {why_not_read(error)}") from error
+        check_vocabulary(self.model, tokenizer, model)
         prepare_tokenizer(tokenizer, self.max_length)
         return DistilBertBackbone(model, tokenizer)
 
@@ -178,10 +182,10 @@ class DistilBertConfig(topwork.BackboneConfig):
                 f"but is {self.max_length}"
             )
         loaded = DistilBertModel.from_pretrained(
-            self.model, revision=self.revision, local_files_only=local, dtype=torch.float32, output_loading_info=True
+            self.model, revision=self.revision, local_files_only=local, dtype=torch.float32, **LOADING
         )
-        model, report = cast("tuple[DistilBertModel, dict[str, set[str]]]", loaded)
-        check_weights(self.model, report["missing_keys"])
+        model, report = cast("tuple[DistilBertModel, dict[str, Any]]", loaded)
+        check_weights(self.model, model, report)
         return model, read_tokenizer(self.model, self.model, self.revision, local=local)
 
     def restore(self, folder: Path) -> topwork.Backbone:

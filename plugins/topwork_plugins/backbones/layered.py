@@ -48,7 +48,7 @@ class LayeredModel:
 
     Args:
         model: in eval mode.
-        token: the id of some token that is no padding.
+        tokens: the ids of some tokens that are no padding.
 
     Attributes:
         before: the modules that run before the layers, or are read by them all.
@@ -61,9 +61,9 @@ class LayeredModel:
     """
 
     @torch.no_grad()
-    def __init__(self, model: nn.Module, token: int) -> None:
+    def __init__(self, model: nn.Module, tokens: Sequence[int]) -> None:
         self.model = model
-        self.token = token
+        self.tokens = tokens
         self._parent, self._name, self.layers = find_layers(model)
         self._noted_for: Tensor | None = None
         kinds = [type(module) for module in model.modules()]
@@ -147,7 +147,7 @@ class LayeredModel:
 
         hooks = [module.register_forward_hook(note) for module in self.model.modules()]
         try:
-            ids, mask = _sample(2, 7, 7, self.token)
+            ids, mask = _sample(2, 7, 7, self.tokens)
             self.model(input_ids=ids, attention_mask=mask.long())
         finally:
             for hook in hooks:
@@ -161,7 +161,7 @@ class LayeredModel:
         """Return the ids of the parameters that a forward pass reads: of those, its result has gradients."""
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         with torch.enable_grad():
-            total = self._whole(*_sample(2, 7, 7, self.token)).square().sum()
+            total = self._whole(*_sample(2, 7, 7, self.tokens)).square().sum()
         found: Sequence[Tensor | None] = torch.autograd.grad(total, parameters, allow_unused=True)
         return {id(parameter) for parameter, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
@@ -170,7 +170,7 @@ class LayeredModel:
         children = dict(self.layers[number].named_children())
         if not {"attention", "intermediate", "output"} <= children.keys():
             return False
-        ids, mask = _sample(64, 12, 12, self.token)
+        ids, mask = _sample(64, 12, 12, self.tokens)
         hidden = torch.randn(self.embed(ids, mask).shape, generator=torch.Generator().manual_seed(number))
         try:
             halves = self.feed_forward(number, self.attend(number, hidden, mask), mask)
@@ -185,7 +185,7 @@ class LayeredModel:
             ValueError: they do not.
         """
         for texts, length, shorter in SHAPES:
-            ids, mask = _sample(texts, length, shorter, self.token)
+            ids, mask = _sample(texts, length, shorter, self.tokens)
             whole = self._whole(ids, mask)
             alone = self._whole(ids[:1, :shorter], mask[:1, :shorter])
             if not torch.allclose(whole[:1, :shorter], alone, atol=1e-3, rtol=1e-3):
@@ -216,7 +216,7 @@ class LayeredModel:
 
     def _any_ids(self, mask: Tensor) -> Tensor:
         """Token ids (B, T) of texts with a mask: what layers are handed does not depend on which they are."""
-        return torch.full(mask.shape, self.token, dtype=torch.long, device=mask.device)
+        return torch.full(mask.shape, self.tokens[0], dtype=torch.long, device=mask.device)
 
 
 class StoppedError(Exception):
@@ -301,9 +301,9 @@ def _hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return args[0] if args else kwargs["hidden_states"]
 
 
-def _sample(texts: int, length: int, shorter: int, token: int) -> tuple[Tensor, Tensor]:
-    """Token ids (B, T) near some token's, and a mask (B, T) by which half of the texts are shorter."""
-    ids = token + torch.arange(texts * length).reshape(texts, length) % 3 - 1
+def _sample(texts: int, length: int, shorter: int, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Token ids (B, T) of some tokens in turn, and a mask (B, T) by which half of the texts are shorter."""
+    ids = torch.tensor(tokens)[torch.arange(texts * length).reshape(texts, length) % len(tokens)]
     mask = torch.ones(texts, length, dtype=torch.bool)
     mask[: texts // 2, shorter:] = False
     return ids, mask

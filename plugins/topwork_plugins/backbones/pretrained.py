@@ -1,11 +1,19 @@
 """What backbones of transformers' models share: where a model is, and its tokenizer."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
+from torch import nn
 
 import topwork
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from transformers import PreTrainedModel
+
+#: How transformers is asked for a model: never of pickled weights, and with a report of what does not fit.
+LOADING: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
 
 
 def is_local(model: str, revision: str) -> bool:
@@ -37,14 +45,57 @@ def is_local(model: str, revision: str) -> bool:
     return False
 
 
-def check_weights(model: str, missing: Collection[str]) -> None:
-    """Check that a model had all weights that its type has.
+def check_weights(name: str, model: nn.Module, report: Mapping[str, Any]) -> None:
+    """Check that a model had all weights that its type has but the pooler's, and that they are finite numbers.
+
+    Args:
+        name: what errors call it.
+        report: transformers' on loading it.
 
     Raises:
-        ValueError: it lacked some.
+        ValueError: it lacked some, or some have other shapes than its configuration says, or are not finite.
     """
+    missing = sorted(one for one in report["missing_keys"] if not one.startswith("pooler."))
     if missing:
-        raise ValueError(f"model {model!r} lacks {len(missing)} weights: {', '.join(sorted(missing)[:3])}, ...")
+        raise ValueError(f"model {name!r} lacks {len(missing)} weights: {', '.join(missing[:3])}, ...")
+    if other := [(key, *map(tuple, shapes)) for key, *shapes in report["mismatched_keys"]]:
+        key, saved, wanted = min(other)
+        raise ValueError(
+            f"model {name!r} has {len(other)} weights of other shapes than its config.json says: {key} is {saved}, and "
+            f"should be {wanted}"
+        )
+    if odd := [key for key, weight in model.named_parameters() if not weight.isfinite().all()]:
+        raise ValueError(f"model {name!r} has weights that are not finite numbers: {', '.join(odd[:3])}")
+
+
+def check_vocabulary(name: str, tokenizer: Tokenizer, model: "PreTrainedModel") -> None:
+    """Check that the tokens of a tokenizer are those of a model.
+
+    Raises:
+        ValueError: it has none but special ones, or some that the model has no vector of.
+    """
+    special = sum(token.special for token in tokenizer.get_added_tokens_decoder().values())
+    if tokenizer.get_vocab_size() <= special:
+        raise ValueError(
+            f"model {name!r} comes without a tokenizer; save one beside it: tokenizer.save_pretrained(folder)"
+        )
+    known, last = getattr(model.config, "vocab_size", None), max(tokenizer.get_vocab().values())
+    if known is not None and last >= known:
+        raise ValueError(
+            f"the tokenizer of model {name!r} has tokens up to {last}, but the model knows {known}; take the tokenizer "
+            "that it was trained with, or resize it: model.resize_token_embeddings"
+        )
+
+
+def why_not_read(error: Exception) -> str:
+    """Say why a model cannot be read, and what to do where its weights are pickled."""
+    why = topwork.first_line(error)
+    if "model.safetensors" in why:
+        why += (
+            "; pickled weights are never read, since they may run code; where you trust them, write them anew: "
+            "AutoModel.from_pretrained(model).save_pretrained(folder), with transformers"
+        )
+    return why
 
 
 def read_tokenizer(model: str, place: str, revision: str, *, local: bool) -> Tokenizer:
@@ -62,7 +113,7 @@ def read_tokenizer(model: str, place: str, revision: str, *, local: bool) -> Tok
 
     try:
         fast = AutoTokenizer.from_pretrained(place, revision=revision, local_files_only=local, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a file that is no tokenizer, whatever comes first
         raise ValueError(f"the tokenizer of model {model!r} cannot be read: {topwork.first_line(error)}") from error
     found: Tokenizer = fast.backend_tokenizer
     return found

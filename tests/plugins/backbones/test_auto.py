@@ -1,6 +1,8 @@
 """Any encoder of transformers, in stages, to the same bit; or refused, and why."""
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +204,57 @@ def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
     write_encoder(tmp_path / "model", "bert")
     (tmp_path / "model" / "model.safetensors").unlink()
     torch.save({}, tmp_path / "model" / "pytorch_model.bin")
-    with pytest.raises(ConfigurationError, match=r"model .* cannot be read: .*model\.safetensors"):
+    with pytest.raises(ConfigurationError) as caught:
         built(config_of(tmp_path / "model"))
+    assert re.search(r"model .* cannot be read: .*model\.safetensors", str(caught.value))
+    assert str(caught.value).endswith(
+        "pickled weights are never read, since they may run code; where you trust them, write them anew: "
+        "AutoModel.from_pretrained(model).save_pretrained(folder), with transformers"
+    )
+
+
+def test_weights_of_other_shapes_are_named(tmp_path: Path) -> None:
+    config = json.loads((write_encoder(tmp_path / "model", "bert") / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"intermediate_size": 50}))
+    with pytest.raises(
+        ConfigurationError, match=r"has 9 weights of other shapes .* is \(48,\), and should be \(50,\)$"
+    ):
+        built(config_of(tmp_path / "model"))
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    weights = load_file(write_encoder(tmp_path / "model", "bert") / "model.safetensors")
+    weights["encoder.layer.1.output.dense.bias"][3] = math.nan
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigurationError, match=r"not finite numbers: encoder\.layer\.1\.output\.dense\.bias$"):
+        built(config_of(tmp_path / "model"))
+
+
+def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    for file in write_encoder(tmp_path / "model", "bert").glob("tokenizer*"):
+        file.unlink()  # transformers makes one up, to which every word is unknown
+    with pytest.raises(ConfigurationError, match=r"comes without a tokenizer; save one beside it: tokenizer\.save_pre"):
+        built(config_of(tmp_path / "model"))
+
+
+def test_a_file_that_is_no_tokenizer_is_told(tmp_path: Path) -> None:
+    (write_encoder(tmp_path / "model", "bert") / "tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match=r"the tokenizer of model .* cannot be read: "):
+        built(config_of(tmp_path / "model"))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_has_is_refused(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", "bert", vocab_size=20)
+    with pytest.raises(ConfigurationError, match="has tokens up to 21, but the model knows 20; take the tokenizer"):
+        built(config_of(tmp_path / "model"))
+
+
+def test_a_tokenizer_for_another_alphabet_is_no_hindrance(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "model", "bert")
+    tokenizer = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] = {"[UNK]": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3, "\u3042": 39}
+    (tmp_path / "model" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert len(built(config_of(tmp_path / "model")).stages()) == 7
 
 
 def test_code_of_a_model_is_never_run(tmp_path: Path) -> None:

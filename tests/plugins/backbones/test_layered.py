@@ -51,7 +51,7 @@ class Model(nn.Module):
 def test_layers_get_what_the_model_hands_them_and_what_follows_runs_last() -> None:
     torch.manual_seed(0)
     model = Model()
-    layered = LayeredModel(model, token=7)
+    layered = LayeredModel(model, [7, 8, 9])
     assert (layered.before, layered.after) == ([model.embeddings], [model.norm])
     ids, mask = torch.randint(0, 30, (3, 9)), torch.ones(3, 9, dtype=torch.bool)
     hidden = layered.embed(ids, mask)
@@ -62,7 +62,7 @@ def test_layers_get_what_the_model_hands_them_and_what_follows_runs_last() -> No
 
 def test_what_has_no_part_in_the_result_is_left_out() -> None:
     model = Model()
-    LayeredModel(model, token=7)
+    LayeredModel(model, [7, 8, 9])
     assert {name.partition(".")[0] for name, _ in model.named_parameters()} == {"embeddings", "layers", "norm"}
 
 
@@ -77,7 +77,7 @@ def test_what_has_no_part_in_the_result_is_left_out() -> None:
 )
 def test_a_model_that_does_not_run_layer_by_layer_is_refused(way: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"^{why}"):
-        LayeredModel(Model(way), token=7)
+        LayeredModel(Model(way), [7, 8, 9])
 
 
 def test_the_layers_are_the_list_that_weighs_most() -> None:
