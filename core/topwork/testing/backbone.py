@@ -68,6 +68,36 @@ class BackboneContract(PluginContract):
         backbone = self.config.build()
         check_gradients_reach(backbone, backbone(*self._read(backbone)))
 
+    def test_the_forward_pass_is_that_of_the_original(self) -> None:
+        backbone = self.config.build().eval()
+        try:
+            original = backbone.to_transformers()
+        except NotImplementedError:
+            return
+        ids, mask = self._read(backbone)
+        with torch.no_grad():
+            expected = original(input_ids=ids, attention_mask=mask.long()).last_hidden_state[mask]
+            torch.testing.assert_close(backbone(ids, mask)[mask], expected, atol=1e-5, rtol=1e-5)
+
+    def test_gradients_right_of_each_cut_are_those_of_the_whole_backbone(self) -> None:
+        backbone = self.config.build().eval()
+        ids, mask = self._read(backbone)
+        Backbone.forward(backbone, ids, mask)[mask].square().sum().backward()
+        whole = {id(parameter): parameter.grad for parameter in backbone.parameters()}
+        stages, hidden = backbone.stages(), ids
+        for number, stage in enumerate(stages[:-1], 1):
+            with torch.no_grad():
+                hidden = stage.run(hidden, mask)
+            backbone.zero_grad()
+            after, same = hidden, mask.clone()  # as activations are, which come without what made them
+            for later in stages[number:]:
+                after = later.run(after, same)
+            after[mask].square().sum().backward()
+            for parameter in (p for later in stages[number:] for module in later.modules for p in module.parameters()):
+                torch.testing.assert_close(
+                    parameter.grad, whole[id(parameter)], atol=1e-4, rtol=1e-4, msg=f"cut before {stages[number].name}"
+                )
+
     def test_padding_changes_next_to_nothing(self) -> None:
         backbone = self.config.build().eval()
         ids, mask = self._read(backbone)

@@ -252,7 +252,7 @@ class AutoConfig(topwork.BackboneConfig):
         """
         ids = torch.full((1, self.max_length), backbone.tokenizer.encode("a").ids[0])
         try:
-            backbone.stages()[0].run(ids, torch.ones(1, self.max_length, dtype=torch.bool))
+            backbone.stages()[0].run(ids, torch.ones_like(ids, dtype=torch.bool))
         except (IndexError, RuntimeError) as error:
             positions = getattr(backbone.config, "max_position_embeddings", "fewer")
             raise ValueError(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -49,6 +50,9 @@ class OddBackbone(TinyBackbone):
             attention = replace(attention, mixes_tokens=False)
         if self.broken == "has a wrong first token":
             attention = replace(attention, run_first_token=lambda h, mask: layer_of(self).attend(h, mask)[:, 1:2])
+        if self.broken == "doubles gradients right of a cut":
+            step = feed_forward.run
+            feed_forward = replace(feed_forward, run=lambda h, m: _doubled(step(h, m), not h.requires_grad))
         if self.broken in _CHANGES:
             change = _CHANGES[self.broken]
             run = feed_forward.run
@@ -59,9 +63,22 @@ class OddBackbone(TinyBackbone):
         hidden = super().forward(token_ids, mask)
         return hidden + 0.01 if self.broken == "has another forward pass" else hidden
 
+    def to_transformers(self) -> Any:
+        return Original(self) if self.broken == "differs from its original" else super().to_transformers()
+
     def architecture(self) -> Mapping[str, str | int | float | bool]:
         shape: Any = (4, 4)
         return {"shape": shape} if self.broken == "has an architecture with a tuple" else super().architecture()
+
+
+class Original:
+    """What a backbone says that it re-expresses, which it does not."""
+
+    def __init__(self, backbone: OddBackbone) -> None:
+        self.backbone = backbone
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        return SimpleNamespace(last_hidden_state=self.backbone(input_ids, attention_mask.bool()) + 0.01)
 
 
 def layer_of(backbone: OddBackbone) -> Any:
@@ -77,6 +94,11 @@ def _attend_to_the_past(layer: Any, hidden: Tensor) -> Tensor:
     attended, _ = layer.attention(hidden, hidden, hidden, attn_mask=future, need_weights=False)
     normed: Tensor = layer.attention_norm(hidden + attended)
     return normed
+
+
+def _doubled(hidden: Tensor, doubled: bool) -> Tensor:
+    """The same hidden states, whose gradients may be doubled."""
+    return hidden + (hidden - hidden.detach()) if doubled else hidden
 
 
 def _count(backbone: OddBackbone, hidden: Tensor) -> Tensor:
@@ -124,6 +146,11 @@ BROKEN = [
     Broken("test_texts_have_the_same_tokens_alone_and_among_others", OddBackboneConfig(broken="pads texts")),
     Broken("test_hidden_states_are_as_wide_as_it_says", OddBackboneConfig(broken="says that it is wider")),
     Broken("test_the_forward_pass_is_the_fold_of_its_stages", OddBackboneConfig(broken="has another forward pass")),
+    Broken("test_the_forward_pass_is_that_of_the_original", OddBackboneConfig(broken="differs from its original")),
+    Broken(
+        "test_gradients_right_of_each_cut_are_those_of_the_whole_backbone",
+        OddBackboneConfig(broken="doubles gradients right of a cut"),
+    ),
     Broken(
         "test_eval_mode_is_deterministic",
         OddBackboneConfig(broken="changes from call to call"),

@@ -89,7 +89,7 @@ BROKEN = [
     Broken("test_factors_depend_on_what_it_says", OddLossWeightingConfig(broken="reads the losses in secret")),
     Broken("test_factors_depend_on_what_it_says", OddLossWeightingConfig(broken="changes its factors")),
     Broken(
-        "test_all_that_changes_is_in_parameters_and_buffers",
+        "test_all_that_changes_is_in_its_state",
         OddLossWeightingConfig(broken="keeps what it learnt to itself"),
     ),
     Broken("test_the_same_seed_gives_the_same", OddLossWeightingConfig(broken="draws elsewhere")),
