@@ -28,7 +28,7 @@ from topwork.engine.model.encoder_checks import check_restorable
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan, make_plan
 from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
-from topwork.engine.model.precision_checks import check_precision, warn_of_emulation
+from topwork.engine.model.precision_checks import check_precision, warn_if_slow
 from topwork.engine.model.seeding import seeded
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.training.loop import Fit, LoadExamples, fit
@@ -79,7 +79,7 @@ class Preparation:
         joining = warn_of_no_pairs(
             self.weighting, self.experiment.weighting, self.experiment.training, self.sampling, self.trained_of_sources
         )
-        slow = warn_of_emulation(self.experiment.backbone.precision, self.experiment.training)
+        slow = warn_if_slow(self.experiment.backbone.precision, self.experiment.training)
         return [*self.dataset.warnings, *([too_long] if size.truncated else []), *joining, *slow]
 
     @property

@@ -63,10 +63,10 @@ def _try(backbone: Backbone, where: str) -> None:
         )
 
 
-def warn_of_emulation(precision: Precision, settings: Training) -> list[str]:
-    """Say so where the processor has no instructions for a precision."""
+def warn_if_slow(precision: Precision, settings: Training) -> list[str]:
+    """Say so where the processor has no unit for products of a precision."""
     if precision == "float32" or (settings.device != "cpu" and torch.accelerator.is_available()):
         return []
-    if capabilities().get("architecture") != "x86_64" or bfloat16_instructions():  # other processors do not say
+    if capabilities().get("architecture") != "x86_64" or "amx_bf16" in bfloat16_instructions():  # others do not say
         return []
-    return ["this processor emulates bfloat16: backbone.precision: bfloat16 is slower here than float32"]
+    return ["this processor has no AMX for bfloat16: backbone.precision: bfloat16 is slower here than float32"]

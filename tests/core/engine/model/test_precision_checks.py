@@ -1,4 +1,4 @@
-"""What cannot run in bfloat16 is refused before anything is encoded, and a processor that emulates it is named."""
+"""What cannot run in bfloat16 is refused before anything is encoded; a processor that is slower with it is named."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from small_encoders import write_encoder
 from topwork.engine.model.mixed_precision import bfloat16_instructions
-from topwork.engine.model.precision_checks import check_precision, warn_of_emulation
+from topwork.engine.model.precision_checks import check_precision, warn_if_slow
 from topwork.engine.preparation import prepare
 from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment, Training
@@ -77,7 +77,7 @@ def test_an_encoder_whose_bits_depend_on_other_texts_is_refused() -> None:
 def test_an_older_torch_that_does_not_know_the_processor_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert bfloat16_instructions() == []
-    assert warn_of_emulation("bfloat16", Training(device="cpu")) == []
+    assert warn_if_slow("bfloat16", Training(device="cpu")) == []
 
 
 @pytest.mark.parametrize(
@@ -85,19 +85,20 @@ def test_an_older_torch_that_does_not_know_the_processor_says_nothing(monkeypatc
     [
         ("bfloat16", "cpu", WITHOUT, True),
         ("bfloat16", "cpu", WITH, False),
+        ("bfloat16", "cpu", WITHOUT | {"avx512_bf16": True}, True),
         ("float32", "cpu", WITHOUT, False),
         ("bfloat16", "cpu", {"architecture": "aarch64"}, False),
     ],
 )
-def test_a_processor_that_emulates_it_is_named(
+def test_a_processor_that_is_slower_with_it_is_named(
     precision: Any, device: Any, capabilities: dict[str, object], warned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    told = "this processor emulates bfloat16: backbone.precision: bfloat16 is slower here than float32"
-    assert warn_of_emulation(precision, Training(device=device)) == ([told] if warned else [])
+    told = "this processor has no AMX for bfloat16: backbone.precision: bfloat16 is slower here than float32"
+    assert warn_if_slow(precision, Training(device=device)) == ([told] if warned else [])
 
 
-def test_a_preparation_warns_of_emulation(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preparation_warns_of_such_a_processor(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: WITHOUT)
     prepared = prepare(make(backbone=MiniLmConfig(max_length=16, precision="bfloat16")))
-    assert [warning for warning in prepared.warnings if "emulates" in warning]
+    assert [warning for warning in prepared.warnings if "no AMX" in warning]
