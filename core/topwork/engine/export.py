@@ -102,6 +102,7 @@ def export_transformers(trained: TrainedModel, folder: Path) -> float:
     """
     with _on_cpu(trained), quiet_transformers(), new_folder(folder) as temporary:
         encoder = _encoder_of(trained)
+        vars(encoder.config).pop("auto_map", None)  # it names code that came with the original, and is not exported
         encoder.save_pretrained(temporary)
         _save_tokenizer(trained.model.backbone.tokenizer, encoder, temporary)
         described = {name: trained.experiment.get(name) for name in ("pooling", "window")}

@@ -143,6 +143,13 @@ def test_transformers_reads_the_encoder_and_its_tokenizer(tmp_path: Path, kind: 
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
+def test_an_exported_encoder_names_no_code_of_the_original(tmp_path: Path) -> None:
+    backbone = encoder_of(tmp_path / "encoder", "bert")
+    backbone.config.auto_map = {"AutoModel": "code_of_their_own.Model"}
+    export_transformers(trained_on(backbone), tmp_path / "exported")
+    assert "auto_map" not in json.loads((tmp_path / "exported" / "config.json").read_text())
+
+
 @pytest.mark.parametrize("export", [export_onnx, export_transformers])
 def test_a_backbone_of_other_software_is_refused(tmp_path: Path, export: object) -> None:
     assert callable(export)
