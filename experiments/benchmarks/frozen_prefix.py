@@ -28,12 +28,13 @@ from topwork.engine.encoding.corpus import Corpus
 from topwork.engine.encoding.encoder import TOKENS_PER_BATCH, encode
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import outputs_of
-from topwork.engine.model.mixed_precision import bfloat16_instructions
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase
+from topwork.engine.model.precision_checks import warn_if_slow
 from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.training.accelerator import make_accelerator
+from topwork.experiment.schema import Training
 from topwork.files import write_file
 from topwork_plugins.backbones.minilm import package_folder
 
@@ -205,7 +206,7 @@ def compare(folder: Path, reviews: Path, pooling: str, cache: Path) -> dict[str,
     ratios: dict[str, float] = {}
     size, values = stored_bytes(cache), prepared.plan.kept_bytes(prepared.plan.phases[0])
     warm = measured(f"{pooling} warm", lambda: run(experiment))
-    if "amx_bf16" in bfloat16_instructions():  # without, it is slower than float32
+    if not warn_if_slow("bfloat16", Training(device="cpu")):
         mixed = make_experiment(folder, reviews, pooling, "backbone.precision=bfloat16")
         others["first_run_bfloat16"] = measured(f"{pooling} first, bfloat16", lambda: run(mixed))
         ratios["first_run_ratio_bfloat16"] = others["reference"]["seconds"] / others["first_run_bfloat16"]["seconds"]

@@ -6,7 +6,7 @@ size, on as many threads as there are cores, in processes that are limited to fe
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -82,9 +82,7 @@ def cores() -> int:
 
 def bfloat16_instructions() -> list[str]:
     """Return the names of the processor's sets of instructions for bfloat16, which choose its kernels."""
-    return sorted(name for name, there in capabilities().items() if there is True and "bf16" in name)
-
-
-def capabilities() -> Mapping[str, Any]:
-    """Return what the processor can do; nothing where torch is too old to say."""
-    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    known = (
+        torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    )  # an older torch does not say
+    return sorted(name for name, there in known.items() if there is True and "bf16" in name)

@@ -38,10 +38,6 @@ from topwork_plugins.poolings.mean import MeanConfig
 Make = Callable[..., Experiment]
 
 CPU = torch.device("cpu")
-WITHOUT, WITH = (
-    {"architecture": "x86_64", "avx2": True, "avx512_bf16": False},
-    {"architecture": "x86_64", "amx_bf16": True},
-)
 
 
 def mixed_model(
