@@ -114,7 +114,11 @@ def read_tokenizer(model: str, place: str, revision: str, *, local: bool) -> Tok
     try:
         fast = AutoTokenizer.from_pretrained(place, revision=revision, local_files_only=local, trust_remote_code=False)
     except Exception as error:  # of a file that is no tokenizer, whatever comes first
-        raise ValueError(f"the tokenizer of model {model!r} cannot be read: {topwork.first_line(error)}") from error
+        why = topwork.first_line(error).rstrip(":")
+        raise ValueError(
+            f"the tokenizer of model {model!r} cannot be read: {why}; save one beside it: "
+            "tokenizer.save_pretrained(folder)"
+        ) from error
     found: Tokenizer = fast.backend_tokenizer
     return found
 

@@ -239,7 +239,7 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_tokenizer_is_told(tmp_path: Path) -> None:
     (write_encoder(tmp_path / "model", "bert") / "tokenizer.json").write_text("{}")
-    with pytest.raises(ConfigurationError, match=r"the tokenizer of model .* cannot be read: "):
+    with pytest.raises(ConfigurationError, match=r"the tokenizer of model .* cannot be read: .*; save one beside it: "):
         built(config_of(tmp_path / "model"))
 
 
