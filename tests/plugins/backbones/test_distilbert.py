@@ -246,7 +246,8 @@ def test_a_damaged_file_is_reported_as_a_setting_that_does_not_fit(small: Path) 
         (DistilBertModel, "model '{}' cannot be read: OSError"),
         (
             AutoTokenizer,
-            "the tokenizer of model '{}' cannot be read: OSError; save one beside it: tokenizer.save_pretrained(folder)",
+            "the tokenizer of model '{}' cannot be read: OSError; save one beside it: "
+            "tokenizer.save_pretrained(folder)",
         ),
     ],
     ids=["weights", "tokenizer"],
