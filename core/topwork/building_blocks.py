@@ -75,9 +75,9 @@ def class_metrics(classes: int, predict: PredictClass = argmax_class) -> tuple[M
         predict: maps outputs (N, C) to the number of the predicted class, (N,) int64.
     """
     return (
-        Metric("accuracy", lambda outputs, targets: (predict(outputs) == targets).float()),
-        Metric("macro_f1", lambda outputs, targets: macro_f1(predict(outputs), targets, classes)),
-        Metric("matthews", lambda outputs, targets: matthews(predict(outputs), targets, classes)),
+        Metric("accuracy", lambda outputs, targets: (predict(outputs) == targets).float(), bounds=(0, 1)),
+        Metric("macro_f1", lambda outputs, targets: macro_f1(predict(outputs), targets, classes), bounds=(0, 1)),
+        Metric("matthews", lambda outputs, targets: matthews(predict(outputs), targets, classes), bounds=(-1, 1)),
     )
 
 

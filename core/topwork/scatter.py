@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,11 +25,11 @@ def number_metrics() -> tuple[Metric, ...]:
     Each is averaged over the columns. Outputs are (N, C) as targets are, in the same units.
     """
     return (
-        Metric("rmse", _rmse, greater_is_better=False),
-        Metric("mae", _absolute_errors, greater_is_better=False),
-        Metric("pearson", lambda outputs, targets: pearson(outputs, targets).mean()),
-        Metric("spearman", lambda outputs, targets: pearson(_ranks(outputs), _ranks(targets)).mean()),
-        Metric("r2", lambda outputs, targets: _r2(outputs, targets).mean()),
+        Metric("rmse", _rmse, greater_is_better=False, bounds=(0, math.inf)),
+        Metric("mae", _absolute_errors, greater_is_better=False, bounds=(0, math.inf)),
+        Metric("pearson", lambda outputs, targets: pearson(outputs, targets).mean(), bounds=(-1, 1)),
+        Metric("spearman", lambda outputs, targets: pearson(_ranks(outputs), _ranks(targets)).mean(), bounds=(-1, 1)),
+        Metric("r2", lambda outputs, targets: _r2(outputs, targets).mean(), bounds=(-math.inf, 1)),
     )
 
 

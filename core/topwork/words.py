@@ -65,8 +65,8 @@ def word_metrics(labels: WordLabels, predict: PredictWords = argmax_words) -> li
         return torch.cat([_histograms(numbers, wanted, len(labels.names)) for numbers, wanted in kinds], dim=1)
 
     metrics = [
-        Metric("accuracy", count_hits, combine=lambda counts: counts[0] / counts[1]),
-        Metric("macro_f1", count_classes, combine=lambda counts: _mean_f1(*counts.chunk(3))),
+        Metric("accuracy", count_hits, combine=lambda counts: counts[0] / counts[1], bounds=(0, 1)),
+        Metric("macro_f1", count_classes, combine=lambda counts: _mean_f1(*counts.chunk(3)), bounds=(0, 1)),
     ]
     return [*metrics, *(span_metrics(labels, predict) if mark_spans(labels.names) else ())]
 
@@ -88,9 +88,16 @@ def span_metrics(labels: WordLabels, predict: PredictWords = argmax_words) -> li
         return torch.tensor(rows, dtype=torch.float32)
 
     return [
-        Metric("span_f1", count, combine=lambda counts: 2 * counts[2] / (counts[0] + counts[1])),
-        Metric("span_precision", count, combine=lambda counts: _share(counts[2], of=counts[0], where=counts[1])),
-        Metric("span_recall", count, combine=lambda counts: _share(counts[2], of=counts[1], where=counts[0])),
+        Metric("span_f1", count, combine=lambda counts: 2 * counts[2] / (counts[0] + counts[1]), bounds=(0, 1)),
+        Metric(
+            "span_precision",
+            count,
+            combine=lambda counts: _share(counts[2], of=counts[0], where=counts[1]),
+            bounds=(0, 1),
+        ),
+        Metric(
+            "span_recall", count, combine=lambda counts: _share(counts[2], of=counts[1], where=counts[0]), bounds=(0, 1)
+        ),
     ]
 
 

@@ -1,5 +1,6 @@
 """A head: one task's output layer, with its loss, its decoding, and its metrics."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Metric:
         weighted: maps outputs and targets to what gives the metric, shape (), where each text counts so many times,
             (N,) of numbers from 0. What must sort the texts, such as an area under a curve, then sorts them once for
             all resamples. For a ``compute`` that gives one number.
+        bounds: the least and the greatest that it can be, which the ends of intervals stay within.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Metric:
     greater_is_better: bool = True
     combine: Callable[[Float[Tensor, " K"]], Float[Tensor, ""]] | None = None
     weighted: Callable[[Float[Tensor, "N ..."], Shaped[Tensor, "N ..."]], WeightedMetric] | None = None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def total(self, scores: Float[Tensor, "..."]) -> Float[Tensor, ""]:
         """Return the metric of texts of which ``compute`` gave these scores."""

@@ -1,5 +1,6 @@
 """One class out of several, or shares of them: a perceptron, softmax, and cross-entropy on the logits."""
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -74,11 +75,16 @@ class ClassificationConfig(topwork.HeadConfig):
 def _soft_metrics(classes: int) -> list[topwork.Metric]:
     """Measure the class of the largest share, and how far the shares are from those predicted."""
     of_largest_share = [_of_largest_share(metric) for metric in topwork.class_metrics(classes)]
-    return [*of_largest_share, topwork.Metric("cross_entropy", _cross_entropies, greater_is_better=False)]
+    return [
+        *of_largest_share,
+        topwork.Metric("cross_entropy", _cross_entropies, greater_is_better=False, bounds=(0, math.inf)),
+    ]
 
 
 def _of_largest_share(metric: topwork.Metric) -> topwork.Metric:
-    return topwork.Metric(metric.name, lambda outputs, shares: metric.compute(outputs, shares.argmax(dim=1)))
+    return topwork.Metric(
+        metric.name, lambda outputs, shares: metric.compute(outputs, shares.argmax(dim=1)), bounds=metric.bounds
+    )
 
 
 def _cross_entropies(outputs: Tensor, shares: Tensor) -> Tensor:

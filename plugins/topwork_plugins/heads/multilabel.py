@@ -53,10 +53,16 @@ class MultilabelConfig(topwork.HeadConfig):
             loss=loss,
             decode=decode,
             metrics=[
-                topwork.Metric("micro_f1", micro_f1),
-                topwork.Metric("macro_f1", macro_f1),
-                topwork.Metric("average_precision", average_precision, weighted=weighted_average_precision),
-                topwork.Metric("exact_match", lambda outputs, targets: ((outputs > 0) == (targets > 0)).all(1).float()),
+                topwork.Metric("micro_f1", micro_f1, bounds=(0, 1)),
+                topwork.Metric("macro_f1", macro_f1, bounds=(0, 1)),
+                topwork.Metric(
+                    "average_precision", average_precision, weighted=weighted_average_precision, bounds=(0, 1)
+                ),
+                topwork.Metric(
+                    "exact_match",
+                    lambda outputs, targets: ((outputs > 0) == (targets > 0)).all(1).float(),
+                    bounds=(0, 1),
+                ),
             ],
             figures=[topwork.per_label_figure(lambda outputs: outputs > 0)],
             tune=tune if self.threshold == "tuned" else None,

@@ -1,5 +1,6 @@
 """One of several ordered classes: CORN (Shi, Cao, Raschka 2021), a chain of questions whether the class is higher."""
 
+import math
 from typing import Literal
 
 import torch
@@ -42,9 +43,11 @@ class OrdinalConfig(topwork.HeadConfig):
             loss=corn_loss,
             decode=decode,
             metrics=[
-                topwork.Metric("quadratic_kappa", _quadratic_kappa),
-                topwork.Metric("mae", _distance, greater_is_better=False),
-                topwork.Metric("accuracy", lambda outputs, targets: (predict_rank(outputs) == targets).float()),
+                topwork.Metric("quadratic_kappa", _quadratic_kappa, bounds=(-1, 1)),
+                topwork.Metric("mae", _distance, greater_is_better=False, bounds=(0, math.inf)),
+                topwork.Metric(
+                    "accuracy", lambda outputs, targets: (predict_rank(outputs) == targets).float(), bounds=(0, 1)
+                ),
             ],
             figures=[topwork.confusion_figure(predict_rank)],
             denominator=lambda targets: _asked(targets, steps).sum().float(),

@@ -142,6 +142,7 @@ def _estimate(
         return Estimate(value, math.nan, math.nan, rows, seeds, sd, note)
     resampled = resample(lambda drawn: [measure_on(drawn) for measure_on in drawings], rows, seed=seed)
     low, high = resampled.interval(observed)
+    low, high = float(max(low, metric.bounds[0])), float(min(high, metric.bounds[1]))
     if low == high:
         low = high = math.nan
     return Estimate(value, low, high, rows, seeds, sd, resampled.note)

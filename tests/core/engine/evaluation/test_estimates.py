@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +34,16 @@ def outputs_with(right: int, count: int) -> tuple[list[Tensor], Tensor]:
     targets = torch.arange(count) % 2
     predicted = torch.where(torch.arange(count) < right, targets, 1 - targets)
     return [nn.functional.one_hot(predicted, 2).float()], targets
+
+
+def test_the_ends_of_an_interval_stay_within_what_the_metric_can_be() -> None:
+    targets = torch.arange(50) % 2
+    seeds = [outputs_with(right, 50)[0][0] for right in (50, 44)]
+    unbounded = replace(ACCURACY, bounds=(-math.inf, math.inf))
+    assert estimate(unbounded, seeds, targets).high > 1
+    found = estimate(ACCURACY, seeds, targets)
+    assert (found.value, found.high) == (pytest.approx(0.94), 1.0)
+    assert found.low == estimate(unbounded, seeds, targets).low
 
 
 @pytest.mark.parametrize(
