@@ -82,7 +82,6 @@ def cores() -> int:
 
 def bfloat16_instructions() -> list[str]:
     """Return the names of the processor's sets of instructions for bfloat16, which choose its kernels."""
-    known = (
-        torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    )  # an older torch does not say
-    return sorted(name for name, there in known.items() if there is True and "bf16" in name)
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
+        return []
+    return sorted(name for name, there in torch.cpu.get_capabilities().items() if there is True and "bf16" in name)
