@@ -1,5 +1,6 @@
 """Whether a backbone can run its frozen part in bfloat16, and whether the processor can."""
 
+from functools import cache
 from time import perf_counter
 
 import torch
@@ -82,8 +83,12 @@ def warn_if_slow(precision: Precision, settings: Training) -> list[str]:
     ]
 
 
+@cache
 def seconds_of_product(dtype: torch.dtype) -> float:
-    """Return how long a linear layer as wide as BERT's feed-forward network takes on a block of rows, at best."""
+    """Return how long a linear layer as wide as BERT's feed-forward network takes on a block of rows, at best.
+
+    It is timed once in a process, so that it is said once.
+    """
     rows, weight = torch.ones(BLOCK_ROWS, 768, dtype=dtype), torch.ones(3072, 768, dtype=dtype)
     times = []
     for _ in range(6):

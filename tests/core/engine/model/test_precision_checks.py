@@ -94,5 +94,7 @@ def test_where_products_in_bfloat16_take_longer_it_is_said(
     assert (told in prepared.warnings) == warned
 
 
-def test_a_product_is_timed() -> None:
-    assert 0 < seconds_of_product(torch.bfloat16) < 10
+def test_a_product_is_timed_once_so_that_a_run_says_one_thing() -> None:
+    first = seconds_of_product(torch.bfloat16)
+    assert first > 0
+    assert seconds_of_product(torch.bfloat16) == first
