@@ -20,6 +20,7 @@ DATA = Path(os.environ.get("TOPWORK_DATA", ROOT.parent / "shared" / "data"))
 CHECKED = ("topwork.interfaces", "topwork.engine", "topwork.building_blocks", "topwork_plugins")
 
 HELPERS = (
+    "checkpoint_helpers",
     "outside_helpers",
     "queue_helpers",
     "phase_helpers",

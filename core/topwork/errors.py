@@ -65,6 +65,12 @@ class StorageError(TopworkError):
     exit_code = 5
 
 
+class UnrecoverableError(StorageError):
+    """A run was interrupted, and none of its checkpoints can be read."""
+
+    exit_code = 6
+
+
 def text_of(error: BaseException) -> str:
     """Return what an error says; the name of its type where it says nothing."""
     return str(error).strip() or type(error).__name__

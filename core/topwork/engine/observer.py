@@ -1,5 +1,6 @@
 """Callbacks of a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +65,9 @@ class Observer:
 
     def advance(self, done: int) -> None:
         """``done`` more tokens or steps of the phase are finished."""
+
+    def resumed(self, epochs: Sequence[Epoch], steps: int) -> None:
+        """Training goes on where it was interrupted: after these epochs, and so many steps of the next."""
 
     def encoded(self, report: EncodingReport) -> None:
         """The activations are there."""

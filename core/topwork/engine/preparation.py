@@ -31,6 +31,7 @@ from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
 from topwork.engine.model.precision_checks import check_precision, warn_if_slow
 from topwork.engine.model.seeding import seeded
 from topwork.engine.observer import EncodingReport, Observer
+from topwork.engine.training.checkpoints import Checkpoints
 from topwork.engine.training.loop import Fit, LoadExamples, fit
 from topwork.engine.training.optimizer import check_optimizer
 from topwork.engine.training.sampling import Sampling, resolve_sampling
@@ -140,12 +141,23 @@ class Preparation:
         }
         return examples, report
 
-    def fit(self, load_examples: LoadExamples, *, accelerator: Accelerator, observer: Observer) -> Fit:
+    def fit(
+        self,
+        load_examples: LoadExamples,
+        *,
+        accelerator: Accelerator,
+        observer: Observer,
+        checkpoints: Checkpoints | None = None,
+    ) -> Fit:
         """Train what the plan says on the examples that ``load_examples`` gives for each phase.
+
+        Args:
+            checkpoints: from the newest of which training goes on; there are none by default.
 
         Raises:
             TrainingError: a loss or weight is not finite; the model is back at the best epoch so far.
             PluginError: a plugin fails.
+            StorageError: the checkpoints cannot be read.
         """
         experiment, tasks = self.experiment, self.model.tasks
 
@@ -166,6 +178,7 @@ class Preparation:
                     self.weighting,
                     experiment.loss_weights,
                     stopping,
+                    checkpoints or Checkpoints(),
                     accelerator=accelerator,
                     observer=observer,
                 )

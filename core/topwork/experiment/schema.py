@@ -169,6 +169,8 @@ class Training(Section):
             room, and otherwise says why not; ``require`` makes that an error; ``off`` neither reads nor writes.
         activation_dtype: how activations are kept, on disk and in memory alike. Two bytes a number are half the
             size, and round what training sees by up to one part in 2,000 (float16) or 250 (bfloat16).
+        checkpoint_minutes: a run that is killed goes on from its last checkpoint: there is one at least every so many
+            minutes, at the ends of epochs that are worth one, and when the run is asked to stop; null for none.
     """
 
     epochs: Count = 20
@@ -193,6 +195,7 @@ class Training(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     store: Literal["auto", "off", "require"] = "auto"
     activation_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    checkpoint_minutes: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = 5.0
 
     @field_validator("monitor")
     @classmethod

@@ -17,9 +17,9 @@ FactorsFrom = Literal["settings", "history", "losses"]
 class LossWeighting(nn.Module, ABC):
     """Makes one total of the losses of several tasks. A task's factor is the derivative of the total by its loss.
 
-    All that changes while it is used is in its ``state_dict``: in parameters, in buffers, or in the tensor that
-    ``get_extra_state`` gives. Its parameters train in a group of their own, named
-    ``weighting``, without weight decay.
+    All that changes while it is used is in its ``state_dict``, from which a run that was killed goes on: in parameters,
+    in buffers, or in what ``get_extra_state`` gives: numbers, texts and tensors, in dicts and lists. Its parameters
+    train in a group of their own, named ``weighting``, without weight decay.
 
     Attributes:
         factors_from: what the factors depend on. The core computes a batch in pieces only once where that is not
@@ -50,7 +50,8 @@ class LossWeighting(nn.Module, ABC):
 class GradientWeighting(nn.Module, ABC):
     """Makes one gradient of the gradients of several tasks by the parameters that they share.
 
-    Heads are trained on the gradient of their own loss. It costs a pass backward for each task.
+    Heads are trained on the gradient of their own loss. It costs a pass backward for each task. All that changes while
+    it is used is in its ``state_dict``, as in that of a ``LossWeighting``.
     """
 
     @abstractmethod

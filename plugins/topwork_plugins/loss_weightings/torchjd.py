@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -26,8 +27,13 @@ Aggregator = Literal[
     "Krum", "MGDA", "Mean", "NashMTL", "PCD", "PCGrad", "Random", "Sum", "TrimmedMean", "UPGrad",
 ]  # fmt: skip
 
-#: Aggregators that keep something of every task from step to step.
-STATEFUL = ("ExcessMTL", "GradVac", "NashMTL", "PCD")
+#: Aggregators that keep something of every task from step to step, and the names of it.
+STATEFUL = {
+    "ExcessMTL": ("_weights", "_sq_grad_sum", "_initial_w", "_warmup_w_sum", "_n_steps"),
+    "GradVac": ("_phi_t",),
+    "NashMTL": ("prvs_alpha", "normalization_factor", "step"),
+    "PCD": ("_sq_norm_ema", "_n_steps"),
+}
 
 #: What is known from the tasks, and what is no value that a file can hold.
 NO_OPTIONS = ("self", "shape", "n_tasks", "f", "projector")
@@ -62,7 +68,7 @@ class TorchJdConfig(topwork.LossWeightingConfig):
     def build(self, tasks: Sequence[str]) -> topwork.LossWeighting | topwork.GradientWeighting:
         make = self._maker(tasks)
         if self.aggregator in STATEFUL:
-            return StatefulGradients(make(tasks), tasks)
+            return StatefulGradients(make(tasks), tasks, STATEFUL[self.aggregator])
         if self.aggregator:
             return Gradients(make, tasks, name=self.aggregator)
         if self.scalarizer in ("UW", "IMTLL"):
@@ -244,11 +250,30 @@ class Gradients(topwork.GradientWeighting):
 class StatefulGradients(topwork.GradientWeighting):
     """An aggregator that weighs the gradients of all tasks: one without rows by its last, which adds nothing."""
 
-    def __init__(self, aggregator: Any, tasks: Sequence[str]) -> None:
+    def __init__(self, aggregator: Any, tasks: Sequence[str], kept: Sequence[str]) -> None:
         super().__init__()
-        self.aggregator = aggregator
+        self.aggregator = (aggregator,)  # in a tuple, since its buffers have no shape before the first step
         self.tasks = list(tasks)
+        self.kept = tuple(kept)
         self.last: dict[str, Tensor] = {}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the last gradient of each task, and what the aggregator keeps."""
+        values = {name: getattr(_keeper(self.aggregator[0]), name) for name in self.kept}
+        kept = {
+            name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+            for name, value in values.items()
+        }
+        return {"last": dict(self.last), "kept": kept}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.last = {task: last.clone() for task, last in state["last"].items()}
+        keeper = _keeper(self.aggregator[0])
+        for name, value in state["kept"].items():
+            of_numpy = isinstance(getattr(keeper, name), np.ndarray)
+            copied = value.clone() if isinstance(value, Tensor) else value
+            setattr(keeper, name, copied.numpy() if of_numpy else copied)
+        _mark_as_begun(keeper)
 
     def forward(self, gradients: Tensor, tasks: Sequence[str]) -> Tensor:
         self.last = {task: last for task, last in self.last.items() if last.shape == gradients.shape[1:]}
@@ -257,9 +282,27 @@ class StatefulGradients(topwork.GradientWeighting):
         every = torch.stack([self.last.get(task, unseen) for task in self.tasks])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are solving a parameterized problem that is not DPP")  # by NashMTL
-            weights = self.aggregator.weighting(every)
+            weights = self.aggregator[0].weighting(every)
         combined: Tensor = weights[[self.tasks.index(task) for task in tasks]].to(gradients.dtype) @ gradients
         return combined
+
+
+def _keeper(aggregator: Any) -> Any:
+    """The part of an aggregator that keeps something from step to step."""
+    return getattr(aggregator, "gramian_weighting", aggregator.weighting)
+
+
+def _mark_as_begun(keeper: Any) -> None:
+    """Let what keeps something know that it is of tasks and gradients like those to come."""
+    match type(keeper).__name__:
+        case "ExcessMTLWeighting" if (sums := keeper._sq_grad_sum) is not None:
+            keeper._state_key = (*sums.shape, sums.dtype, sums.device)
+        case "GradVacWeighting" if (cosines := keeper._phi_t) is not None:
+            keeper._state_key = (len(cosines), cosines.dtype)
+        case "PCDWeighting" if (norms := keeper._sq_norm_ema) is not None:
+            keeper._state_key = len(norms)
+        case "_NashMTLWeighting" if keeper.step:
+            keeper._init_optim_problem()
 
 
 @topwork.hookimpl

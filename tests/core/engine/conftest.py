@@ -20,6 +20,7 @@ from topwork.engine.observer import EncodingReport, Observer
 from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.trained_model import TrainedModel
 from topwork.engine.training.accelerator import make_accelerator
+from topwork.engine.training.checkpoints import Checkpoints
 from topwork.engine.training.loop import Fit
 from topwork.experiment.schema import Experiment, Task, Training
 from topwork.experiment.source import Source, Split, SplitName
@@ -114,7 +115,13 @@ def make(reviews_file: Path) -> Callable[..., Experiment]:
     return make_experiment
 
 
-def run(experiment: Experiment, observer: Observer | None = None, *, reader: Observer | None = None) -> Trained:
+def run(
+    experiment: Experiment,
+    observer: Observer | None = None,
+    *,
+    reader: Observer | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Trained:
     """Prepare, encode and train; ``reader`` watches the encoding."""
     prepared = prepare(experiment)
     accelerator = make_accelerator(experiment.training)
@@ -127,7 +134,7 @@ def run(experiment: Experiment, observer: Observer | None = None, *, reader: Obs
         reports.append(report)
         return examples
 
-    outcome = prepared.fit(load_examples, accelerator=accelerator, observer=watched)
+    outcome = prepared.fit(load_examples, accelerator=accelerator, observer=watched, checkpoints=checkpoints)
     return Trained(prepared, outcome, reports)
 
 

@@ -78,17 +78,37 @@ def check_built(built: object, expected: type) -> None:
         raise PluginError(f"build must give a {expected.__name__}, got {built!r:.60}")
 
 
-def check_state(module: nn.Module) -> None:
+def check_state(module: nn.Module, *, extra: bool = False) -> None:
     """Check that a module's parameters and buffers can be trained, saved and loaded.
+
+    Args:
+        extra: whether ``get_extra_state`` may give numbers, texts and tensors in dicts and lists.
 
     Raises:
         PluginError: names those that cannot.
     """
     for name, value in module.state_dict(keep_vars=True).items():
+        if extra and name.rpartition(".")[2] == "_extra_state":
+            if not _can_be_written(value):
+                raise PluginError(
+                    "get_extra_state must give numbers, texts and tensors in dicts and lists, got " + quote(value)
+                )
+            continue
         if is_lazy(value):
             raise PluginError(f"{name} has no shape yet; give lazy modules their sizes, which build knows")
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_complex():
             raise PluginError(f"{name} must be a dense tensor of real numbers to be saved, got {quote(value)}")
+
+
+def _can_be_written(value: object) -> bool:
+    """Whether a value is made of what JSON has, and dense tensors of real numbers."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _can_be_written(one) for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_can_be_written, value))
+    if isinstance(value, Tensor):
+        return value.layout == torch.strided and not value.is_complex()
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def plugin_of(config: PluginConfig, error: BaseException | None = None) -> str:

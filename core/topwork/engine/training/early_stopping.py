@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,14 @@ class BestEpoch:
         self.score = math.nan
         self.epochs_waited = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it knows of the epochs so far."""
+        return {"number": self.number, "score": self.score, "epochs_waited": self.epochs_waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know what another knew."""
+        self.number, self.score, self.epochs_waited = state["number"], state["score"], state["epochs_waited"]
+
     def update(self, epoch: Epoch) -> bool:
         """Return whether an epoch is the best so far; the last is that without patience, or if none was a number."""
         score = self.sign * self.objective.evaluate(epoch.metrics)
@@ -83,6 +92,14 @@ class KeptState:
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what is kept."""
+        return self._tensors
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Keep what another kept."""
+        self._tensors = dict(state)
+
     def keep(self, changing: Iterable[tuple[str, Tensor]]) -> None:
         """Copy what there is now."""
         for name, tensor in changing:
@@ -111,6 +128,15 @@ class EarlyStopping:
         self._trained = trained
         self._best = best
         self._kept = KeptState()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it knows of the epochs so far, with the weights that are kept."""
+        return {"best": self._best.state_dict(), "kept": self._kept.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know what another knew."""
+        self._best.load_state_dict(state["best"])
+        self._kept.load_state_dict(state["kept"])
 
     @property
     def best_epoch(self) -> int:

@@ -1,6 +1,5 @@
 """How the tasks' gradients by what they share agree, and how large they are."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from itertools import combinations
 from statistics import fmean
@@ -14,10 +13,14 @@ COSINE, NORM = "gradient_cosine/", "gradient_norm/"
 
 
 class GradientStatistics:
-    """Collects, over some batches of an epoch, the norms of the tasks' gradients and the cosine of each pair."""
+    """Collects, over some batches of an epoch, the norms of the tasks' gradients and the cosine of each pair.
 
-    def __init__(self) -> None:
-        self._values = defaultdict[str, list[float]](list)
+    Args:
+        values: of the batches so far, by name; those of further ones are added to it.
+    """
+
+    def __init__(self, values: dict[str, list[float]]) -> None:
+        self._values = values
 
     def add(self, gradients: Mapping[str, Float[Tensor, " P"]]) -> None:
         """Take the gradients of the tasks that have rows in a batch, by the P numbers that they share.
@@ -26,11 +29,12 @@ class GradientStatistics:
         """
         norms = {task: gradient.norm().item() for task, gradient in gradients.items()}
         for task, norm in norms.items():
-            self._values[f"{NORM}{task}"].append(norm)
+            self._values.setdefault(f"{NORM}{task}", []).append(norm)
         for one, other in combinations(gradients, 2):
             if norms[one] and norms[other]:
                 product = (gradients[one] @ gradients[other]).item()
-                self._values[f"{COSINE}{one}/{other}"].append(product / (norms[one] * norms[other]))
+                cosine = product / (norms[one] * norms[other])
+                self._values.setdefault(f"{COSINE}{one}/{other}", []).append(cosine)
 
     def means(self) -> dict[str, float]:
         """Return the mean of each over the batches that had it, as metrics."""

@@ -2,10 +2,8 @@
 
 import logging
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from time import perf_counter
 
 import torch
@@ -19,9 +17,11 @@ from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.model.seeding import derive_seed, seeded
 from topwork.engine.observer import Epoch, Observer
+from topwork.engine.training.checkpoints import Checkpoints
 from topwork.engine.training.gradients import GradientStatistics, chosen_batches
 from topwork.engine.training.optimizer import make_optimizer, set_learning_rates, start_phase
 from topwork.engine.training.sampling import Sampling
+from topwork.engine.training.state import TrainingState
 from topwork.engine.training.step import JointLoss, Weighting
 from topwork.engine.training.stopping import Stopping
 from topwork.errors import TrainingError
@@ -65,11 +65,12 @@ def fit(
     weighting: Weighting,
     loss_weights: Mapping[str, float],
     stopping: Stopping,
+    checkpoints: Checkpoints,
     *,
     accelerator: Accelerator,
     observer: Observer,
 ) -> Fit:
-    """Train what the plan says, measuring after each epoch.
+    """Train what the plan says, measuring after each epoch; where there is a checkpoint, go on from it.
 
     Args:
         load_examples: gives the examples of each phase.
@@ -77,62 +78,50 @@ def fit(
         weighting: what makes one total of the losses, or one gradient of theirs.
         loss_weights: the factor of each task's loss before the weighting.
         stopping: when to stop, and which epoch is the best.
+        checkpoints: where the training is written down.
 
     Raises:
         TrainingError: a loss or weight is not finite, or a monitor never is a number; ``model`` is back at the best
             epoch so far.
         PluginError: a plugin fails.
+        StorageError: the checkpoints cannot be read.
     """
-    phase = plan.phases[0]
+    state = TrainingState(model, plan.shapes.keys(), weighting, stopping)
+    if saved := checkpoints.load():
+        state.load_progress(saved)
+        observer.resumed(state.epochs, state.partial.steps)
+    phase = plan.phase_of(len(state.epochs) if stopping.should_stop() else state.epoch)
+    model.set_trainable(phase.unfrozen)
     data = load_examples(phase)
-    steps = sampling.steps(settings.batch_size)
     wrapped, weighting = accelerator.prepare(model), weighting.to(accelerator.device)
-    optimizer = make_optimizer(model, weighting, phase, settings)
+    optimizer = state.optimizer = make_optimizer(model, weighting, phase, settings)
+    if saved:
+        state.load_moments(saved)
     joint = JointLoss(wrapped, model, weighting, loss_weights, settings.accumulation, accelerator)
-    epochs: list[Epoch] = []
-    failing: set[str] = set()  # each metric that fails is told once
+    checkpoints.start()
 
-    for number in range(1, settings.epochs + 1):
-        phase = plan.phase_of(number)
-        if phase.first == number > 1:  # other layers train from here on, so the cut moves
+    while state.epoch <= settings.epochs and not stopping.should_stop():
+        if (now := plan.phase_of(state.epoch)) != phase:  # other layers train from here on, so the cut moves
+            phase = now
             start_phase(phase, model, weighting, optimizer)
             data = load_examples(phase)
-        try:
-            started = perf_counter()
-            trained = train_epoch(
-                joint,
-                optimizer,
-                data["train"].of_tasks(stopping.training),
-                sampling.batches_of(number, settings),
-                settings,
-                epoch=number,
-                steps_before=sum(steps[: number - 1]),
-                steps_in_all=sum(steps),
-                observer=observer,
-            )
-            seconds = perf_counter() - started
-            metrics, failures = measure_epoch(joint, trained.losses, data)
-            check_finite(model, metrics, step=steps[number - 1])
-        except NotFiniteError as error:
-            stopping.restore(model)
-            raise divergence_error(error, number, optimizer, stopping.best_epoch) from None
-        if isinstance(weighting, LossWeighting):
-            weighting.end_epoch(trained.losses)
-        epochs.append(Epoch(number, metrics | trained.further, trained.rates, trained.rows / seconds))
-        observer.epoch(epochs[-1])
-        for name in failures.keys() - failing:
-            logger.warning("epoch %d: validation/%s is not a number: %s", number, name, failures[name])
-        failing |= failures.keys()
-        stopping.update(epochs[-1], model)
-        if stopping.should_stop():
-            break
+        with checkpoints.stopping_after_steps():
+            epoch, failures = run_epoch(joint, optimizer, data, settings, sampling, state, checkpoints, observer)
+            if isinstance(weighting, LossWeighting):
+                weighting.end_epoch(state.losses)
+            observer.epoch(epoch)
+            for name in failures.keys() - state.failing:  # each that fails is told once
+                logger.warning("epoch %d: validation/%s is not a number: %s", epoch.number, name, failures[name])
+            stopping.update(epoch, model)
+            state.end_epoch(epoch, failures)
+            checkpoints.epoch_done(state)
 
     stopping.restore(model)
     stopping.check_measured()
     if (best := plan.phase_of(stopping.best_epoch)) != phase:  # an earlier phase, with another cut or another prefix
         start_phase(best, model, weighting, optimizer)
         data = load_examples(best)
-    return finish(joint, stopping, epochs, data)
+    return finish(joint, stopping, state.epochs, data)
 
 
 def finish(joint: JointLoss, stopping: Stopping, epochs: list[Epoch], data: Mapping[SplitName, Examples]) -> Fit:
@@ -158,21 +147,41 @@ def tune_heads(model: MultiTaskModel, data: Mapping[SplitName, Examples], *, dev
         tuned[name](outputs[name], targets[name])
 
 
-@dataclass(frozen=True)
-class TrainedEpoch:
-    """What an epoch of steps gave.
+def run_epoch(
+    joint: JointLoss,
+    optimizer: torch.optim.Optimizer,
+    data: Mapping[SplitName, Examples],
+    settings: Training,
+    sampling: Sampling,
+    state: TrainingState,
+    checkpoints: Checkpoints,
+    observer: Observer,
+) -> tuple[Epoch, dict[str, str]]:
+    """Train the next epoch, or the rest of it, and measure; return what it gave, and why some metrics are no numbers.
 
-    Attributes:
-        losses: the mean loss of each task that had rows.
-        further: the mean factor of each loss, where factors change; and what is to be known of the tasks' gradients.
-        rates: each group's learning rate in the last step.
-        rows: how many were trained on.
+    Raises:
+        TrainingError: a loss or weight is not finite; the model is back at the best epoch so far.
     """
-
-    losses: dict[str, float]
-    further: dict[str, float]
-    rates: dict[str, float]
-    rows: int
+    steps, partial = sampling.steps(settings.batch_size), state.partial
+    try:
+        train_epoch(
+            joint,
+            optimizer,
+            data["train"].of_tasks(state.stopping.training),
+            sampling.batches_of(state.epoch, settings),
+            settings,
+            state,
+            checkpoints,
+            steps_before=sum(steps[: state.epoch - 1]),
+            steps_in_all=sum(steps),
+            observer=observer,
+        )
+        metrics, failures = measure_epoch(joint, state.losses, data)
+        check_finite(joint.model, metrics, step=partial.steps)
+    except NotFiniteError as error:
+        state.stopping.restore(joint.model)
+        raise divergence_error(error, state.epoch, optimizer, state.stopping.best_epoch) from None
+    return Epoch(state.epoch, metrics | partial.further, partial.rates, partial.rows / partial.seconds), failures
 
 
 def train_epoch(
@@ -181,38 +190,39 @@ def train_epoch(
     examples: Examples,
     batches: Sequence[Int[Tensor, " _B"]],
     settings: Training,
+    state: TrainingState,
+    checkpoints: Checkpoints,
     *,
-    epoch: int,
     steps_before: int,
     steps_in_all: int,
     observer: Observer,
-) -> TrainedEpoch:
-    """Take a step for each batch.
+) -> None:
+    """Take a step for each batch, after those that are done of the epoch; ``state`` is what they give.
 
     Args:
         joint: the losses of the model's tasks, as they are to be made one.
         batches: the rows of each.
-        epoch: its number, from 1.
         steps_before, steps_in_all: of the whole training, for the schedule of learning rates.
 
     Raises:
         NotFiniteError: a loss, or the factor of one, is not finite.
     """
-    sums, denominators = defaultdict[str, float](float), defaultdict[str, float](float)
-    factors = defaultdict[str, list[float]](list)
-    rates: dict[str, float] = {}
-    rows_with_labels = 0
-    drawn_from = derive_seed(settings.seed, "gradients", str(epoch))
-    compared, statistics = chosen_batches(settings.gradient_batches, len(batches), drawn_from), GradientStatistics()
+    epoch, partial = str(state.epoch), state.partial
+    drawn_from = derive_seed(settings.seed, "gradients", epoch)
+    compared = chosen_batches(settings.gradient_batches, len(batches), drawn_from)
     observer.begin(f"epoch {epoch}", len(batches))
+    if partial.steps:
+        observer.advance(partial.steps)
     joint.model.train()
-    with seeded(settings.seed, "dropout", str(epoch)):
-        for number, rows in enumerate(batches, 1):
+    with seeded(settings.seed, "dropout", epoch):
+        state.restore_random()
+        for number, rows in enumerate(batches[partial.steps :], partial.steps + 1):
+            started = perf_counter()
             optimizer.zero_grad(set_to_none=True)
             rates = set_learning_rates(optimizer, settings, steps_before + number - 1, steps_in_all)
             labelled = examples.with_labels(rows)
             if number in compared:
-                statistics.add(joint.gradients(examples, labelled))
+                GradientStatistics(partial.gradients).add(joint.gradients(examples, labelled))
             step = joint.backward(examples, labelled)
             values = step.losses | {f"weighting/{name}": factor for name, factor in step.factors.items()}
             if not all(map(math.isfinite, values.values())):
@@ -221,16 +231,9 @@ def train_epoch(
                 joint.accelerator.clip_grad_norm_(joint.wrapped.parameters(), settings.clip_norm)
             optimizer.step()
             joint.after_step(examples, labelled)
-            rows_with_labels += len(labelled)
-            for name, loss in step.losses.items():
-                sums[name] += loss * step.denominators[name]
-                denominators[name] += step.denominators[name]
-            for name, factor in step.factors.items():
-                factors[name].append(factor)
+            partial.add(step, rows=len(labelled), rates=rates, seconds=perf_counter() - started)
+            checkpoints.step_done(state)
             observer.advance(1)
-    losses = {name: sums[name] / denominators[name] for name in joint.model.tasks if name in sums}
-    further = {f"weighting/{name}": fmean(values) for name, values in factors.items()}
-    return TrainedEpoch(losses, further | statistics.means(), rates, rows_with_labels)
 
 
 def measure_epoch(

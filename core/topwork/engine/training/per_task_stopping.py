@@ -1,6 +1,7 @@
 """Stopping task by task: each has a monitor of its own, and its head is kept from its own best epoch."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,25 @@ class PerTaskStopping:
         self._heads = {task: KeptState() for task in best}
         self._shared = KeptState()
         self.best_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it knows of the epochs so far, with the weights that are kept."""
+        return {
+            "best": {task: best.state_dict() for task, best in self._best.items()},
+            "stopped": sorted(self._stopped),
+            "heads": {task: kept.state_dict() for task, kept in self._heads.items()},
+            "shared": self._shared.state_dict(),
+            "best_epoch": self.best_epoch,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know what another knew."""
+        for task, best in self._best.items():
+            best.load_state_dict(state["best"][task])
+            self._heads[task].load_state_dict(state["heads"][task])
+        self._stopped = set(state["stopped"])
+        self._shared.load_state_dict(state["shared"])
+        self.best_epoch = state["best_epoch"]
 
     @property
     def training(self) -> tuple[str, ...]:

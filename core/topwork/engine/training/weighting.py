@@ -90,7 +90,7 @@ def _built(config: LossWeightingConfig, tasks: Sequence[str]) -> Weighting:
         check_built(weighting, LossWeighting)
         if not 0 <= weighting.learning_rate < float("inf"):
             raise PluginError(f"the learning rate must be a number from 0, got {weighting.learning_rate!r:.60}")
-    check_state(weighting)
+    check_state(weighting, extra=True)
     return weighting
 
 

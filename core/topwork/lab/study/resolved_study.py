@@ -23,7 +23,7 @@ from topwork.registry import Registry
 VALIDATION = "validation/"
 
 #: Settings that do not affect results, or are in the identity under another name.
-NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed")
+NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed", "training.checkpoint_minutes")
 
 #: Settings that studies of version 0.1 know nothing of; they are in the identity where they are not the default.
 ADDED = re.compile(

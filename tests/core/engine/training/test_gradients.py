@@ -26,7 +26,7 @@ def test_batches_are_drawn_from_a_seed(count: int, batches: int) -> None:
 
 
 def test_cosines_and_norms_are_means_over_the_batches_that_have_them() -> None:
-    statistics = GradientStatistics()
+    statistics = GradientStatistics({})
     statistics.add({"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([-6.0, -8.0])})
     statistics.add({"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([0.0, 2.0]), "c": torch.tensor([1.0, 1.0])})
     statistics.add({"a": torch.zeros(2), "b": torch.tensor([0.0, 3.0])})
@@ -40,7 +40,7 @@ def test_cosines_and_norms_are_means_over_the_batches_that_have_them() -> None:
             "gradient_cosine/b/c": 0.5**0.5,
         }
     )
-    assert GradientStatistics().means() == {}
+    assert GradientStatistics({}).means() == {}
 
 
 def test_looking_at_gradients_does_not_change_training_by_one_bit(make: Make, train: Train) -> None:

@@ -20,8 +20,12 @@ from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import prepare
+from topwork.engine.training.checkpoints import Checkpoints
 from topwork.engine.training.loop import measure_epoch, train_epoch
 from topwork.engine.training.optimizer import make_optimizer
+from topwork.engine.training.partial_epoch import PartialEpoch
+from topwork.engine.training.state import TrainingState
+from topwork.engine.training.stopping import make_stopping
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import SplitName
 from topwork.interfaces.head import Head
@@ -135,10 +139,15 @@ def test_a_head_without_labels_in_a_batch_is_not_changed_by_one_bit(make: Callab
     examples = dataclasses.replace(examples, labelled=labelled)
     optimizer = make_optimizer(model, prepared.weighting, phase, prepared.experiment.training)
     snapshots, joint = Snapshots(model, optimizer), joint_of_experiment(prepared)
+    stopping = make_stopping(prepared.monitors, model.tasks, ["sentiment", "category"], prepared.plan.shapes)
+    state = TrainingState(model, prepared.plan.shapes, prepared.weighting, stopping)
     for epoch in (1, 2):
         batches = prepared.sampling.batches_of(epoch, experiment.training)
-        counts = {"epoch": epoch, "steps_before": 3 * (epoch - 1), "steps_in_all": 6}
-        train_epoch(joint, optimizer, examples, batches, experiment.training, **counts, observer=snapshots)
+        counts = {"steps_before": 3 * (epoch - 1), "steps_in_all": 6}
+        settings = experiment.training
+        train_epoch(joint, optimizer, examples, batches, settings, state, Checkpoints(), **counts, observer=snapshots)
+        state.partial = PartialEpoch()
+        state.epoch += 1
     category, sentiment = snapshots.taken["category"], snapshots.taken["sentiment"]
     assert len(category[0]) == 4 * len(list(model.heads["category"].parameters()))  # weights, two moments, a count
     assert [equal(*pair) for pair in pairwise(category)] == [True, True, False, True, True]
