@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from topwork.interfaces.pooling import PoolingConfig as PoolingConfig
     from topwork.interfaces.sampler import SamplerConfig as SamplerConfig
     from topwork.lab.comparison import compare as compare
+    from topwork.lab.runs import resume as resume
     from topwork.lab.runs import train as train
     from topwork.lab.runs import train_seeds as train_seeds
     from topwork.lab.study.probe import probe as probe
@@ -126,7 +127,7 @@ _MODULES = {
     "interfaces.pooling": ("Layer", "Pooling", "PoolingConfig"),
     "interfaces.sampler": ("SamplerConfig",),
     "lab.comparison": ("compare",),
-    "lab.runs": ("train", "train_seeds"),
+    "lab.runs": ("resume", "train", "train_seeds"),
     "lab.study.probe": ("probe",),
     "lab.study.run_study": ("study",),
     "lab.study.transfer": ("transfer",),

@@ -21,10 +21,13 @@ UNFINISHED, LOCK = ".topwork-unfinished", ".topwork-lock"
 
 
 @contextmanager
-def reserved(folder: Path) -> Iterator[None]:
+def reserved(folder: Path, *, existing: bool = False) -> Iterator[None]:
     """Keep the name of a folder that is to be made for this thread, until the block ends.
 
     What killed processes left unfinished beside it is removed.
+
+    Args:
+        existing: whether the folder may be there.
 
     Raises:
         StorageError: ``folder`` exists already, another process keeps it, or it cannot be made.
@@ -32,13 +35,16 @@ def reserved(folder: Path) -> Iterator[None]:
     lock = _lock_of(folder)
     with ExitStack() as at_the_end:
         try:
-            _check_free(folder)
+            if not existing:
+                _check_free(folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
             at_the_end.enter_context(_held(lock, timeout=0))
-            _check_free(folder)  # it may have been made since
+            if not existing:
+                _check_free(folder)  # it may have been made since
             if lock.lock_counter == 1:
-                folder.mkdir()  # so that a name that cannot be is seen now
-                folder.rmdir()
+                if not folder.exists():
+                    folder.mkdir()  # so that a name that cannot be is seen now
+                    folder.rmdir()
                 _remove_abandoned(folder.parent)
         except Timeout:
             if not Path(lock.lock_file).exists():  # no file can be made there
@@ -48,6 +54,42 @@ def reserved(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise _unwritable(folder, error) from error
         yield
+
+
+@contextmanager
+def holding(folder: Path, doing: str) -> Iterator[None]:
+    """Keep a folder, which may exist, for this process until the block ends.
+
+    Args:
+        doing: what is done to it meanwhile, such as ``trained``.
+
+    Raises:
+        StorageError: another process keeps it, or no lock can be made beside it.
+    """
+    lock, made = _lock_of(folder), not folder.parent.exists()
+    with ExitStack() as at_the_end:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if made:
+                at_the_end.callback(_remove_if_empty, folder.parent)
+            at_the_end.enter_context(_held(lock, timeout=0))
+        except Timeout:
+            raise StorageError(f"{folder} is being {doing} by {_read_holder(lock)}; wait for it, or end it") from None
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process keeps a folder with ``holding`` or ``reserved``."""
+    lock = _lock_of(folder)
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
 
 
 @contextmanager
@@ -218,6 +260,11 @@ def _remove_abandoned(parent: Path) -> None:
         with suppress(Timeout, OSError), _held(lock, timeout=0):
             if lock.lock_counter == 1:  # else this very process is at it
                 shutil.rmtree(abandoned, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _remove_database(file: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from topwork.engine.checkpoint_folder import CheckpointFolder
+from topwork.engine.training.checkpoint_folder import CheckpointFolder
 from topwork.engine.training.checkpoints import Checkpoints, StopRequest
 from topwork.engine.training.state import TrainingState
 

@@ -35,6 +35,15 @@ Settings = Annotated[
         "--set", metavar="PATH=VALUE", help="Override a setting, such as training.epochs=5.", show_default=False
     ),
 ]
+RunFolder = Annotated[
+    Path, typer.Argument(help="The folder of a run, such as models/runs/mine; see topwork runs.", show_default=False)
+]
+AllowInexact = Annotated[
+    bool,
+    typer.Option(
+        "--allow-inexact", help="Go on also where the bits may be others than they would have been; the run says so."
+    ),
+]
 Seeds = Annotated[
     int | None,
     typer.Option(
@@ -110,13 +119,43 @@ def train(
     alone: Annotated[
         bool, typer.Option("--alone", help="Train each task by itself too, and show what it gains from the others.")
     ] = False,
+    allow_inexact: AllowInexact = False,
     format: Output = Format.TABLE,
 ) -> None:
-    """Train an experiment and log the run in MLflow."""
+    """Train an experiment and log the run in MLflow; with --output the same command goes on after a stop."""
     experiment = load_with_seeds(file, settings or [], seeds)
     from topwork.cli.show_training import show_training
 
-    show_training(experiment, output, format, alone=alone)
+    show_training(experiment, output, format, alone=alone, allow_inexact=allow_inexact)
+
+
+@app.command()
+def resume(
+    run: RunFolder,
+    output: Annotated[
+        Path | None, typer.Option(help="Another folder for the model than the run was begun with.", show_default=False)
+    ] = None,
+    allow_inexact: AllowInexact = False,
+    format: Output = Format.TABLE,
+) -> None:
+    """Go on with a run that was interrupted, to the same last bit."""
+    from topwork.cli.show_training import show_resumption
+
+    show_resumption(run, output, format, allow_inexact=allow_inexact)
+
+
+@app.command()
+def runs(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="The folder of models [default: this folder, and models in it].", show_default=False),
+    ] = None,
+    format: Output = Format.TABLE,
+) -> None:
+    """List runs, finished and unfinished, with what each needs to go on."""
+    from topwork.cli.show_runs import show_runs
+
+    show_runs(folder, format)
 
 
 def load_with_seeds(file: Path, settings: list[str], seeds: int | None) -> "Experiment":
@@ -276,7 +315,18 @@ def main() -> None:
     except TopworkError as error:
         logger.debug("traceback", exc_info=error)
         typer.echo("\n".join(f"error: {line}" for line in text_of(error).splitlines()), err=True)
+        show_notes(error)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         typer.echo("interrupted", err=True)
+        show_notes(error)
         raise SystemExit(130) from None
+    except SystemExit as error:
+        show_notes(error)
+        raise
+
+
+def show_notes(error: BaseException) -> None:
+    """Print what was added to an error on its way."""
+    for note in getattr(error, "__notes__", []):
+        typer.echo(note, err=True)

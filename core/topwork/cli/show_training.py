@@ -1,6 +1,7 @@
 """``topwork train``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.progress import (
@@ -24,18 +25,27 @@ from topwork.engine.evaluation.estimates import Estimate
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.experiment.schema import Experiment
 from topwork.lab.result import Result, SeedsResult, UnsavedError
-from topwork.lab.runs import train, train_seeds
+from topwork.lab.runs import resume, train, train_seeds
 
 
-def show_training(experiment: Experiment, output: Path | None, format: Format, *, alone: bool) -> None:
+def show_training(
+    experiment: Experiment, output: Path | None, format: Format, *, alone: bool, allow_inexact: bool
+) -> None:
     """Train with a progress bar, then print the results and where they are."""
+    call = train if experiment.training.seeds is None else train_seeds
+    _show(partial(call, experiment, output=output, alone=alone, allow_inexact=allow_inexact), format)
+
+
+def show_resumption(run: Path, output: Path | None, format: Format, *, allow_inexact: bool) -> None:
+    """Go on with a run that was interrupted, and print the same."""
+    _show(partial(resume, run, output=output, allow_inexact=allow_inexact), format)
+
+
+def _show(call: Callable[..., Result | SeedsResult], format: Format) -> None:
+    """Carry out a run with a progress bar, then print the results and where they are."""
     try:
         with result_alone(format), make_progress() as progress:
-            observer = ProgressBar(progress)
-            if experiment.training.seeds is None:
-                result: Result | SeedsResult = train(experiment, output=output, observer=observer, alone=alone)
-            else:
-                result = train_seeds(experiment, output=output, observer=observer, alone=alone)
+            result = call(observer=ProgressBar(progress))
     except UnsavedError as error:
         show_result(error.result, format)
         raise
@@ -159,6 +169,11 @@ class ProgressBar(Observer):
     def advance(self, done: int) -> None:
         if self.bar is not None:
             self.progress.advance(self.bar, done)
+
+    def resumed(self, epochs: Sequence[Epoch], steps: int) -> None:
+        further = f" and {steps} {'step' if steps == 1 else 'steps'} of the next" if steps else ""
+        done = f"{len(epochs)} {'epoch' if len(epochs) == 1 else 'epochs'}{further}"
+        self.progress.console.print(f"going on after {done}", soft_wrap=True)
 
     def encoded(self, report: EncodingReport) -> None:
         self.progress.console.print(describe_encoding(report), soft_wrap=True)

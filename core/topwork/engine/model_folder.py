@@ -153,6 +153,16 @@ def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
         (temporary / "model.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
+def holds_model(folder: Path, trained: TrainedModel) -> bool:
+    """Whether a folder has a trained model with these very weights."""
+    try:
+        manifest = read_model_manifest(folder)
+    except StorageError:
+        return False
+    weights = safetensors.torch.save(_distinct_tensors(trained.model))
+    return manifest.weights_sha256 == hashlib.sha256(weights).hexdigest()
+
+
 def load_model(folder: str | Path) -> TrainedModel:
     """Read a trained model, to compute on the best device there is.
 

@@ -31,6 +31,7 @@ from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
 from topwork.engine.model.precision_checks import check_precision, warn_if_slow
 from topwork.engine.model.seeding import seeded
 from topwork.engine.observer import EncodingReport, Observer
+from topwork.engine.training.checkpoint_folder import KEPT
 from topwork.engine.training.checkpoints import Checkpoints
 from topwork.engine.training.loop import Fit, LoadExamples, fit
 from topwork.engine.training.optimizer import check_optimizer
@@ -88,6 +89,12 @@ class Preparation:
         """The tasks of each source that are trained."""
         columns = self.experiment.label_columns
         return {source: [task for task in tasks if task in self.model.tasks] for source, tasks in columns.items()}
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About how many bytes the checkpoints of a training have: those that are kept, and the one that is written."""
+        trained = [one.nbytes for name, one in self.model.named_parameters() if name in self.plan.shapes]
+        return (KEPT + 1) * 4 * sum(trained)  # weights, two moments of each, and the best weights
 
     def encoding_job(self, phase: Phase, device: torch.device) -> EncodingJob:
         """Return what decides the activations of a phase."""

@@ -71,6 +71,6 @@ def _train_alone(
     """Train one task with one seed; return its outputs for the rows that it is evaluated on."""
     with_seed = {} if seed is None else {"training.seeds": None, "training.seed": seed}
     varied = with_overrides(experiment, {"training.tasks": [task], **with_seed}, runner.registry)
-    named = f"{name}-alone-{task}" + ("" if seed is None else f"-seed-{seed}")
+    named = f"alone-{task}" + ("" if seed is None else f"-seed-{seed}")
     title = f"{task} alone" + ("" if seed is None else f", seed {seed}")
-    return runner.run_below(varied, title, named, None, log)[1]
+    return runner.run_below(varied, title, name, named, None, log)[1]

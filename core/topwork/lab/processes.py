@@ -8,30 +8,89 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import psutil
+
+from topwork.engine.training.checkpoints import StopRequest
 
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
     """Turn SIGTERM and SIGHUP into SystemExit, so that what is open gets closed; afterwards all is as it was.
 
-    A SIGHUP that is ignored, as under nohup, stays so.
+    A handler that was there is called first. A SIGHUP that is ignored, as under nohup, stays so.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals reach the main thread only
         return
 
-    def leave(number: int, frame: object) -> None:
+    def leave(number: int, frame: FrameType | None) -> None:
+        if callable(handler := before[number]):
+            handler(number, frame)
         raise SystemExit(128 + number)
 
     asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, leave) for number in asked}
+    before = {int(number): signal.getsignal(number) for number in asked}
+    for number in asked:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for was, handler in before.items():
+            signal.signal(was, handler)
+
+
+class StopSignals(StopRequest):
+    """Lets Ctrl-C, SIGTERM and SIGHUP wait until a training can be written down; a second one ends it at once.
+
+    A signal that is ignored stays so.
+    """
+
+    def __init__(self) -> None:
+        self._arrived: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals reach the main thread only
+            return
+        asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._before = {
+            number: handler for number in asked if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN)
+        }
+        for number in self._before:
+            signal.signal(number, self._note)
+        try:
+            yield
+        finally:
+            self._let_through()
+        if self._arrived is not None:
+            self.obey()
+
+    def is_made(self) -> bool:
+        return self._arrived is not None
+
+    def obey(self) -> None:
+        """Let the signal do what it would have done at once."""
+        number, self._arrived = self._arrived, None
+        if number is not None:
+            self._let_through()
+            signal.raise_signal(number)
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)  # who asks must be obeyed
+
+    def _note(self, number: int, frame: object) -> None:
+        if self._arrived is None:
+            self._arrived = number
+        else:
+            self.obey()
+
+    def _let_through(self) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._before = {}
 
 
 @contextmanager

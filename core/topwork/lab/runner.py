@@ -17,17 +17,20 @@ from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.engine.evaluation.estimates import estimates
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase
-from topwork.engine.model_folder import check_saved_model, save_model
+from topwork.engine.model_folder import check_saved_model, holds_model, save_model
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.engine.preparation import Preparation, check_drawing, check_saving
 from topwork.engine.preparation_cache import PreparationCache
 from topwork.engine.trained_model import TrainedModel
 from topwork.engine.training.accelerator import make_accelerator
+from topwork.engine.training.checkpoints import Checkpoints, StopRequest
 from topwork.engine.training.loop import Fit
 from topwork.errors import StorageError, TrainingError, describe, first_line
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import EVALUATED, SplitName
+from topwork.lab.processes import StopSignals
 from topwork.lab.result import Result, UnsavedError
+from topwork.lab.run_folder import RunFolder, RunTraining
 from topwork.lab.tracking.run_log import RunLog, log_run
 from topwork.lab.tracking.store import TrackingStore, redact_uri
 from topwork.registry import Registry
@@ -42,11 +45,15 @@ class Runner:
     Attributes:
         store: where runs are logged; None without tracking.
         observer: watches every run.
+        run_folder: where trainings are written down, to go on if they are interrupted; None for nowhere.
+        stop: says whether they are asked to stop.
     """
 
     registry: Registry
     store: TrackingStore | None
     observer: Observer
+    run_folder: RunFolder | None = None
+    stop: StopRequest = field(default_factory=StopSignals)
     cache: PreparationCache = field(default_factory=PreparationCache)
 
     def prepare(self, experiment: Experiment) -> Preparation:
@@ -62,23 +69,34 @@ class Runner:
         return prepared
 
     def run_below(
-        self, experiment: Experiment, title: str, name: str, folder: Path | None, log: RunLog | None
+        self, experiment: Experiment, title: str, run: str, name: str, folder: Path | None, log: RunLog | None
     ) -> tuple[Result, SplitOutputs]:
-        """Carry out one of several runs that differ in seed or tasks from one that was prepared and checked.
+        """Carry out one of several trainings that differ in seed or tasks from one that was prepared and checked.
 
         Args:
             title: what it is, for the observer.
+            run: the name of the run that they are of.
+            name: of the training.
             log: of the run that this one is put below; None without tracking.
         """
         self.observer.run(title)
+        training = self.run_folder.training(name) if self.run_folder else None
+        if training and training.is_finished():
+            return training.load(folder, redact_uri(self.store.uri) if self.store else None)
         prepared = self.cache.prepare(experiment)
-        with log_run(self.store, name, below=log) if self.store else nullcontext() as child:
+        name = f"{run}-{name}"
+        with log_run(self.store, name, below=log, training=training) if self.store else nullcontext() as child:
             if child:
                 child.start(prepared, self.registry, brief=True)
-            return self.run(prepared, name, folder, child)
+            return self.run(prepared, name, folder, child, training)
 
     def run(
-        self, prepared: Preparation, name: str, folder: Path | None, log: RunLog | None
+        self,
+        prepared: Preparation,
+        name: str,
+        folder: Path | None,
+        log: RunLog | None,
+        training: RunTraining | None = None,
     ) -> tuple[Result, SplitOutputs]:
         """Carry out a run of what was prepared last; return also the outputs for the rows that it is evaluated on.
 
@@ -86,13 +104,15 @@ class Runner:
 
         Args:
             folder: for the model; None where it is not to be saved.
+            training: where it is written down, and may go on from; None for nowhere.
 
         Raises:
             UnsavedError: the model could not be written to its folder; all else is done.
             TopworkError: what is wrong.
         """
         accelerator = make_accelerator(prepared.experiment.training)
-        fitted = self._fit(prepared, folder, accelerator, Observers([self.observer, *([log] if log else [])]))
+        observer = Observers([self.observer, *([log] if log else [])])
+        fitted = self._fit(prepared, folder, accelerator, observer, training)
         split = next(one for one in EVALUATED if one in fitted.data)
         outputs = self._outputs(prepared, fitted.data[split], folder, accelerator.device)
         # before metrics and figures, which may fail
@@ -120,10 +140,21 @@ class Runner:
             self._log(log, result, prepared, evaluated, place)
         if unsaved:
             raise UnsavedError(f"{unsaved}; {f'the model is in {place}' if place else 'the model is lost'}", result)
+        if training:
+            training.keep(result, evaluated)
         return result, evaluated
 
-    def _fit(self, prepared: Preparation, folder: Path | None, accelerator: Accelerator, observer: Observer) -> Fit:
+    def _fit(
+        self,
+        prepared: Preparation,
+        folder: Path | None,
+        accelerator: Accelerator,
+        observer: Observer,
+        training: RunTraining | None,
+    ) -> Fit:
         """Train, and save what is kept of a training that diverges."""
+        minutes = prepared.experiment.training.checkpoint_minutes
+        checkpoints = Checkpoints(training.checkpoints if training else None, minutes, stop=self.stop)
 
         def load_examples(phase: Phase) -> dict[SplitName, Examples]:
             examples, report = self.cache.load_examples(prepared, phase, accelerator.device, observer)
@@ -131,7 +162,7 @@ class Runner:
             return examples
 
         try:
-            return prepared.fit(load_examples, accelerator=accelerator, observer=observer)
+            return prepared.fit(load_examples, accelerator=accelerator, observer=observer, checkpoints=checkpoints)
         except TrainingError as error:
             if not error.kept_epoch or not folder:
                 raise
@@ -167,6 +198,8 @@ class Runner:
 def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path | None, str]:
     """Write the model to its folder, or else to one for temporary files; return where it is, and what went wrong."""
     trained = _trained_model(prepared)
+    if folder.exists() and holds_model(folder, trained):
+        return folder, ""  # an earlier process of this run was ended after it had written it
     unsaved: list[str] = []
     for place in (folder, Path(tempfile.gettempdir()) / f"topwork-{secrets.token_hex(4)}"):
         try:
@@ -197,6 +230,10 @@ class Observers(Observer):
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self.observers = observers
+
+    def resumed(self, epochs: Sequence[Epoch], steps: int) -> None:
+        for observer in self.observers:
+            observer.resumed(epochs, steps)
 
     def run(self, name: str) -> None:
         for observer in self.observers:

@@ -3,7 +3,9 @@
 import logging
 import os
 import secrets
-from contextlib import nullcontext
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,30 +13,52 @@ from topwork.engine.evaluation.comparison import SplitOutputs, metrics_of, stack
 from topwork.engine.evaluation.estimates import Estimate, estimate
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import Preparation
-from topwork.errors import ConfigurationError
+from topwork.engine.training.accelerator import make_accelerator
+from topwork.errors import ConfigurationError, TrainingError, text_of
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import with_overrides
-from topwork.files import check_room, reserved
+from topwork.files import check_room
 from topwork.lab.alone import check_alone, gains_of_joining
 from topwork.lab.processes import exit_on_sigterm
 from topwork.lab.result import Result, SeedsResult
+from topwork.lab.run_folder import (
+    RunFolder,
+    RunRecord,
+    dump_experiment,
+    load_recorded_experiment,
+    model_path,
+    opened_run,
+    read_record,
+)
+from topwork.lab.run_identity import check_same, identity_of_run
 from topwork.lab.runner import Runner
 from topwork.lab.tracking.run_log import RunLog, log_run
 from topwork.lab.tracking.store import open_store, redact_uri
-from topwork.registry import discover
+from topwork.registry import Registry, discover
+
+#: What the results of a run say that may not be exact.
+INEXACT = "this run was interrupted, and may not give the bits that it would have given undisturbed: {}"
 
 logger = logging.getLogger(__name__)
 
 
 def train(
-    experiment: Experiment, *, output: str | Path | None = None, observer: Observer | None = None, alone: bool = False
+    experiment: Experiment,
+    *,
+    output: str | Path | None = None,
+    observer: Observer | None = None,
+    alone: bool = False,
+    allow_inexact: bool = False,
 ) -> Result:
     """Train an experiment, track it in MLflow, and write the model to a folder.
+
+    Where a run that was to make the same model was interrupted, it goes on.
 
     Args:
         output: the model's folder, which must not exist; a new one in ``models`` where it is not given.
         observer: its methods are called while the run trains.
         alone: train each task by itself too, and say what it gained from the others.
+        allow_inexact: let a run go on also where it may give other bits than it would have given undisturbed.
 
     Raises:
         UnsavedError: the run came to its end, but its model could not be written to its folder; has the result.
@@ -43,66 +67,163 @@ def train(
     if experiment.training.seeds is not None:
         raise ConfigurationError("training.seeds has several seeds; train them with topwork.train_seeds")
     name, folder = _names(experiment, output)
-    with exit_on_sigterm(), reserved(folder):
-        runner = _runner(experiment, observer)
-        if alone:
-            check_alone(runner, experiment)
-        prepared = _prepare(runner, experiment, folder, models=1)
-        warnings = _tell(prepared.sampling.warnings_of_comparison) if alone else []
-        with log_run(runner.store, name) if runner.store else nullcontext() as log:
-            if log:
-                log.start(prepared, runner.registry)
-            result, outputs = runner.run(prepared, name, folder, log)
-            if alone:
-                gains = gains_of_joining(runner, experiment, [], name, outputs, log)
-                result = replace(result, against_alone=gains, warnings=[*result.warnings, *warnings])
-        return result
+    with exit_on_sigterm(), opened_run(experiment, name, folder, alone=alone) as run:
+        return _train(experiment, run, observer, allow_inexact=allow_inexact)
 
 
 def train_seeds(
-    experiment: Experiment, *, output: str | Path | None = None, observer: Observer | None = None, alone: bool = False
+    experiment: Experiment,
+    *,
+    output: str | Path | None = None,
+    observer: Observer | None = None,
+    alone: bool = False,
+    allow_inexact: bool = False,
 ) -> SeedsResult:
     """Train an experiment once with each of ``training.seeds``, and give means over them.
 
-    Texts are encoded once. In MLflow the seeds' runs are below one that has the means.
+    Texts are encoded once. In MLflow the seeds' runs are below one that has the means. Where a run that was to make the
+    same models was interrupted, it goes on.
 
     Args:
         output: a folder for the models, which must not exist: ``seed-0`` and so on in it; a new one in ``models`` where
             it is not given.
-        observer, alone: see ``train``.
+        observer, alone, allow_inexact: see ``train``.
 
     Raises:
         TopworkError: what is wrong, and what to do about it. The MLflow runs that began are closed.
     """
-    seeds = experiment.training.seeds or (experiment.training.seed,)
     name, folder = _names(experiment, output)
-    with exit_on_sigterm(), reserved(folder):
-        runner = _runner(experiment, observer)
+    with exit_on_sigterm(), opened_run(experiment, name, folder, alone=alone) as run:
+        return _train_seeds(experiment, run, observer, allow_inexact=allow_inexact)
+
+
+def resume(
+    run: str | Path,
+    *,
+    output: str | Path | None = None,
+    observer: Observer | None = None,
+    allow_inexact: bool = False,
+) -> Result | SeedsResult:
+    """Go on with a run that was interrupted, as the command would that began it.
+
+    Args:
+        run: its folder.
+        output: another folder for the model.
+        observer, allow_inexact: see ``train``.
+
+    Raises:
+        TopworkError: what is wrong, and what to do about it.
+    """
+    path = Path(run)
+    record = read_record(path)
+    if record.state != "unfinished":
+        why = f"is finished; its model is {record.model}" if record.state == "finished" else f"failed: {record.reason}"
+        raise ConfigurationError(f"run {path} {why}")
+    experiment = load_recorded_experiment(path, record, discover())
+    folder = Path(output) if output else model_path(path, record)
+    with exit_on_sigterm(), opened_run(experiment, record.name, folder, alone=record.alone, path=path) as opened:
+        if experiment.training.seeds is None:
+            return _train(experiment, opened, observer, allow_inexact=allow_inexact)
+        return _train_seeds(experiment, opened, observer, allow_inexact=allow_inexact)
+
+
+def _train(experiment: Experiment, run: RunFolder, observer: Observer | None, *, allow_inexact: bool) -> Result:
+    """Carry out a run of one seed."""
+    runner, alone = _runner(experiment, run, observer), run.record.alone
+    if alone:
+        check_alone(runner, experiment)
+    prepared = _prepare(runner, experiment, run, models=1)
+    warnings = _tell(prepared.sampling.warnings_of_comparison) if alone else []
+    begin(run, experiment, prepared, runner.registry, allow_inexact=allow_inexact)
+    name, training = run.record.name, run.training()
+    with ending(run), log_run(runner.store, name, training=training) if runner.store else nullcontext() as log:
+        if log:
+            log.start(prepared, runner.registry)
+            log.note_inexact(run.record.inexact)
+        if training.is_finished():
+            result, outputs = training.load(run.model, redact_uri(log.store.uri) if log else None)
+        else:
+            result, outputs = runner.run(prepared, name, run.model, log, training)
+        warnings += [INEXACT.format(why) for why in run.record.inexact]
         if alone:
-            check_alone(runner, experiment)
-        of_seeds = {seed: with_seed(experiment, seed, runner) for seed in seeds}
-        prepared = _prepare(runner, of_seeds[seeds[0]], folder, models=len(seeds))
-        warnings = _tell(prepared.sampling.warnings_of_comparison) if alone else []
-        with log_run(runner.store, name) if runner.store else nullcontext() as log:
-            if log:
-                log.start(replace(prepared, experiment=experiment), runner.registry)
-            folder.mkdir(parents=True)
-            by_seed: dict[int, Result] = {}
-            outputs: list[SplitOutputs] = []
-            for seed, varied in of_seeds.items():
-                by_seed[seed], of_seed = runner.run_below(
-                    varied, f"seed {seed}", f"{name}-seed-{seed}", folder / f"seed-{seed}", log
-                )
-                outputs.append(of_seed)
-            stacked = stack_seeds(outputs)
-            result = _result_of_seeds(name, experiment, by_seed, stacked, log)
-            if alone:
-                gains = gains_of_joining(runner, experiment, list(seeds), name, stacked, log)
-                result = replace(result, against_alone=gains, warnings=[*result.warnings, *warnings])
-            if log:
-                log.log_seeds(result)
-                log.log_outputs(stacked)
+            result = replace(result, against_alone=gains_of_joining(runner, experiment, [], name, outputs, log))
+        return replace(result, warnings=[*result.warnings, *warnings])
+
+
+def _train_seeds(
+    experiment: Experiment, run: RunFolder, observer: Observer | None, *, allow_inexact: bool
+) -> SeedsResult:
+    """Carry out a run of several seeds."""
+    seeds = experiment.training.seeds or (experiment.training.seed,)
+    runner, alone = _runner(experiment, run, observer), run.record.alone
+    if alone:
+        check_alone(runner, experiment)
+    of_seeds = {seed: with_seed(experiment, seed, runner) for seed in seeds}
+    prepared = _prepare(runner, of_seeds[seeds[0]], run, models=len(seeds))
+    warnings = _tell(prepared.sampling.warnings_of_comparison) if alone else []
+    begin(run, experiment, prepared, runner.registry, allow_inexact=allow_inexact)
+    name, training = run.record.name, run.training()
+    with ending(run), log_run(runner.store, name, training=training) if runner.store else nullcontext() as log:
+        if log:
+            log.start(replace(prepared, experiment=experiment), runner.registry)
+            log.note_inexact(run.record.inexact)
+        run.model.mkdir(parents=True, exist_ok=run.resumed)
+        by_seed: dict[int, Result] = {}
+        outputs: list[SplitOutputs] = []
+        for seed, varied in of_seeds.items():
+            folder = run.model / f"seed-{seed}"
+            by_seed[seed], of_seed = runner.run_below(varied, f"seed {seed}", name, f"seed-{seed}", folder, log)
+            outputs.append(of_seed)
+        stacked = stack_seeds(outputs)
+        result = _result_of_seeds(name, experiment, by_seed, stacked, log)
+        warnings += [INEXACT.format(why) for why in run.record.inexact]
+        if alone:
+            gains = gains_of_joining(runner, experiment, list(seeds), name, stacked, log)
+            result = replace(result, against_alone=gains)
+        result = replace(result, warnings=[*result.warnings, *warnings])
+        if log:
+            log.log_seeds(result)
+            log.log_outputs(stacked)
         return result
+
+
+def begin(
+    run: RunFolder, experiment: Experiment, prepared: Preparation, registry: Registry, *, allow_inexact: bool
+) -> None:
+    """Note what a run is, or check that it goes on as it was begun.
+
+    Raises:
+        ConfigurationError: it cannot go on; says what has changed.
+        StorageError: its folder cannot be written.
+    """
+    identity = identity_of_run(experiment, prepared, registry, make_accelerator(experiment.training).device)
+    written = dump_experiment(experiment, run.path)
+    if not run.is_begun():
+        if run.record.identity != identity:  # nothing is done, so that it may as well be another run
+            run.record = RunRecord(name=run.record.name, model=run.record.model, alone=run.record.alone, experiment={})
+        run.update(experiment=written, identity=identity)
+        return
+    epoch, step = run.training().position
+    done = None if any(one.is_finished() for one in run.trainings()) else epoch if step else epoch - 1
+    changes, inexact = check_same(run.record.identity, identity, done, allow_inexact=allow_inexact)
+    for change in changes:
+        logger.warning("run %s goes on with other settings: %s", run.path, change)
+    run.update(experiment=written, identity=identity, inexact=list(dict.fromkeys([*run.record.inexact, *inexact])))
+
+
+@contextmanager
+def ending(run: RunFolder) -> Iterator[None]:
+    """Note what came of a run; where it did not come to its end, say how it goes on."""
+    try:
+        yield
+    except TrainingError as error:
+        run.end("failed", text_of(error))
+        raise
+    except BaseException as error:
+        if run.is_begun():
+            error.add_note(f"what is done is kept; go on with: topwork resume {shlex.quote(str(run.path))}")
+        raise
+    run.end("finished")
 
 
 def _result_of_seeds(
@@ -139,16 +260,18 @@ def _names(experiment: Experiment, output: str | Path | None) -> tuple[str, Path
     return os.environ.get("MLFLOW_RUN_NAME") or unique, Path(output) if output else Path("models") / unique
 
 
-def _runner(experiment: Experiment, observer: Observer | None) -> Runner:
+def _runner(experiment: Experiment, run: RunFolder, observer: Observer | None) -> Runner:
     registry = discover()
     store = open_store(experiment.tracking, experiment.name) if experiment.tracking.enabled else None
-    return Runner(registry, store, observer or Observer())
+    return Runner(registry, store, observer or Observer(), run)
 
 
-def _prepare(runner: Runner, experiment: Experiment, folder: Path, *, models: int) -> Preparation:
-    """Prepare a run, see that there is room for its models, and give the warnings."""
+def _prepare(runner: Runner, experiment: Experiment, run: RunFolder, *, models: int) -> Preparation:
+    """Prepare a run, see that there is room for its models and checkpoints, and give the warnings."""
     prepared = runner.prepare(experiment)
-    check_room(folder, models * sum(weight.nbytes for weight in prepared.model.state_dict().values()))
+    check_room(run.model, models * sum(weight.nbytes for weight in prepared.model.state_dict().values()))
+    if experiment.training.checkpoint_minutes is not None:
+        check_room(run.path, prepared.checkpoint_bytes)
     _tell(prepared.warnings)
     return prepared
 

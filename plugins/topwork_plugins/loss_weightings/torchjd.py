@@ -269,6 +269,9 @@ class StatefulGradients(topwork.GradientWeighting):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         self.last = {task: last.clone() for task, last in state["last"].items()}
         keeper = _keeper(self.aggregator[0])
+        keeper.reset()
+        if state["kept"].get("step"):  # of NashMTL, which makes its problem in the first step, from what it begins with
+            keeper._init_optim_problem()
         for name, value in state["kept"].items():
             of_numpy = isinstance(getattr(keeper, name), np.ndarray)
             copied = value.clone() if isinstance(value, Tensor) else value
@@ -280,7 +283,7 @@ class StatefulGradients(topwork.GradientWeighting):
         self.last |= dict(zip(tasks, gradients, strict=True))
         unseen = gradients.mean(dim=0)
         every = torch.stack([self.last.get(task, unseen) for task in self.tasks])
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):  # NashMTL goes on with its last
             warnings.filterwarnings("ignore", "You are solving a parameterized problem that is not DPP")  # by NashMTL
             weights = self.aggregator[0].weighting(every)
         combined: Tensor = weights[[self.tasks.index(task) for task in tasks]].to(gradients.dtype) @ gradients
@@ -301,8 +304,6 @@ def _mark_as_begun(keeper: Any) -> None:
             keeper._state_key = (len(cosines), cosines.dtype)
         case "PCDWeighting" if (norms := keeper._sq_norm_ema) is not None:
             keeper._state_key = len(norms)
-        case "_NashMTLWeighting" if keeper.step:
-            keeper._init_optim_problem()
 
 
 @topwork.hookimpl

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
-from topwork.engine.checkpoint_folder import CheckpointFolder
+from topwork.engine.training.checkpoint_folder import CheckpointFolder
 from topwork.engine.training.state import TrainingState
 from topwork.errors import StorageError
 

@@ -34,12 +34,17 @@ class RunWriter:
     """Writes to an MLflow run, and never lets an error of MLflow's end what it writes of.
 
     Metrics that could not be written are kept and sent with the next ones.
+
+    Args:
+        reopened: whether an earlier process wrote to the run; what it wrote of a step is not written again.
     """
 
-    def __init__(self, store: TrackingStore, run_id: str) -> None:
+    def __init__(self, store: TrackingStore, run_id: str, *, reopened: bool = False) -> None:
         self.store = store
         self.run_id = run_id
+        self.reopened = reopened
         self.unsent: list[Metric] = []
+        self._written: set[tuple[str, int]] | None = None if reopened else set()
 
     def log_outputs(self, outputs: SplitOutputs) -> None:
         """Keep the model's outputs for each row, so that runs can be compared row by row."""
@@ -77,10 +82,18 @@ class RunWriter:
         self.unsent += [Metric(name, value, now, step) for name, value in metrics.items()]
 
     def _send(self) -> None:
+        if self._written is None and not self._attempt("what MLflow has already", self._read_written):
+            return
+        self.unsent = [metric for metric in self.unsent if (metric.key, metric.step) not in (self._written or ())]
         while batch := self.unsent[:MAX_METRICS_PER_BATCH]:
             if not self._attempt("metrics", partial(self.store.client.log_batch, self.run_id, metrics=batch)):
                 return
             del self.unsent[: len(batch)]
+
+    def _read_written(self) -> None:
+        names = self.store.client.get_run(self.run_id).data.metrics
+        histories = [self.store.client.get_metric_history(self.run_id, name) for name in names]
+        self._written = {(metric.key, metric.step) for history in histories for metric in history}
 
     def _log_figure(self, name: str, draw: Callable[[], "Figure"]) -> None:
         path = f"figures/{name}.png"

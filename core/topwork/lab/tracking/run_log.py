@@ -5,7 +5,7 @@ import logging
 import math
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow import pyfunc
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Param, Run, RunTag, ViewType
 from mlflow.models import Model
 
 from topwork.engine.data_report import describe_data
@@ -28,6 +28,8 @@ from topwork.experiment.schema import Experiment
 from topwork.interfaces.head import Head, HeadFigure
 from topwork.lab.processes import this_process
 from topwork.lab.result import Result, SeedsResult
+from topwork.lab.run_folder import RunTraining
+from topwork.lab.run_identity import kinds_of
 from topwork.lab.tracking.open_run import MAX_PARAMETER_LENGTH, RunWriter, short
 from topwork.lab.tracking.store import (
     PARENT_TAG,
@@ -43,16 +45,25 @@ from topwork.registry import Registry
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: Which training of which run an MLflow run is; and why it may not be exact.
+TRAINING_TAG, INEXACT_TAG = "topwork.training", "topwork.inexact"
+
 logger = logging.getLogger(__name__)
 
 
 class RunLog(RunWriter, Observer):
     """Writes what happens in a training run to MLflow."""
 
-    def __init__(self, store: TrackingStore, run_id: str) -> None:
-        super().__init__(store, run_id)
+    def __init__(self, store: TrackingStore, run_id: str, *, reopened: bool = False) -> None:
+        super().__init__(store, run_id, reopened=reopened)
         self.last_epoch = 0
         self.reports: list[EncodingReport] = []
+        self._goes_on = False
+
+    def resumed(self, epochs: Sequence[Epoch], steps: int) -> None:
+        self._goes_on = True
+        for epoch in epochs:
+            self.epoch(epoch)
 
     def epoch(self, epoch: Epoch) -> None:
         self.last_epoch = epoch.number
@@ -60,9 +71,11 @@ class RunLog(RunWriter, Observer):
         self._log_metrics(epoch.metrics | rates | {"texts_per_second/training": epoch.texts_per_second}, epoch.number)
 
     def encoded(self, report: EncodingReport) -> None:
-        figures = {"activations/texts": report.texts, "activations/found": report.found}
-        rate = report.texts_per_second
-        self._log_metrics(figures | ({"texts_per_second/encoding": rate} if rate else {}), self.last_epoch)
+        if not self._goes_on:  # else the process that began the phase has logged what it found
+            figures = {"activations/texts": report.texts, "activations/found": report.found}
+            rate = report.texts_per_second
+            self._log_metrics(figures | ({"texts_per_second/encoding": rate} if rate else {}), self.last_epoch)
+        self._goes_on = False
         self.reports.append(report)
         where, note = (
             "; ".join(dict.fromkeys(getattr(one, name) for one in self.reports)) for name in ("where", "note")
@@ -91,8 +104,8 @@ class RunLog(RunWriter, Observer):
         settings = {name: value for name, value in flatten(experiment.dump()).items() if name != "name"}
         if experiment.tracking.uri:
             settings["tracking.uri"] = redact_uri(experiment.tracking.uri)
-        parameters = [Param(name, short(value)) for name, value in (settings | counts).items()]
-        self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=parameters))
+        shortened = {name: short(value) for name, value in (settings | counts).items()}
+        self._attempt("parameters", lambda: self._log_parameters(shortened))
         self._log_experiment(experiment)
         self._attempt("the plan", lambda: self.store.client.log_dict(self.run_id, plan.dump(), "plan.json"))
         if not brief:
@@ -147,6 +160,8 @@ class RunLog(RunWriter, Observer):
         requirements = sorted({f"topwork=={version('topwork')}", *(f"{name}=={number}" for name, number in needed)})
 
         def store_model() -> None:
+            if self.reopened and self._has_model():
+                return
             # Not by mlflow.pyfunc.log_model, which takes run and experiment from what is active in this process.
             client = self.store.client
             model = client.create_logged_model(
@@ -169,6 +184,29 @@ class RunLog(RunWriter, Observer):
                 )
 
         self._attempt("the model", store_model)
+
+    def _log_parameters(self, values: Mapping[str, str]) -> None:
+        """Log parameters; MLflow lets none change, so what a run that goes on has changed is a tag."""
+        known = self.store.client.get_run(self.run_id).data.params if self.reopened else {}
+        changed = {name: value for name, value in values.items() if known.get(name, value) != value}
+        tags = [RunTag(f"changed.{name}", f"{known[name]} then, {value} now") for name, value in changed.items()]
+        new = [Param(name, value) for name, value in values.items() if name not in known]
+        self.store.client.log_batch(self.run_id, params=new, tags=tags)
+
+    def note_inexact(self, reasons: Sequence[str]) -> None:
+        """Note in the run that it went on although it may give other bits than it would have given undisturbed."""
+        if reasons:
+            text = "; ".join(reasons)[:MAX_PARAMETER_LENGTH]
+            self._attempt("tags", lambda: self.store.client.set_tag(self.run_id, INEXACT_TAG, text))
+
+    def _has_model(self) -> bool:
+        """Whether an earlier process stored the model; what it left unfinished is removed."""
+        client = self.store.client
+        found = client.search_logged_models([self.store.experiment_id], f"source_run_id = '{self.run_id}'")
+        for model in found:
+            if model.status != LoggedModelStatus.READY:
+                client.delete_logged_model(model.model_id)
+        return any(model.status == LoggedModelStatus.READY for model in found)
 
     def _log_warnings(self, warnings: list[str]) -> None:
         if warnings:
@@ -232,14 +270,49 @@ def _draw(figure: HeadFigure, task: str, outputs: SplitOutputs) -> "Figure":
 
 
 @contextmanager
-def log_run(store: TrackingStore, name: str, *, below: RunLog | None = None) -> Iterator[RunLog]:
-    """Open an MLflow run, perhaps ``below`` another, and see to it that it is closed, however the block ends."""
+def log_run(
+    store: TrackingStore, name: str, *, below: RunLog | None = None, training: RunTraining | None = None
+) -> Iterator[RunLog]:
+    """Open an MLflow run, perhaps ``below`` another, and see to it that it is closed, however the block ends.
+
+    Args:
+        training: that is to be logged; where it goes on, so does its run.
+    """
     with ExitStack() as at_the_end:
         with store.defer_signals():
-            run = _create_run(store, name, {PARENT_TAG: below.run_id} if below else {})
-            log = RunLog(store, run.info.run_id)
+            log = _reopen(store, training) if training and training.run.resumed else None
+            if log is None:
+                tags = {PARENT_TAG: below.run_id} if below else {}
+                tags |= {TRAINING_TAG: training.id} if training else {}
+                log = RunLog(store, _create_run(store, name, tags).info.run_id)
             at_the_end.push(partial(_close, log))
+            if training:
+                training.set_mlflow_id(log.run_id)
         yield log
+
+
+def _reopen(store: TrackingStore, training: RunTraining) -> RunLog | None:
+    """Set the run of a training to running again; None where it has none in the MLflow experiment.
+
+    Raises:
+        StorageError: the store cannot be read or written.
+    """
+    try:
+        query = f"tags.`{TRAINING_TAG}` = '{training.id}'"
+        found = store.client.search_runs([store.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1)
+        if not found:
+            return None
+        run_id = found[0].info.run_id
+        store.client.set_tag(run_id, PROCESS_TAG, this_process())
+        store.client.update_run(run_id, status="RUNNING")
+        if "topwork.reason" in found[0].data.tags:
+            store.client.delete_tag(run_id, "topwork.reason")
+    except Exception as error:  # whatever mlflow, sqlalchemy or a database driver raises
+        raise StorageError(
+            f"the run cannot go on in the MLflow store {redact_uri(store.uri)}: "
+            f"{redact_uri(first_line(root_cause(error)))}; fix that, or go on without it: --set tracking.enabled=false"
+        ) from error
+    return RunLog(store, run_id, reopened=True)
 
 
 def _create_run(store: TrackingStore, name: str, tags: Mapping[str, str]) -> Run:
@@ -266,19 +339,6 @@ def _close(log: RunLog, kind: type[BaseException] | None, error: BaseException |
         log.close("KILLED", f"interrupted: {type(error).__name__}")
     else:
         log.close("FAILED", f"{type(error).__name__}: {error}")
-
-
-def kinds_of(experiment: Experiment) -> list[tuple[str, str]]:
-    """Catalog and kind of every plugin that an experiment uses."""
-    kinds = [
-        ("backbones", experiment.backbone.kind),
-        ("poolings", experiment.pooling.kind),
-        ("freeze_strategies", experiment.freeze.kind),
-        ("optimizer_groupings", experiment.optimizer.kind),
-        ("samplers", experiment.sampling.kind),
-        ("loss_weightings", experiment.weighting.kind),
-    ]
-    return kinds + [("heads", task.head.kind) for task in experiment.tasks.values()]
 
 
 def git_state(file: Path | None) -> dict[str, str]:

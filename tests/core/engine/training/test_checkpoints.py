@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from checkpoint_helpers import Recording, StopAt, StoppedError, assert_same, timeless
 from phase_helpers import AlternatingConfig, DescendingConfig, weights_of
-from topwork.engine.checkpoint_folder import CheckpointFolder
 from topwork.engine.observer import Epoch, Observer
 from topwork.engine.training import checkpoints as checkpoints_module
+from topwork.engine.training.checkpoint_folder import CheckpointFolder
 from topwork.engine.training.checkpoints import Checkpoints
 from topwork.errors import StorageError
 from topwork.experiment.schema import Experiment, Task

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from checkpoint_helpers import StopAt, StoppedError, assert_same
-from topwork.engine.checkpoint_folder import CheckpointFolder
 from topwork.engine.preparation import prepare
+from topwork.engine.training.checkpoint_folder import CheckpointFolder
 from topwork.engine.training.checkpoints import Checkpoints
 from topwork.engine.training.state import TrainingState, check_same_shapes
 from topwork.engine.training.stopping import make_stopping

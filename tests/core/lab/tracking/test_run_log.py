@@ -27,7 +27,7 @@ from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import HeadFigure
 from topwork.lab.result import Result
 from topwork.lab.runs import train
-from topwork.lab.tracking.run_log import RunLog, git_state, kinds_of, log_run
+from topwork.lab.tracking.run_log import RunLog, git_state, log_run
 from topwork.lab.tracking.store import flatten
 from topwork.registry import discover
 from topwork_plugins.heads.binary import BinaryConfig
@@ -309,19 +309,6 @@ def test_a_run_that_ended_well_is_finished(store_uri: str) -> None:
     run = run_of(log)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "a-run")
     assert "topwork.reason" not in run.data.tags
-
-
-def test_every_plugin_of_an_experiment_is_known() -> None:
-    assert kinds_of(small("freeze={kind: gradual}")) == [
-        ("backbones", "tiny"),
-        ("poolings", "mean"),
-        ("freeze_strategies", "gradual"),
-        ("optimizer_groupings", "heads_and_backbone"),
-        ("samplers", "proportional"),
-        ("loss_weightings", "fixed"),
-        ("heads", "binary"),
-        ("heads", "classification"),
-    ]
 
 
 def test_figures_of_a_validation_split_are_not_called_those_of_test_rows(log: RunLog, tracked: TrackedRun) -> None:

@@ -51,7 +51,7 @@ def make_key(prefix: Prefix, pooling: PoolingConfig, *, dtype: torch.dtype, devi
             "first_token_query": narrow is not None and narrow.run_first_token is not None,
             "pooling": [_class_name(prefix.pooling), pooling.model_dump(mode="json")] if _pools(prefix) else None,
             "dtype": str(dtype).removeprefix("torch."),
-            "numerics": {"encoder": NUMERICS, "torch": torch.__version__, "processor": _processor(device)},
+            "numerics": {"encoder": NUMERICS, "torch": torch.__version__, "processor": processor(device)},
             **layers,
             **({"bfloat16": _mixed(prefix.mixed_stages, device)} if prefix.mixed_stages else {}),
         }
@@ -80,8 +80,8 @@ def _class_name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def _processor(device: torch.device) -> str:
-    """What chooses the matrix kernels."""
+def processor(device: torch.device) -> str:
+    """Return what chooses the matrix kernels."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checkpoint_helpers import assert_same
-from topwork.engine.checkpoint_folder import CheckpointFolder, read_checkpoint
+from topwork.engine.training.checkpoint_folder import CheckpointFolder, read_checkpoint
 from topwork.errors import StorageError, UnrecoverableError
 
 STATE = {"epoch": 3, "score": math.nan, "none": None, "list": [1, "two", {"x": torch.ones(2)}], "empty": {}}
@@ -148,7 +148,7 @@ def test_one_of_a_newer_format_is_refused(folder: CheckpointFolder) -> None:
     path = save(folder, 1) / "state.json"
     written = json.loads(path.read_text()) | {"format": 2, "topwork": "9.1"}
     del written["sha256"]
-    from topwork.engine.checkpoint_folder import _sha256_of_values
+    from topwork.engine.training.checkpoint_folder import _sha256_of_values
 
     path.write_text(json.dumps({**written, "sha256": _sha256_of_values(written)}))
     with pytest.raises(

@@ -1,0 +1,68 @@
+"""``topwork runs``."""
+
+import shlex
+import time
+from pathlib import Path
+
+from topwork.cli.format import Format
+from topwork.cli.output import Row, write_rows
+from topwork.cli.tables import console, table
+from topwork.errors import ConfigurationError, StorageError, text_of
+from topwork.files import is_held
+from topwork.lab.run_folder import RunFolder, find_runs, read_record
+
+
+def show_runs(folder: Path | None, format: Format) -> None:
+    """Print the runs beside the models in a folder, or in this one and in ``models``."""
+    if folder is not None and not folder.is_dir():
+        raise ConfigurationError(f"{folder} is no folder")
+    rows = [describe_run(path) for path in find_runs([folder] if folder else [Path(), Path("models")])]
+    if format is not Format.TABLE:
+        write_rows(rows, format)
+        return
+    if not rows:
+        console.print(f"no runs in {folder or 'this folder, or in models'}", soft_wrap=True)
+        return
+    shown = table("run", "state", "done", "begun", "next")
+    for row in rows:
+        shown.add_row(*map(str, row.values()))
+    console.print(shown)
+
+
+def describe_run(path: Path) -> Row:
+    """Return what a run is, how far it has come, and what is to be done with it."""
+    quoted = shlex.quote(str(path))
+    try:
+        run = RunFolder(path, read_record(path))
+    except StorageError as error:
+        return {"run": str(path), "state": "damaged", "done": "", "begun": "", "next": text_of(error)}
+    state: str = run.record.state
+    model = shlex.quote(str(run.model))
+    if state == "finished":
+        there = run.model.exists()
+        next_step = f"topwork predict {model} 'a text'" if there else f"its model is gone from {model}"
+    elif state == "failed":
+        next_step = run.record.reason.splitlines()[0]
+    elif is_held(path):
+        state, next_step = "running", "wait for it"
+    else:
+        next_step = f"topwork resume {quoted}"
+    begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record.begun))
+    return {"run": str(path), "state": state, "done": describe_progress(run), "begun": begun, "next": next_step}
+
+
+def describe_progress(run: RunFolder) -> str:
+    """Say how much of a run is done."""
+    most = run.record.identity.get("training.epochs", "?")
+    done = [f"{count} of {most} epochs{_of(name)}" for name, count in run.record.epochs.items()]
+    if len(done) > 2:
+        done = [f"{len(done)} trainings"]
+    for training in run.trainings():
+        epoch, step = training.position
+        if training.checkpoints.paths() and not training.is_finished():
+            done.append(f"{epoch - 1} of {most} epochs{f' and {step} steps' if step else ''}{_of(training.name)}")
+    return ", ".join(done) or "nothing"
+
+
+def _of(training: str) -> str:
+    return f" of {training}" if training else ""

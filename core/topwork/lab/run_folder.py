@@ -1,0 +1,316 @@
+"""The folder of a run: what it is, how far it has come, and its checkpoints.
+
+The run that makes the model ``models/x`` is in ``models/runs/x``. ``run.json`` says what was asked; a run that is not
+finished has beside it the checkpoints of its trainings, and the results of those that are finished. All paths in it are
+relative, so that it can be moved together with the model and the data.
+"""
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from topwork.engine.evaluation.comparison import SplitOutputs
+from topwork.engine.training.checkpoint_folder import CheckpointFolder
+from topwork.errors import ConfigurationError, StorageError, first_line
+from topwork.experiment.loading import describe_error
+from topwork.experiment.schema import Experiment
+from topwork.experiment.source import FILE_FIELDS
+from topwork.files import holding, reserved, write_file
+from topwork.lab.result import Result
+from topwork.lab.tracking.store import redact_uri
+from topwork.registry import Registry
+
+#: The folder, beside a model, of the runs that make models there.
+RUNS = "runs"
+
+RECORD_FILE, RESULT_FILE, OUTPUTS_FILE = "run.json", "result.json", "outputs.safetensors"
+
+#: The layout of the folder; a newer one is refused.
+FORMAT: Final = 1
+
+
+class RunRecord(BaseModel):
+    """What ``run.json`` holds.
+
+    Attributes:
+        topwork: the version that began the run.
+        id: tells this run from all others.
+        name: in MLflow.
+        state: ``failed`` where it cannot go on, because the training diverged.
+        reason: why it failed.
+        model: the model's folder, from that of the run.
+        alone: whether each task is trained by itself too.
+        experiment: as JSON values, its files from the folder of the run.
+        identity: what must be the same where it goes on, in words.
+        inexact: why it went on although it may give other bits than it would have given undisturbed; mostly empty.
+        mlflow: the MLflow run of each training, by its name.
+        epochs: how many each training that is finished took, by its name.
+        begun, ended: seconds since 1970.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = FORMAT
+    topwork: str = Field(default_factory=lambda: version("topwork"))
+    id: str = Field(default_factory=lambda: secrets.token_hex(8))
+    name: str
+    state: Literal["unfinished", "finished", "failed"] = "unfinished"
+    reason: str = ""
+    model: str
+    alone: bool = False
+    experiment: dict[str, Any]
+    identity: dict[str, str] = {}
+    inexact: list[str] = []
+    mlflow: dict[str, str] = {}
+    epochs: dict[str, int] = {}
+    begun: float = Field(default_factory=time.time)
+    ended: float | None = None
+
+
+class RunFolder:
+    """A run on disk.
+
+    Attributes:
+        path: its folder.
+        record: what ``run.json`` says.
+        resumed: whether it was begun before.
+    """
+
+    def __init__(self, path: Path, record: RunRecord, *, resumed: bool = False) -> None:
+        self.path = path
+        self.record = record
+        self.resumed = resumed
+
+    @property
+    def model(self) -> Path:
+        """The folder that the model gets."""
+        return model_path(self.path, self.record)
+
+    def update(self, **changes: object) -> None:
+        """Change what ``run.json`` says.
+
+        Raises:
+            StorageError: it cannot be written; what it said before is untouched.
+        """
+        self.record = self.record.model_copy(update=changes)
+        write_file(self.path / RECORD_FILE, f"{self.record.model_dump_json(indent=2)}\n".encode())
+
+    def training(self, name: str = "") -> "RunTraining":
+        """Return one training of the run, by its name."""
+        return RunTraining(self, name)
+
+    def trainings(self) -> list["RunTraining"]:
+        """Return those trainings that have been begun: that have a checkpoint, or are finished."""
+        found = {path.parent for pattern in ("checkpoints", RESULT_FILE) for path in self.path.rglob(pattern)}
+        return [self.training("" if path == self.path else path.name) for path in sorted(found)]
+
+    def is_begun(self) -> bool:
+        """Whether there is something to go on from."""
+        return any(one.checkpoints.paths() or one.is_finished() for one in self.trainings())
+
+    def end(self, state: Literal["finished", "failed"], reason: str = "") -> None:
+        """Note that the run has come to its end, and remove what is only needed to go on."""
+        self.update(state=state, reason=reason, ended=time.time())
+        for training in self.trainings():
+            training.remove()
+
+
+@dataclass(frozen=True)
+class RunTraining:
+    """One training of a run: of a seed, or of a task alone; the name is empty where the run is one training."""
+
+    run: RunFolder
+    name: str
+
+    @property
+    def id(self) -> str:
+        """What tells it from all other trainings."""
+        return f"{self.run.record.id} {self.name}".strip()
+
+    @property
+    def path(self) -> Path:
+        """The folder of what is kept of it until the run has come to its end."""
+        return self.run.path / self.name
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        """Its checkpoints."""
+        return CheckpointFolder(self.path / "checkpoints")
+
+    @property
+    def mlflow_id(self) -> str | None:
+        """Its run in MLflow, if it has one."""
+        return self.run.record.mlflow.get(self.name)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The epoch, from 1, that the newest checkpoint is of, and how many of its steps are done."""
+        for path in self.checkpoints.paths()[:1]:
+            epoch, step = map(int, path.name.split("-"))
+            return epoch, step
+        return 1, 0
+
+    def set_mlflow_id(self, run_id: str) -> None:
+        """Note which run it has in MLflow."""
+        self.run.update(mlflow={**self.run.record.mlflow, self.name: run_id})
+
+    def is_finished(self) -> bool:
+        """Whether its result is kept."""
+        return (self.path / RESULT_FILE).exists()
+
+    def keep(self, result: Result, outputs: SplitOutputs) -> None:
+        """Keep what came of it, and remove its checkpoints.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        values = {**asdict(result), "folder": "", "tracking_uri": None}
+        write_file(self.path / OUTPUTS_FILE, outputs.to_bytes())
+        write_file(self.path / RESULT_FILE, f"{json.dumps(values)}\n".encode())
+        self.run.update(epochs={**self.run.record.epochs, self.name: len(result.epochs)})
+        self.checkpoints.remove()
+
+    def load(self, folder: Path | None, tracking_uri: str | None) -> tuple[Result, SplitOutputs]:
+        """Return what came of it.
+
+        Args:
+            folder: where its model is.
+            tracking_uri: of the MLflow store.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        try:
+            result = TypeAdapter(Result).validate_python(json.loads((self.path / RESULT_FILE).read_bytes()))
+            outputs = SplitOutputs.from_bytes(
+                (self.path / OUTPUTS_FILE).read_bytes(), name=str(self.path / OUTPUTS_FILE)
+            )
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"{self.path / RESULT_FILE} is damaged: {first_line(error)}; remove {self.path} to train that again"
+            ) from None
+        return replace(result, folder=folder or Path(), tracking_uri=tracking_uri), outputs
+
+    def remove(self) -> None:
+        """Remove all that is kept of it."""
+        self.checkpoints.remove()
+        for name in (RESULT_FILE, OUTPUTS_FILE):
+            (self.path / name).unlink(missing_ok=True)
+        if self.name and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+
+@contextmanager
+def opened_run(
+    experiment: Experiment, name: str, model: Path, *, alone: bool, path: Path | None = None
+) -> Iterator[RunFolder]:
+    """Begin a run, or go on with the one that was to make the same model, and keep both for this process.
+
+    Nothing is written before ``update`` is called.
+
+    Args:
+        name: in MLflow, of a run that begins.
+        model: the folder for its model.
+        path: of a run that goes on, where it is not the one beside the model.
+
+    Raises:
+        StorageError: the model's folder exists already, or another process trains the run; says which.
+    """
+    given, path = path, path or run_path(model)
+    before = read_record(path) if (path / RECORD_FILE).exists() else None
+    unfinished = before is not None and before.state == "unfinished"
+    with reserved(model, existing=unfinished and given is None), holding(path, "trained"):
+        before = read_record(path) if (path / RECORD_FILE).exists() else None  # another may have written it since
+        relative = os.path.relpath(model, path)
+        if before and before.state == "unfinished":
+            yield RunFolder(path, before.model_copy(update={"model": relative}), resumed=True)
+            return
+        if model.exists():
+            raise StorageError(f"{model} exists already; nothing is overwritten, so give another name or remove it")
+        record = RunRecord(name=name, model=relative, alone=alone, experiment=dump_experiment(experiment, path))
+        yield RunFolder(path, record)
+
+
+def model_path(path: Path, record: RunRecord) -> Path:
+    """Return the folder that the model of a run gets."""
+    return Path(os.path.normpath(path / record.model))
+
+
+def run_path(model: Path) -> Path:
+    """Return the folder of the run that makes a model."""
+    return model.parent / RUNS / model.name
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read what a run is.
+
+    Raises:
+        StorageError: it cannot be read, or is of a newer topwork.
+    """
+    file = path / RECORD_FILE
+    try:
+        written = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(written, dict) and isinstance(number := written.get("format"), int) and number > FORMAT:
+            raise StorageError(
+                f"{file} has format {number}, this topwork ({version('topwork')}) reads format {FORMAT}; "
+                f"use topwork {written.get('topwork', '?')!s:.40}, which wrote it"
+            )
+        return RunRecord.model_validate(written)
+    except FileNotFoundError:
+        raise StorageError(f"{path} is no run: it has no {RECORD_FILE}; topwork runs shows those there are") from None
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {describe_error(one)}" for one in error.errors())
+        raise StorageError(f"{file} is damaged: {faults}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise StorageError(f"{file} cannot be read: {first_line(error)}") from None
+
+
+def dump_experiment(experiment: Experiment, path: Path) -> dict[str, Any]:
+    """Return an experiment as JSON values, its files from the folder of a run; passwords are left out."""
+    written = experiment.written()
+    _change_files(written, lambda file: os.path.relpath(file, path))
+    if uri := experiment.tracking.uri:
+        written["tracking"]["uri"] = redact_uri(uri)
+    return written
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """Return the folders of the runs beside models in some folders, in the order in which they were begun."""
+    found = [path.parent for folder in folders for path in (folder / RUNS).glob(f"*/{RECORD_FILE}")]
+    return sorted(found, key=lambda path: (path / RECORD_FILE).stat().st_ctime)
+
+
+def load_recorded_experiment(path: Path, record: RunRecord, registry: Registry) -> Experiment:
+    """Return the experiment of a run.
+
+    Raises:
+        ConfigurationError: it no longer fits what is installed, or its tracking store had a password.
+    """
+    written = json.loads(json.dumps(record.experiment))
+    _change_files(written, lambda file: os.path.normpath(path.absolute() / file))
+    if "***@" in (written.get("tracking") or {}).get("uri", ""):
+        raise ConfigurationError(
+            "the password of tracking.uri is not kept in the run; go on with the same topwork train command"
+        )
+    try:
+        return Experiment.model_validate(written, context={"registry": registry})
+    except ValidationError as error:
+        faults = "\n".join(f"{'.'.join(map(str, one['loc']))}: {describe_error(one)}" for one in error.errors())
+        raise ConfigurationError(faults).located(f"run {path}") from None
+
+
+def _change_files(written: Mapping[str, Any], change: Callable[[str], str]) -> None:
+    """Change the names of all files of data."""
+    for source in written["data"].values():
+        for field in FILE_FIELDS:
+            if source.get(field) is not None:
+                source[field] = change(source[field])

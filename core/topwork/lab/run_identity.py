@@ -1,0 +1,142 @@
+"""What must be the same where a run goes on, and what may change."""
+
+import hashlib
+import inspect
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from topwork.engine.encoding.store.key import NUMERICS, processor
+from topwork.engine.evaluation.comparison import differing
+from topwork.engine.model.multitask import tensors_of
+from topwork.engine.preparation import Preparation
+from topwork.errors import ConfigurationError
+from topwork.experiment.schema import Experiment
+from topwork.experiment.source import FILE_FIELDS
+from topwork.lab.tracking.store import flatten
+from topwork.registry import Registry
+
+#: Settings that change nothing of what is trained.
+NO_IDENTITY = re.compile(
+    rf"name|tracking\..+|training\.(store|checkpoint_minutes)|data\.[^.]+\.({'|'.join(FILE_FIELDS)})"
+)
+
+#: What decides the bits of a computation, beside settings, data and weights.
+NUMERIC = "numerics: "
+PLUGIN = "plugin "
+
+
+def identity_of_run(
+    experiment: Experiment, prepared: Preparation, registry: Registry, device: torch.device
+) -> dict[str, str]:
+    """Return what must be the same where a run goes on, in words.
+
+    Args:
+        prepared: the run's first training, of which nothing is trained yet.
+    """
+    settings = {
+        name: str(value) for name, value in flatten(experiment.dump()).items() if not NO_IDENTITY.fullmatch(name)
+    }
+    return settings | {
+        "sha256 of the data": prepared.dataset.digest,
+        "plan": prepared.plan.digest,
+        "sha256 of the weights": _digest_of_weights(prepared),
+        **_plugins(experiment, registry),
+        f"{NUMERIC}device": processor(device),
+        f"{NUMERIC}threads": str(torch.get_num_threads()),
+        f"{NUMERIC}encoder": str(NUMERICS),
+        **{f"{NUMERIC}{name}": version(name) for name in ("torch", "transformers", "accelerate")},
+    }
+
+
+def check_same(
+    before: Mapping[str, str], now: Mapping[str, str], done: int | None, *, allow_inexact: bool
+) -> tuple[list[str], list[str]]:
+    """Compare a run with what it was begun as.
+
+    Args:
+        done: how many epochs are done; None where some training of the run is finished, so that no setting may change.
+        allow_inexact: whether it may go on where its bits may be others than they would have been undisturbed.
+
+    Returns:
+        What has changed, as it may; and why the run may no longer be exact.
+
+    Raises:
+        ConfigurationError: something else has changed; lists all of that.
+    """
+    changes = differing([before, now])
+    described = {
+        name: f"{name}: {then or 'nothing'} then, {later or 'nothing'} now" for name, (then, later) in changes.items()
+    }
+    allowed = [text for name, text in described.items() if _may_change(name, before, now, done)]
+    inexact = [text for name, text in described.items() if name.startswith((NUMERIC, PLUGIN))]
+    if not now[f"{NUMERIC}device"].startswith("cpu"):
+        inexact.append(f"{now[f'{NUMERIC}device']} may add in another order each time")
+    refused = [text for text in described.values() if text not in allowed and text not in inexact]
+    if refused:
+        raise ConfigurationError(
+            "\n".join(["this run was begun with other settings:", *refused, *inexact])
+            + "\nchange these back to go on, or give another --output to train anew"
+        )
+    if inexact and not allow_inexact:
+        raise ConfigurationError(
+            "\n".join(["this run cannot go on to the same bits:", *inexact])
+            + "\nchange that back, or go on all the same with --allow-inexact, which is noted in the run"
+        )
+    return allowed, inexact
+
+
+def kinds_of(experiment: Experiment) -> list[tuple[str, str]]:
+    """Catalog and kind of every plugin that an experiment uses."""
+    kinds = [
+        ("backbones", experiment.backbone.kind),
+        ("poolings", experiment.pooling.kind),
+        ("freeze_strategies", experiment.freeze.kind),
+        ("optimizer_groupings", experiment.optimizer.kind),
+        ("samplers", experiment.sampling.kind),
+        ("loss_weightings", experiment.weighting.kind),
+    ]
+    return kinds + [("heads", task.head.kind) for task in experiment.tasks.values()]
+
+
+def _may_change(name: str, before: Mapping[str, str], now: Mapping[str, str], done: int | None) -> bool:
+    """Whether a setting may change so that what was trained would have been the same with it."""
+    if done is None:
+        return False
+    if name == "training.epochs":
+        constant = now["training.schedule"] == "constant" and float(now["training.warmup"]) == 0
+        return constant and int(now[name]) >= max(done, 1)
+    if re.fullmatch(r"training\.patience|tasks\.[^.]+\.patience", name):
+        return before.get(name, "None") != "None"  # without patience, the best epoch is not known
+    return False
+
+
+def _digest_of_weights(prepared: Preparation) -> str:
+    """sha256 of all weights and buffers before training."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors_of(prepared.model):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _plugins(experiment: Experiment, registry: Registry) -> dict[str, str]:
+    """The version of each plugin, and the beginning of the sha256 of its code."""
+    found = {}
+    for catalog, kind in kinds_of(experiment):
+        plugin = registry.catalogs()[catalog].plugins.get(kind)
+        if plugin is not None:
+            code = _code_of(plugin.config)
+            found[f"{PLUGIN}{plugin.interface} {kind}"] = f"{plugin.package} {plugin.version}{code}"
+    return found
+
+
+def _code_of(config: type) -> str:
+    try:
+        content = Path(inspect.getfile(config)).read_bytes()
+    except (OSError, TypeError):  # made where there is no file, such as in a notebook
+        return ""
+    return f", code {hashlib.sha256(content).hexdigest()[:12]}"
