@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from topwork.lab.study.probe import probe as probe
     from topwork.lab.study.run_study import study as study
     from topwork.lab.study.transfer import transfer as transfer
+    from topwork.lab.tracking.sync import sync as sync
     from topwork.per_class import per_class_figure as per_class_figure
     from topwork.per_class import per_label_figure as per_label_figure
     from topwork.quiet import quiet_transformers as quiet_transformers
@@ -131,6 +132,7 @@ _MODULES = {
     "lab.study.probe": ("probe",),
     "lab.study.run_study": ("study",),
     "lab.study.transfer": ("transfer",),
+    "lab.tracking.sync": ("sync",),
     "scatter": ("number_metrics", "scatter_figure"),
     "per_class": ("per_class_figure", "per_label_figure"),
     "quiet": ("quiet_transformers",),

@@ -172,6 +172,19 @@ def load_with_seeds(file: Path, settings: list[str], seeds: int | None) -> "Expe
 
 
 @app.command()
+def sync(
+    run: RunFolder,
+    uri: Annotated[
+        str | None, typer.Option(help="The MLflow store, with its password [default: the run's].", show_default=False)
+    ] = None,
+) -> None:
+    """Send MLflow what a run logged while the store was away."""
+    from topwork.cli.show_runs import show_sync
+
+    show_sync(run, uri)
+
+
+@app.command()
 def study(file: ExperimentFile, settings: Settings = None, format: Output = Format.TABLE) -> None:
     """Search an experiment's study section; the same command resumes one that was interrupted."""
     from topwork.experiment.loading import load_experiment

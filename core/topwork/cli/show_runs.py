@@ -29,6 +29,14 @@ def show_runs(folder: Path | None, format: Format) -> None:
     console.print(shown)
 
 
+def show_sync(run: Path, uri: str | None) -> None:
+    """Send what waits for the MLflow store, and say how much that was."""
+    from topwork.lab.tracking.sync import sync
+
+    sent = sync(run, uri=uri)
+    console.print(f"{sent} writes sent" if sent else f"nothing of {run} waits to be sent", soft_wrap=True)
+
+
 def describe_run(path: Path) -> Row:
     """Return what a run is, how far it has come, and what is to be done with it."""
     quoted = shlex.quote(str(path))
@@ -47,6 +55,8 @@ def describe_run(path: Path) -> Row:
         state, next_step = "running", "wait for it"
     else:
         next_step = f"topwork resume {quoted}"
+    if waiting := sum(len(training.unsent.paths()) for training in run.trainings()):
+        next_step += f"; {waiting} writes wait for MLflow: topwork sync {quoted}"
     begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record.begun))
     return {"run": str(path), "state": state, "done": describe_progress(run), "begun": begun, "next": next_step}
 

@@ -27,12 +27,13 @@ from topwork.experiment.source import FILE_FIELDS
 from topwork.files import holding, reserved, write_file
 from topwork.lab.result import Result
 from topwork.lab.tracking.store import redact_uri
+from topwork.lab.tracking.unsent import Unsent
 from topwork.registry import Registry
 
 #: The folder, beside a model, of the runs that make models there.
 RUNS = "runs"
 
-RECORD_FILE, RESULT_FILE, OUTPUTS_FILE = "run.json", "result.json", "outputs.safetensors"
+RECORD_FILE, RESULT_FILE, OUTPUTS_FILE, UNSENT = "run.json", "result.json", "outputs.safetensors", "unsent"
 
 #: The layout of the folder; a newer one is refused.
 FORMAT: Final = 1
@@ -53,6 +54,8 @@ class RunRecord(BaseModel):
         identity: what must be the same where it goes on, in words.
         inexact: why it went on although it may give other bits than it would have given undisturbed; mostly empty.
         mlflow: the MLflow run of each training, by its name.
+        tracking_uri, experiment_id: of the MLflow store and the experiment there; a sqlite file from the folder of the
+            run, and no password.
         epochs: how many each training that is finished took, by its name.
         begun, ended: seconds since 1970.
     """
@@ -71,6 +74,8 @@ class RunRecord(BaseModel):
     identity: dict[str, str] = {}
     inexact: list[str] = []
     mlflow: dict[str, str] = {}
+    tracking_uri: str = ""
+    experiment_id: str = ""
     epochs: dict[str, int] = {}
     begun: float = Field(default_factory=time.time)
     ended: float | None = None
@@ -109,8 +114,8 @@ class RunFolder:
         return RunTraining(self, name)
 
     def trainings(self) -> list["RunTraining"]:
-        """Return those trainings that have been begun: that have a checkpoint, or are finished."""
-        found = {path.parent for pattern in ("checkpoints", RESULT_FILE) for path in self.path.rglob(pattern)}
+        """Return those trainings of which something is kept."""
+        found = {path.parent for pattern in ("checkpoints", RESULT_FILE, UNSENT) for path in self.path.rglob(pattern)}
         return [self.training("" if path == self.path else path.name) for path in sorted(found)]
 
     def is_begun(self) -> bool:
@@ -158,6 +163,11 @@ class RunTraining:
             epoch, step = map(int, path.name.split("-"))
             return epoch, step
         return 1, 0
+
+    @property
+    def unsent(self) -> Unsent:
+        """What its run in MLflow is yet to get."""
+        return Unsent(self.path / UNSENT, self.run.path)
 
     def set_mlflow_id(self, run_id: str) -> None:
         """Note which run it has in MLflow."""

@@ -126,7 +126,7 @@ class Runner:
         result = Result(
             name=name,
             folder=place or folder or Path(),
-            run_id=log.run_id if log else None,
+            run_id=log.run_id or None if log else None,
             tracking_uri=redact_uri(log.store.uri) if log else None,
             split=evaluated.split,
             estimates=measured,

@@ -8,19 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from topwork.engine.evaluation.comparison import SplitOutputs, metrics_of, stack_seeds
 from topwork.engine.evaluation.estimates import Estimate, estimate
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import Preparation
 from topwork.engine.training.accelerator import make_accelerator
-from topwork.errors import ConfigurationError, TrainingError, text_of
+from topwork.errors import ConfigurationError, StorageError, TrainingError, text_of
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import with_overrides
 from topwork.files import check_room
 from topwork.lab.alone import check_alone, gains_of_joining
 from topwork.lab.processes import exit_on_sigterm
-from topwork.lab.result import Result, SeedsResult
+from topwork.lab.result import Result, SeedsResult, UnsavedError
 from topwork.lab.run_folder import (
     RunFolder,
     RunRecord,
@@ -33,8 +34,9 @@ from topwork.lab.run_folder import (
 from topwork.lab.run_identity import check_same, identity_of_run
 from topwork.lab.runner import Runner
 from topwork.lab.tracking.run_log import RunLog, log_run
-from topwork.lab.tracking.store import open_store, redact_uri
-from topwork.registry import Registry, discover
+from topwork.lab.tracking.store import open_store, redact_uri, store_of, tracking_uri_of
+from topwork.lab.tracking.sync import relative_uri
+from topwork.registry import discover
 
 #: What the results of a run say that may not be exact.
 INEXACT = "this run was interrupted, and may not give the bits that it would have given undisturbed: {}"
@@ -134,7 +136,7 @@ def _train(experiment: Experiment, run: RunFolder, observer: Observer | None, *,
         check_alone(runner, experiment)
     prepared = _prepare(runner, experiment, run, models=1)
     warnings = _tell(prepared.sampling.warnings_of_comparison) if alone else []
-    begin(run, experiment, prepared, runner.registry, allow_inexact=allow_inexact)
+    begin(run, experiment, prepared, runner, allow_inexact=allow_inexact)
     name, training = run.record.name, run.training()
     with ending(run), log_run(runner.store, name, training=training) if runner.store else nullcontext() as log:
         if log:
@@ -161,7 +163,7 @@ def _train_seeds(
     of_seeds = {seed: with_seed(experiment, seed, runner) for seed in seeds}
     prepared = _prepare(runner, of_seeds[seeds[0]], run, models=len(seeds))
     warnings = _tell(prepared.sampling.warnings_of_comparison) if alone else []
-    begin(run, experiment, prepared, runner.registry, allow_inexact=allow_inexact)
+    begin(run, experiment, prepared, runner, allow_inexact=allow_inexact)
     name, training = run.record.name, run.training()
     with ending(run), log_run(runner.store, name, training=training) if runner.store else nullcontext() as log:
         if log:
@@ -188,7 +190,7 @@ def _train_seeds(
 
 
 def begin(
-    run: RunFolder, experiment: Experiment, prepared: Preparation, registry: Registry, *, allow_inexact: bool
+    run: RunFolder, experiment: Experiment, prepared: Preparation, runner: Runner, *, allow_inexact: bool
 ) -> None:
     """Note what a run is, or check that it goes on as it was begun.
 
@@ -196,19 +198,21 @@ def begin(
         ConfigurationError: it cannot go on; says what has changed.
         StorageError: its folder cannot be written.
     """
-    identity = identity_of_run(experiment, prepared, registry, make_accelerator(experiment.training).device)
-    written = dump_experiment(experiment, run.path)
+    identity = identity_of_run(experiment, prepared, runner.registry, make_accelerator(experiment.training).device)
+    written: dict[str, Any] = {"experiment": dump_experiment(experiment, run.path), "identity": identity}
+    if store := runner.store:
+        written |= {"tracking_uri": relative_uri(store.uri, run.path), "experiment_id": store.experiment_id}
     if not run.is_begun():
         if run.record.identity != identity:  # nothing is done, so that it may as well be another run
             run.record = RunRecord(name=run.record.name, model=run.record.model, alone=run.record.alone, experiment={})
-        run.update(experiment=written, identity=identity)
+        run.update(**written)
         return
     epoch, step = run.training().position
     done = None if any(one.is_finished() for one in run.trainings()) else epoch if step else epoch - 1
     changes, inexact = check_same(run.record.identity, identity, done, allow_inexact=allow_inexact)
     for change in changes:
         logger.warning("run %s goes on with other settings: %s", run.path, change)
-    run.update(experiment=written, identity=identity, inexact=list(dict.fromkeys([*run.record.inexact, *inexact])))
+    run.update(**written, inexact=list(dict.fromkeys([*run.record.inexact, *inexact])))
 
 
 @contextmanager
@@ -220,6 +224,8 @@ def ending(run: RunFolder) -> Iterator[None]:
         run.end("failed", text_of(error))
         raise
     except BaseException as error:
+        if isinstance(error, UnsavedError) and not run.is_begun():  # it was too short to be worth a checkpoint
+            run.end("failed", text_of(error))
         if run.is_begun():
             error.add_note(f"what is done is kept; go on with: topwork resume {shlex.quote(str(run.path))}")
         raise
@@ -261,8 +267,21 @@ def _names(experiment: Experiment, output: str | Path | None) -> tuple[str, Path
 
 
 def _runner(experiment: Experiment, run: RunFolder, observer: Observer | None) -> Runner:
-    registry = discover()
-    store = open_store(experiment.tracking, experiment.name) if experiment.tracking.enabled else None
+    """Return what carries out a run.
+
+    Raises:
+        StorageError: the MLflow store cannot be used; where a run goes on that is in it, it may be away for now.
+    """
+    registry, tracking = discover(), experiment.tracking
+    store = None
+    if tracking.enabled:
+        try:
+            store = open_store(tracking, experiment.name)
+        except StorageError as error:
+            if not run.training().mlflow_id:
+                raise
+            logger.warning("%s; the run goes on, and what is logged waits in %s", error, run.path)
+            store = store_of(tracking_uri_of(tracking.uri), run.record.experiment_id, away=True)
     return Runner(registry, store, observer or Observer(), run)
 
 

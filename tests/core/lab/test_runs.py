@@ -216,7 +216,8 @@ def test_a_folder_that_another_run_will_make_is_refused_before_anything_is_train
     refused: list[str] = []
     train(untracked(), output=tmp_path / "model", observer=Second())
     assert refused[0].startswith(f"{tmp_path / 'model'} is being made by process {os.getpid()} on ")
-    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "runs"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"model"}
 
 
 def test_a_model_for_which_there_is_no_room_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,16 +5,14 @@ import logging
 import math
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow import pyfunc
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelStatus, Param, Run, RunTag, ViewType
-from mlflow.models import Model
+from mlflow.entities import ViewType
 
 from topwork.engine.data_report import describe_data
 from topwork.engine.evaluation.comparison import Difference, SplitOutputs
@@ -23,23 +21,25 @@ from topwork.engine.model_folder import needed_plugins
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.engine.preparation import Preparation
 from topwork.engine.training.gradients import NORM
-from topwork.errors import StorageError, first_line
+from topwork.errors import StorageError, describe, first_line
 from topwork.experiment.schema import Experiment
 from topwork.interfaces.head import Head, HeadFigure
 from topwork.lab.processes import this_process
 from topwork.lab.result import Result, SeedsResult
 from topwork.lab.run_folder import RunTraining
 from topwork.lab.run_identity import kinds_of
-from topwork.lab.tracking.open_run import MAX_PARAMETER_LENGTH, RunWriter, short
+from topwork.lab.tracking.open_run import MAX_PARAMETER_LENGTH, RunWriter, is_absence, short
 from topwork.lab.tracking.store import (
     PARENT_TAG,
     PROCESS_TAG,
+    REASON_TAG,
     TrackingStore,
     flatten,
     redact_uri,
     root_cause,
-    tracking_uri_set,
 )
+from topwork.lab.tracking.unsent import Unsent
+from topwork.lab.tracking.write import ServedModel, Source, Write
 from topwork.registry import Registry
 
 if TYPE_CHECKING:
@@ -54,8 +54,16 @@ logger = logging.getLogger(__name__)
 class RunLog(RunWriter, Observer):
     """Writes what happens in a training run to MLflow."""
 
-    def __init__(self, store: TrackingStore, run_id: str, *, reopened: bool = False) -> None:
-        super().__init__(store, run_id, reopened=reopened)
+    def __init__(
+        self,
+        store: TrackingStore,
+        run_id: str,
+        *,
+        reopened: bool = False,
+        unsent: Unsent | None = None,
+        created: Callable[[str], None] = lambda run_id: None,
+    ) -> None:
+        super().__init__(store, run_id, reopened=reopened, unsent=unsent, created=created)
         self.last_epoch = 0
         self.reports: list[EncodingReport] = []
         self._goes_on = False
@@ -80,8 +88,7 @@ class RunLog(RunWriter, Observer):
         where, note = (
             "; ".join(dict.fromkeys(getattr(one, name) for one in self.reports)) for name in ("where", "note")
         )
-        tags = [RunTag("activations.where", where), RunTag("activations.note", note[:MAX_PARAMETER_LENGTH])]
-        self._attempt("tags", lambda: self.store.client.log_batch(self.run_id, tags=tags))
+        self._log_tags({"activations.where": where, "activations.note": note[:MAX_PARAMETER_LENGTH]})
 
     def start(self, prepared: Preparation, registry: Registry, *, brief: bool = False) -> None:
         """Log everything that is known before training.
@@ -105,14 +112,15 @@ class RunLog(RunWriter, Observer):
         if experiment.tracking.uri:
             settings["tracking.uri"] = redact_uri(experiment.tracking.uri)
         shortened = {name: short(value) for name, value in (settings | counts).items()}
-        self._attempt("parameters", lambda: self._log_parameters(shortened))
+        self._write("parameters", lambda: Write(what="parameters", parameters=shortened))
         self._log_experiment(experiment)
-        self._attempt("the plan", lambda: self.store.client.log_dict(self.run_id, plan.dump(), "plan.json"))
+        self._log_json("plan.json", "the plan", plan.dump)
         if not brief:
             self._log_warnings(prepared.warnings)
-            self._attempt("what the rows are like", lambda: self._log_data(prepared))
-            self._attempt("the sources", lambda: self._log_sources(prepared))
-        self._attempt("tags", lambda: self._log_tags(prepared, registry))
+            parts = experiment.label_columns, prepared.dataset, prepared.corpus
+            self._log_json("data.json", "what the rows are like", lambda: describe_data(*parts).dump())
+            self._log_sources(prepared)
+        self._log_provenance(prepared, registry)
 
     def log_result(self, result: Result) -> None:
         """Log the final metrics, the learning curves and all warnings."""
@@ -159,81 +167,33 @@ class RunLog(RunWriter, Observer):
         needed = {(plugin.package, plugin.version) for plugin in needed_plugins(experiment.dump(), registry)}
         requirements = sorted({f"topwork=={version('topwork')}", *(f"{name}=={number}" for name, number in needed)})
 
-        def store_model() -> None:
-            if self.reopened and self._has_model():
-                return
-            # Not by mlflow.pyfunc.log_model, which takes run and experiment from what is active in this process.
-            client = self.store.client
-            model = client.create_logged_model(
-                self.store.experiment_id,
-                name="model",
-                source_run_id=self.run_id,
-                params=client.get_run(self.run_id).data.params,
-            )
-            with tracking_uri_set(self.store.uri):
-                Model.log(
-                    artifact_path=None,
-                    flavor=pyfunc,
-                    name="model",
-                    run_id=self.run_id,
-                    model_id=model.model_id,
-                    python_model=str(Path(__file__).with_name("served_model.py")),
-                    artifacts={"model": str(folder)},
-                    input_example=example,
-                    pip_requirements=requirements,
-                )
-
-        self._attempt("the model", store_model)
-
-    def _log_parameters(self, values: Mapping[str, str]) -> None:
-        """Log parameters; MLflow lets none change, so what a run that goes on has changed is a tag."""
-        known = self.store.client.get_run(self.run_id).data.params if self.reopened else {}
-        changed = {name: value for name, value in values.items() if known.get(name, value) != value}
-        tags = [RunTag(f"changed.{name}", f"{known[name]} then, {value} now") for name, value in changed.items()]
-        new = [Param(name, value) for name, value in values.items() if name not in known]
-        self.store.client.log_batch(self.run_id, params=new, tags=tags)
+        served = ServedModel(folder=folder.absolute(), example=example, requirements=requirements)
+        self._write("the model", lambda: Write(what="the model", model=served))
 
     def note_inexact(self, reasons: Sequence[str]) -> None:
         """Note in the run that it went on although it may give other bits than it would have given undisturbed."""
         if reasons:
-            text = "; ".join(reasons)[:MAX_PARAMETER_LENGTH]
-            self._attempt("tags", lambda: self.store.client.set_tag(self.run_id, INEXACT_TAG, text))
-
-    def _has_model(self) -> bool:
-        """Whether an earlier process stored the model; what it left unfinished is removed."""
-        client = self.store.client
-        found = client.search_logged_models([self.store.experiment_id], f"source_run_id = '{self.run_id}'")
-        for model in found:
-            if model.status != LoggedModelStatus.READY:
-                client.delete_logged_model(model.model_id)
-        return any(model.status == LoggedModelStatus.READY for model in found)
+            self._log_tags({INEXACT_TAG: "; ".join(reasons)[:MAX_PARAMETER_LENGTH]})
 
     def _log_warnings(self, warnings: list[str]) -> None:
         if warnings:
             self._log_text("warnings.txt", "\n".join(warnings) + "\n")
 
-    def _log_data(self, prepared: Preparation) -> None:
-        report = describe_data(prepared.experiment.label_columns, prepared.dataset, prepared.corpus)
-        self.store.client.log_dict(self.run_id, report.dump(), "data.json")
-
     def _log_sources(self, prepared: Preparation) -> None:
-        inputs = [
-            # A digest may have 36 characters; the tag data.digest has all of them.
-            DatasetInput(
-                Dataset(
-                    name,
-                    prepared.dataset.digests[path][:36],
-                    "hugging_face" if source.hub else "local",
-                    json.dumps({"uri": str(path) if source.hub else path.as_uri()}),
-                ),
-                [InputTag("mlflow.data.context", "rows" if split == "all" else split)],
+        sources = [
+            Source(
+                name=name,
+                digest=prepared.dataset.digests[path][:36],  # as MLflow takes it; the tag data.digest has all of it
+                kind="hugging_face" if source.hub else "local",
+                uri=json.dumps({"uri": str(path) if source.hub else path.as_uri()}),
+                context="rows" if split == "all" else split,
             )
             for name, source in prepared.experiment.data.items()
             for split, path in source.files().items()
         ]
-        self.store.client.log_inputs(self.run_id, datasets=inputs)
+        self._write("the sources", lambda: Write(what="the sources", sources=sources))
 
-    def _log_tags(self, prepared: Preparation, registry: Registry) -> None:
+    def _log_provenance(self, prepared: Preparation, registry: Registry) -> None:
         experiment = prepared.experiment
         packages = ["topwork", "torch", "transformers", "accelerate", "pydantic", "mlflow"]
         tags = {f"version.{name}": version(name) for name in packages} | {"version.python": platform.python_version()}
@@ -244,8 +204,7 @@ class RunLog(RunWriter, Observer):
         tags["data.digest"] = prepared.dataset.digest
         tags["plan.digest"] = prepared.plan.digest
         tags |= {"mlflow.source.name": str(experiment.origin.file or "python"), "mlflow.source.type": "LOCAL"}
-        tags |= git_state(experiment.origin.file)
-        self.store.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        self._log_tags(tags | git_state(experiment.origin.file))
 
 
 def _prefix(split: str) -> str:
@@ -276,59 +235,82 @@ def log_run(
     """Open an MLflow run, perhaps ``below`` another, and see to it that it is closed, however the block ends.
 
     Args:
-        training: that is to be logged; where it goes on, so does its run.
+        training: that is to be logged; where it goes on, so does its run. Where the store is away, its writes wait.
+
+    Raises:
+        StorageError: the store cannot be written.
     """
+    tags = {PARENT_TAG: below.run_id} if below else {}
     with ExitStack() as at_the_end:
         with store.defer_signals():
-            log = _reopen(store, training) if training and training.run.resumed else None
-            if log is None:
-                tags = {PARENT_TAG: below.run_id} if below else {}
-                tags |= {TRAINING_TAG: training.id} if training else {}
-                log = RunLog(store, _create_run(store, name, tags).info.run_id)
+            log = _open(store, name, tags, training) if training else _create(store, name, tags)
             at_the_end.push(partial(_close, log))
-            if training:
+            if training and log.run_id:
                 training.set_mlflow_id(log.run_id)
         yield log
 
 
-def _reopen(store: TrackingStore, training: RunTraining) -> RunLog | None:
-    """Set the run of a training to running again; None where it has none in the MLflow experiment.
+def _open(store: TrackingStore, name: str, tags: Mapping[str, str], training: RunTraining) -> RunLog:
+    """Begin the run of a training, or go on with the one that it has.
 
     Raises:
         StorageError: the store cannot be read or written.
     """
+    unsent, noted = training.unsent, training.mlflow_id
+    make = partial(RunLog, store, unsent=unsent, created=training.set_mlflow_id)
+    tags = {PROCESS_TAG: this_process(), TRAINING_TAG: training.id, **tags}
+    if not noted and unsent.paths():
+        return make("")  # an earlier process could not create it, and left word to do so
     try:
-        query = f"tags.`{TRAINING_TAG}` = '{training.id}'"
-        found = store.client.search_runs([store.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1)
-        if not found:
-            return None
-        run_id = found[0].info.run_id
-        store.client.set_tag(run_id, PROCESS_TAG, this_process())
-        store.client.update_run(run_id, status="RUNNING")
-        if "topwork.reason" in found[0].data.tags:
-            store.client.delete_tag(run_id, "topwork.reason")
+        run_id = noted if store.away else _reopen(store, training) if training.run.resumed else None
+        if store.away and run_id:
+            unsent.add(Write(what="that the run goes on", tags={PROCESS_TAG: this_process()}, status="RUNNING"))
+        if run_id:
+            return make(run_id, reopened=True)
+        return make(store.client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
     except Exception as error:  # whatever mlflow, sqlalchemy or a database driver raises
-        raise StorageError(
-            f"the run cannot go on in the MLflow store {redact_uri(store.uri)}: "
-            f"{redact_uri(first_line(root_cause(error)))}; fix that, or go on without it: --set tracking.enabled=false"
-        ) from error
-    return RunLog(store, run_id, reopened=True)
+        if training.run.training().mlflow_id and is_absence(error):  # the store was there when the run began
+            logger.warning(
+                "the MLflow store %s does not answer: %s", redact_uri(store.uri), redact_uri(describe(error))
+            )
+            unsent.add(Write(what=name, create=tags))
+            return make("")
+        raise _no_run(store, error) from error
 
 
-def _create_run(store: TrackingStore, name: str, tags: Mapping[str, str]) -> Run:
+def _reopen(store: TrackingStore, training: RunTraining) -> str | None:
+    """Set the run of a training to running again; return its id, None where the MLflow experiment has none."""
+    query = f"tags.`{TRAINING_TAG}` = '{training.id}'"
+    found = store.client.search_runs([store.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1)
+    if not found:
+        return None
+    run_id = str(found[0].info.run_id)
+    store.client.set_tag(run_id, PROCESS_TAG, this_process())
+    store.client.update_run(run_id, status="RUNNING")
+    if REASON_TAG in found[0].data.tags:
+        store.client.delete_tag(run_id, REASON_TAG)
+    return run_id
+
+
+def _create(store: TrackingStore, name: str, tags: Mapping[str, str]) -> RunLog:
     """Begin a run.
 
     Raises:
         StorageError: the store cannot be written.
     """
     try:
-        return store.client.create_run(store.experiment_id, run_name=name, tags={PROCESS_TAG: this_process(), **tags})
-    except Exception as error:  # whatever mlflow, sqlalchemy or a database driver raises
-        why = redact_uri(first_line(root_cause(error)))
-        raise StorageError(
-            f"no run can be begun in the MLflow store {redact_uri(store.uri)}: {why}; "
-            "fix that, or train without it: --set tracking.enabled=false"
-        ) from error
+        tags = {PROCESS_TAG: this_process(), **tags}
+        return RunLog(store, store.client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
+    except Exception as error:  # as above
+        raise _no_run(store, error) from error
+
+
+def _no_run(store: TrackingStore, error: Exception) -> StorageError:
+    why = redact_uri(first_line(root_cause(error)))
+    return StorageError(
+        f"no run can be begun in the MLflow store {redact_uri(store.uri)}: {why}; "
+        "fix that, or train without it: --set tracking.enabled=false"
+    )
 
 
 def _close(log: RunLog, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

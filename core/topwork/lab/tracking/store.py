@@ -40,14 +40,22 @@ REACH_TIMEOUT = 5
 #: Tags of a run: the process that writes it, its study, and the study's run.
 PROCESS_TAG, STUDY_TAG, PARENT_TAG = "topwork.process", "topwork.study", "mlflow.parentRunId"
 
+#: A run's tag that says why it did not end well.
+REASON_TAG = "topwork.reason"
+
 
 @dataclass(frozen=True)
 class TrackingStore:
-    """An MLflow store that has been reached, and the MLflow experiment in it."""
+    """An MLflow store that has been reached, or was by an earlier process, and the MLflow experiment in it.
+
+    Attributes:
+        away: whether it does not answer now.
+    """
 
     uri: str
     experiment_id: str
     client: MlflowClient
+    away: bool = False
 
     def defer_signals(self) -> AbstractContextManager[None]:
         """Delay signals while a database is written, so that no lock stays. Not for a server, which may be slow."""
@@ -89,9 +97,9 @@ def open_store(settings: Tracking, name: str) -> TrackingStore:
     return store
 
 
-def store_of(uri: str, experiment_id: str) -> TrackingStore:
+def store_of(uri: str, experiment_id: str, *, away: bool = False) -> TrackingStore:
     """Return a store that another process has opened."""
-    return TrackingStore(uri, experiment_id, MlflowClient(tracking_uri=uri))
+    return TrackingStore(uri, experiment_id, MlflowClient(tracking_uri=uri), away)
 
 
 def tracking_uri_of(given: str | None) -> str:

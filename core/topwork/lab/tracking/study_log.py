@@ -20,6 +20,7 @@ from topwork.lab.processes import this_process
 from topwork.lab.tracking.finished_run import find_outputs
 from topwork.lab.tracking.open_run import RunWriter, short
 from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, TrackingStore, redact_uri
+from topwork.lab.tracking.write import Write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,13 +66,13 @@ class TrialLog(RunWriter):
         self.end("complete")
 
     def _buffer_first(self, metrics: Mapping[str, float]) -> None:
-        others, self.unsent = self.unsent, []
+        others, self.pending = self.pending, []
         self._buffer(metrics, self.step)
-        self.unsent += others
+        self.pending += others
 
     def end(self, state: str, reason: str | None = None) -> None:
         """End the run with the trial's state and, where it failed, the reason."""
-        self._attempt("the state", lambda: self.store.client.set_tag(self.run_id, STATE_TAG, state))
+        self._log_tags({STATE_TAG: state}, "the state")
         self.close(STATUSES[state], reason)
 
 
@@ -80,8 +81,8 @@ class StudyLog(RunWriter):
 
     def start(self, experiment: Experiment, parameters: Mapping[str, str]) -> None:
         """Log what is to be searched, and how."""
-        shortened = [Param(name, short(value)) for name, value in parameters.items()]
-        self._attempt("parameters", lambda: self.store.client.log_batch(self.run_id, params=shortened))
+        shortened = {name: short(value) for name, value in parameters.items()}
+        self._write("parameters", lambda: Write(what="parameters", parameters=shortened))
         self._log_experiment(experiment)
 
     def log_result(
@@ -116,21 +117,23 @@ class StudyLog(RunWriter):
     def sync_states(self, states: Mapping[int, str]) -> None:
         """Give each trial's run the state of its trial, also where a process died before it could."""
 
-        def sync() -> None:
-            token: str | None = None
-            while token is None or token:
-                query = f"tags.`{PARENT_TAG}` = '{self.run_id}'"
-                page = self.store.client.search_runs(
-                    [self.store.experiment_id], query, max_results=1000, page_token=token
-                )
-                for run in page:
-                    tags = run.data.tags
-                    state = states.get(int(tags.get(TRIAL_TAG, "-1")), "lost")
-                    if state != "running" and (tags.get(STATE_TAG) != state or run.info.status == "RUNNING"):
-                        TrialLog(self.store, run.info.run_id).end(state)
-                token = page.token or ""
+        try:
+            with self.store.defer_signals():
+                self._sync_states(states)
+        except Exception as error:  # mlflow raises whatever its store, its server or its disk raises
+            logger.warning("the states of trials could not be logged to MLflow: %s", describe(error))
 
-        self._attempt("the states of trials", sync)
+    def _sync_states(self, states: Mapping[int, str]) -> None:
+        token: str | None = None
+        while token is None or token:
+            query = f"tags.`{PARENT_TAG}` = '{self.run_id}'"
+            page = self.store.client.search_runs([self.store.experiment_id], query, max_results=1000, page_token=token)
+            for run in page:
+                tags = run.data.tags
+                state = states.get(int(tags.get(TRIAL_TAG, "-1")), "lost")
+                if state != "running" and (tags.get(STATE_TAG) != state or run.info.status == "RUNNING"):
+                    TrialLog(self.store, run.info.run_id).end(state)
+            token = page.token or ""
 
 
 def open_study_log(store: TrackingStore, run_id: str | None, name: str, digest: str) -> StudyLog:

@@ -1,0 +1,86 @@
+"""Send what an MLflow run was to get while the store was away."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from topwork.errors import ConfigurationError, StorageError, describe, first_line
+from topwork.files import holding
+from topwork.lab.run_folder import RunFolder, RunTraining, read_record
+from topwork.lab.tracking.open_run import is_absence
+from topwork.lab.tracking.store import TrackingStore, existing_uri, redact_uri, root_cause, sqlite_file
+from topwork.lab.tracking.write import RunEditor
+
+logger = logging.getLogger(__name__)
+
+
+def sync(run: str | Path, *, uri: str | None = None) -> int:
+    """Send what the MLflow runs of a run are yet to get; return how many writes were sent.
+
+    Args:
+        run: its folder.
+        uri: of the MLflow store, where it is another than the run was begun with, or has a password.
+
+    Raises:
+        StorageError: the store does not answer, or another process trains the run; what was not sent still waits.
+    """
+    path = Path(run)
+    folder = RunFolder(path, read_record(path), resumed=True)
+    waiting = [training for training in folder.trainings() if training.unsent.paths()]
+    if not waiting:
+        return 0
+    with holding(path, "trained"):
+        store = store_of_run(folder, uri)
+        return _send_all(store, waiting)
+
+
+def store_of_run(run: RunFolder, uri: str | None) -> TrackingStore:
+    """Reach the store that a run was begun with.
+
+    Raises:
+        ConfigurationError: the password for it is not known.
+        StorageError: it does not answer.
+    """
+    noted = absolute_uri(run.record.tracking_uri, run.path)
+    if uri is None and "***@" in noted:
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if uri is None:
+            raise ConfigurationError(f"the password of {noted} is not kept; give the whole URI with --uri")
+    reached = existing_uri(uri or noted)
+    return TrackingStore(reached, run.record.experiment_id, MlflowClient(tracking_uri=reached))
+
+
+def relative_uri(uri: str, path: Path) -> str:
+    """Return the URI of a store to be noted in a run: a sqlite file from the folder of the run, and no password."""
+    file = sqlite_file(uri)
+    return f"sqlite:///{os.path.relpath(file, path)}" if file else redact_uri(uri)
+
+
+def absolute_uri(noted: str, path: Path) -> str:
+    """Return what ``relative_uri`` noted as it was, but for a password."""
+    if not noted.startswith("sqlite:///"):
+        return noted
+    return f"sqlite:///{os.path.normpath(path.absolute() / noted.removeprefix('sqlite:///'))}"
+
+
+def _send_all(store: TrackingStore, waiting: Sequence[RunTraining]) -> int:
+    sent = 0
+    for training in waiting:
+        editor = RunEditor(store, training.mlflow_id or "", reopened=True, created=training.set_mlflow_id)
+        for write in training.unsent:
+            try:
+                with store.defer_signals():
+                    editor.apply(write)
+            except Exception as error:  # mlflow raises whatever its store, its server or its disk raises
+                if is_absence(error):
+                    raise StorageError(
+                        f"the MLflow store {redact_uri(store.uri)} does not answer: "
+                        f"{redact_uri(first_line(root_cause(error)))}; {sent} writes were sent, and the others wait"
+                    ) from error
+                logger.warning("%s could not be logged to MLflow: %s", write.what, describe(error))
+            else:
+                sent += 1
+    return sent
