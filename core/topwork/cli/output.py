@@ -6,10 +6,13 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from topwork.cli.format import Format
 from topwork.cli.tables import console
-from topwork.engine.evaluation.estimates import Estimate
+
+if TYPE_CHECKING:
+    from topwork.engine.evaluation.estimates import Estimate
 
 #: A row of a table: values by column.
 Row = Mapping[str, object]
@@ -51,7 +54,7 @@ def needs_ascii() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
 
 
-def rows_of_estimates(estimates: Mapping[str, Estimate]) -> list[Row]:
+def rows_of_estimates(estimates: Mapping[str, "Estimate"]) -> list[Row]:
     """One row for each metric of each task."""
     parts = {name: name.rpartition("/") for name in estimates}
     return [

@@ -1,15 +1,28 @@
-"""``topwork runs``."""
+"""``topwork runs`` and ``topwork sync``."""
 
 import shlex
 import time
 from pathlib import Path
 
 from topwork.cli.format import Format
-from topwork.cli.output import Row, write_rows
+from topwork.cli.output import write_rows
 from topwork.cli.tables import console, table
+from topwork.engine.training.checkpoint_names import checkpoints_in, position_of
 from topwork.errors import ConfigurationError, StorageError, text_of
 from topwork.files import is_held
-from topwork.lab.run_folder import RunFolder, find_runs, read_record
+from topwork.lab.run_record import (
+    CHECKPOINTS,
+    RESULT_FILE,
+    RunRecord,
+    find_runs,
+    model_path,
+    read_record,
+    trainings_in,
+    unsent_in,
+)
+
+#: A row of the table: text by column.
+Row = dict[str, str]
 
 
 def show_runs(folder: Path | None, format: Format) -> None:
@@ -25,7 +38,7 @@ def show_runs(folder: Path | None, format: Format) -> None:
         return
     shown = table("run", "state", "done", "begun", "next")
     for row in rows:
-        shown.add_row(*map(str, row.values()))
+        shown.add_row(*row.values())
     console.print(shown)
 
 
@@ -41,36 +54,43 @@ def describe_run(path: Path) -> Row:
     """Return what a run is, how far it has come, and what is to be done with it."""
     quoted = shlex.quote(str(path))
     try:
-        run = RunFolder(path, read_record(path))
+        record = read_record(path)
     except StorageError as error:
         return {"run": str(path), "state": "damaged", "done": "", "begun": "", "next": text_of(error)}
-    state: str = run.record.state
-    model = shlex.quote(str(run.model))
+    state: str = record.state
+    model = model_path(path, record)
     if state == "finished":
-        there = run.model.exists()
-        next_step = f"topwork predict {model} 'a text'" if there else f"its model is gone from {model}"
+        gone = f"its model is gone from {model}"
+        next_step = f"topwork predict {shlex.quote(str(model))} 'a text'" if model.exists() else gone
     elif state == "failed":
-        next_step = run.record.reason.splitlines()[0]
+        next_step = record.reason.splitlines()[0]
     elif is_held(path):
         state, next_step = "running", "wait for it"
     else:
         next_step = f"topwork resume {quoted}"
-    if waiting := sum(len(training.unsent.paths()) for training in run.trainings()):
+    if waiting := sum(len(unsent_in(one)) for one in trainings_in(path).values()):
         next_step += f"; {waiting} writes wait for MLflow: topwork sync {quoted}"
-    begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record.begun))
-    return {"run": str(path), "state": state, "done": describe_progress(run), "begun": begun, "next": next_step}
+    begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.begun))
+    return {
+        "run": str(path),
+        "state": state,
+        "done": describe_progress(path, record),
+        "begun": begun,
+        "next": next_step,
+    }
 
 
-def describe_progress(run: RunFolder) -> str:
+def describe_progress(path: Path, record: RunRecord) -> str:
     """Say how much of a run is done."""
-    most = run.record.identity.get("training.epochs", "?")
-    done = [f"{count} of {most} epochs{_of(name)}" for name, count in run.record.epochs.items()]
+    most = record.identity.get("training.epochs", "?")
+    done = [f"{count} of {most} epochs{_of(name)}" for name, count in record.epochs.items()]
     if len(done) > 2:
         done = [f"{len(done)} trainings"]
-    for training in run.trainings():
-        epoch, step = training.position
-        if training.checkpoints.paths() and not training.is_finished():
-            done.append(f"{epoch - 1} of {most} epochs{f' and {step} steps' if step else ''}{_of(training.name)}")
+    for name, training in trainings_in(path).items():
+        newest = checkpoints_in(training / CHECKPOINTS)[:1]
+        if newest and not (training / RESULT_FILE).exists():
+            epoch, step = position_of(newest[0])
+            done.append(f"{epoch - 1} of {most} epochs{f' and {step} steps' if step else ''}{_of(name)}")
     return ", ".join(done) or "nothing"
 
 

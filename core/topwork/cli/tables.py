@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from topwork.engine.evaluation.comparison import Difference
-from topwork.engine.evaluation.estimates import Estimate
+if TYPE_CHECKING:
+    from topwork.engine.evaluation.comparison import Difference
+    from topwork.engine.evaluation.estimates import Estimate
 
 console = Console(highlight=False, markup=False, emoji=False)  # what is printed is often a user's text
 if not console.is_terminal:
@@ -31,10 +33,10 @@ def heading(text: str) -> None:
 
 
 def show_estimates(
-    estimates: Mapping[str, Estimate],
+    estimates: Mapping[str, "Estimate"],
     title: str,
     *,
-    against_alone: Mapping[str, Difference] | None = None,
+    against_alone: "Mapping[str, Difference] | None" = None,
 ) -> None:
     """Print metrics with their intervals.
 
@@ -61,7 +63,7 @@ def describe_value(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{value:.3f}"
 
 
-def describe_difference(difference: Difference) -> tuple[str, str, str]:
+def describe_difference(difference: "Difference") -> tuple[str, str, str]:
     """Write a difference, its interval, and the p of McNemar's test; nothing for what is not known."""
     value = "" if math.isnan(difference.value) else f"{difference.value:+.3f}"
     interval = "" if math.isnan(difference.low) else f"{difference.low:+.3f} to {difference.high:+.3f}"

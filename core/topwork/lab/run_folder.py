@@ -1,84 +1,39 @@
-"""The folder of a run: what it is, how far it has come, and its checkpoints.
-
-The run that makes the model ``models/x`` is in ``models/runs/x``. ``run.json`` says what was asked; a run that is not
-finished has beside it the checkpoints of its trainings, and the results of those that are finished. All paths in it are
-relative, so that it can be moved together with the model and the data.
-"""
+"""The folder of a run: what was begun in it goes on from there."""
 
 import json
 import os
-import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.engine.training.checkpoint_folder import CheckpointFolder
+from topwork.engine.training.checkpoint_names import position_of
 from topwork.errors import ConfigurationError, StorageError, first_line
 from topwork.experiment.loading import describe_error
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import FILE_FIELDS
 from topwork.files import holding, reserved, write_file
 from topwork.lab.result import Result
+from topwork.lab.run_record import (
+    CHECKPOINTS,
+    OUTPUTS_FILE,
+    RECORD_FILE,
+    RESULT_FILE,
+    RunRecord,
+    model_path,
+    read_record,
+    run_path,
+    trainings_in,
+)
 from topwork.lab.tracking.store import redact_uri
 from topwork.lab.tracking.unsent import Unsent
 from topwork.registry import Registry
-
-#: The folder, beside a model, of the runs that make models there.
-RUNS = "runs"
-
-RECORD_FILE, RESULT_FILE, OUTPUTS_FILE, UNSENT = "run.json", "result.json", "outputs.safetensors", "unsent"
-
-#: The layout of the folder; a newer one is refused.
-FORMAT: Final = 1
-
-
-class RunRecord(BaseModel):
-    """What ``run.json`` holds.
-
-    Attributes:
-        topwork: the version that began the run.
-        id: tells this run from all others.
-        name: in MLflow.
-        state: ``failed`` where it cannot go on, because the training diverged.
-        reason: why it failed.
-        model: the model's folder, from that of the run.
-        alone: whether each task is trained by itself too.
-        experiment: as JSON values, its files from the folder of the run.
-        identity: what must be the same where it goes on, in words.
-        inexact: why it went on although it may give other bits than it would have given undisturbed; mostly empty.
-        mlflow: the MLflow run of each training, by its name.
-        tracking_uri, experiment_id: of the MLflow store and the experiment there; a sqlite file from the folder of the
-            run, and no password.
-        epochs: how many each training that is finished took, by its name.
-        begun, ended: seconds since 1970.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    format: Literal[1] = FORMAT
-    topwork: str = Field(default_factory=lambda: version("topwork"))
-    id: str = Field(default_factory=lambda: secrets.token_hex(8))
-    name: str
-    state: Literal["unfinished", "finished", "failed"] = "unfinished"
-    reason: str = ""
-    model: str
-    alone: bool = False
-    experiment: dict[str, Any]
-    identity: dict[str, str] = {}
-    inexact: list[str] = []
-    mlflow: dict[str, str] = {}
-    tracking_uri: str = ""
-    experiment_id: str = ""
-    epochs: dict[str, int] = {}
-    begun: float = Field(default_factory=time.time)
-    ended: float | None = None
 
 
 class RunFolder:
@@ -115,8 +70,7 @@ class RunFolder:
 
     def trainings(self) -> list["RunTraining"]:
         """Return those trainings of which something is kept."""
-        found = {path.parent for pattern in ("checkpoints", RESULT_FILE, UNSENT) for path in self.path.rglob(pattern)}
-        return [self.training("" if path == self.path else path.name) for path in sorted(found)]
+        return [self.training(name) for name in trainings_in(self.path)]
 
     def is_begun(self) -> bool:
         """Whether there is something to go on from."""
@@ -149,7 +103,7 @@ class RunTraining:
     @property
     def checkpoints(self) -> CheckpointFolder:
         """Its checkpoints."""
-        return CheckpointFolder(self.path / "checkpoints")
+        return CheckpointFolder(self.path / CHECKPOINTS)
 
     @property
     def mlflow_id(self) -> str | None:
@@ -159,15 +113,13 @@ class RunTraining:
     @property
     def position(self) -> tuple[int, int]:
         """The epoch, from 1, that the newest checkpoint is of, and how many of its steps are done."""
-        for path in self.checkpoints.paths()[:1]:
-            epoch, step = map(int, path.name.split("-"))
-            return epoch, step
-        return 1, 0
+        newest = self.checkpoints.paths()[:1]
+        return position_of(newest[0]) if newest else (1, 0)
 
     @property
     def unsent(self) -> Unsent:
         """What its run in MLflow is yet to get."""
-        return Unsent(self.path / UNSENT, self.run.path)
+        return Unsent(self.path, self.run.path)
 
     def set_mlflow_id(self, run_id: str) -> None:
         """Note which run it has in MLflow."""
@@ -235,10 +187,14 @@ def opened_run(
     Raises:
         StorageError: the model's folder exists already, or another process trains the run; says which.
     """
-    given, path = path, path or run_path(model)
+    path = path or run_path(model)
     before = read_record(path) if (path / RECORD_FILE).exists() else None
-    unfinished = before is not None and before.state == "unfinished"
-    with reserved(model, existing=unfinished and given is None), holding(path, "trained"):
+    own = (
+        before is not None
+        and before.state == "unfinished"
+        and model_path(path, before) == Path(os.path.normpath(model))
+    )
+    with reserved(model, existing=own), holding(path, "trained"):
         before = read_record(path) if (path / RECORD_FILE).exists() else None  # another may have written it since
         relative = os.path.relpath(model, path)
         if before and before.state == "unfinished":
@@ -250,40 +206,6 @@ def opened_run(
         yield RunFolder(path, record)
 
 
-def model_path(path: Path, record: RunRecord) -> Path:
-    """Return the folder that the model of a run gets."""
-    return Path(os.path.normpath(path / record.model))
-
-
-def run_path(model: Path) -> Path:
-    """Return the folder of the run that makes a model."""
-    return model.parent / RUNS / model.name
-
-
-def read_record(path: Path) -> RunRecord:
-    """Read what a run is.
-
-    Raises:
-        StorageError: it cannot be read, or is of a newer topwork.
-    """
-    file = path / RECORD_FILE
-    try:
-        written = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(written, dict) and isinstance(number := written.get("format"), int) and number > FORMAT:
-            raise StorageError(
-                f"{file} has format {number}, this topwork ({version('topwork')}) reads format {FORMAT}; "
-                f"use topwork {written.get('topwork', '?')!s:.40}, which wrote it"
-            )
-        return RunRecord.model_validate(written)
-    except FileNotFoundError:
-        raise StorageError(f"{path} is no run: it has no {RECORD_FILE}; topwork runs shows those there are") from None
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {describe_error(one)}" for one in error.errors())
-        raise StorageError(f"{file} is damaged: {faults}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise StorageError(f"{file} cannot be read: {first_line(error)}") from None
-
-
 def dump_experiment(experiment: Experiment, path: Path) -> dict[str, Any]:
     """Return an experiment as JSON values, its files from the folder of a run; passwords are left out."""
     written = experiment.written()
@@ -291,12 +213,6 @@ def dump_experiment(experiment: Experiment, path: Path) -> dict[str, Any]:
     if uri := experiment.tracking.uri:
         written["tracking"]["uri"] = redact_uri(uri)
     return written
-
-
-def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """Return the folders of the runs beside models in some folders, in the order in which they were begun."""
-    found = [path.parent for folder in folders for path in (folder / RUNS).glob(f"*/{RECORD_FILE}")]
-    return sorted(found, key=lambda path: (path / RECORD_FILE).stat().st_ctime)
 
 
 def load_recorded_experiment(path: Path, record: RunRecord, registry: Registry) -> Experiment:

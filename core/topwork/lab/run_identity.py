@@ -24,6 +24,9 @@ NO_IDENTITY = re.compile(
     rf"name|tracking\..+|training\.(store|checkpoint_minutes)|data\.[^.]+\.({'|'.join(FILE_FIELDS)})"
 )
 
+#: What changes with settings and data.
+DERIVED = ("plan", "sha256 of the weights")
+
 #: What decides the bits of a computation, beside settings, data and weights.
 NUMERIC = "numerics: "
 PLUGIN = "plugin "
@@ -75,10 +78,12 @@ def check_same(
     inexact = [text for name, text in described.items() if name.startswith((NUMERIC, PLUGIN))]
     if not now[f"{NUMERIC}device"].startswith("cpu"):
         inexact.append(f"{now[f'{NUMERIC}device']} may add in another order each time")
-    refused = [text for text in described.values() if text not in allowed and text not in inexact]
+    refused = {name: text for name, text in described.items() if text not in allowed and text not in inexact}
+    if refused.keys() - set(DERIVED):
+        refused = {name: text for name, text in refused.items() if name not in DERIVED}
     if refused:
         raise ConfigurationError(
-            "\n".join(["this run was begun with other settings:", *refused, *inexact])
+            "\n".join(["this run was begun with other settings:", *refused.values()])
             + "\nchange these back to go on, or give another --output to train anew"
         )
     if inexact and not allow_inexact:

@@ -22,16 +22,9 @@ from topwork.files import check_room
 from topwork.lab.alone import check_alone, gains_of_joining
 from topwork.lab.processes import exit_on_sigterm
 from topwork.lab.result import Result, SeedsResult, UnsavedError
-from topwork.lab.run_folder import (
-    RunFolder,
-    RunRecord,
-    dump_experiment,
-    load_recorded_experiment,
-    model_path,
-    opened_run,
-    read_record,
-)
+from topwork.lab.run_folder import RunFolder, dump_experiment, load_recorded_experiment, opened_run
 from topwork.lab.run_identity import check_same, identity_of_run
+from topwork.lab.run_record import RunRecord, model_path, read_record
 from topwork.lab.runner import Runner
 from topwork.lab.tracking.run_log import RunLog, log_run
 from topwork.lab.tracking.store import open_store, redact_uri, store_of, tracking_uri_of
@@ -119,7 +112,11 @@ def resume(
     path = Path(run)
     record = read_record(path)
     if record.state != "unfinished":
-        why = f"is finished; its model is {record.model}" if record.state == "finished" else f"failed: {record.reason}"
+        why = (
+            f"is finished; its model is in {model_path(path, record)}"
+            if record.state == "finished"
+            else f"failed: {record.reason}"
+        )
         raise ConfigurationError(f"run {path} {why}")
     experiment = load_recorded_experiment(path, record, discover())
     folder = Path(output) if output else model_path(path, record)

@@ -1,13 +1,11 @@
 """Checkpoints of a training on disk: a folder for each, with ``state.safetensors`` and ``state.json``.
 
-The names of folders are the epoch that is being trained and how many of its steps are done, so that they sort by age.
 ``state.json`` has the sha256 of the other file, and of itself without it; nothing is pickled.
 """
 
 import hashlib
 import json
 import logging
-import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +17,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from topwork.engine.training.checkpoint_names import checkpoint_name, checkpoints_in
 from topwork.errors import StorageError, UnrecoverableError, first_line
 from topwork.files import check_room, new_folder, sha256_of
 
@@ -48,9 +47,7 @@ class CheckpointFolder:
 
     def paths(self) -> list[Path]:
         """Return the checkpoints, the newest first."""
-        if not self.path.is_dir():
-            return []
-        return sorted((one for one in self.path.iterdir() if re.fullmatch(r"\d{6}-\d{9}", one.name)), reverse=True)
+        return checkpoints_in(self.path)
 
     def save(self, epoch: int, step: int, state: Mapping[str, Any]) -> None:
         """Write a checkpoint, and remove those that are older than the one before it.
@@ -62,7 +59,7 @@ class CheckpointFolder:
         Raises:
             StorageError: it cannot be written; those that were there are untouched.
         """
-        folder = self.path / f"{epoch:06}-{step:09}"
+        folder = self.path / checkpoint_name(epoch, step)
         if folder.exists():
             return
         tensors: dict[str, Tensor] = {}

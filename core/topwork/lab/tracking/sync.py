@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 
 from topwork.errors import ConfigurationError, StorageError, describe, first_line
 from topwork.files import holding
-from topwork.lab.run_folder import RunFolder, RunTraining, read_record
+from topwork.lab.run_folder import RunFolder, RunTraining
+from topwork.lab.run_record import read_record
 from topwork.lab.tracking.open_run import is_absence
 from topwork.lab.tracking.store import TrackingStore, existing_uri, redact_uri, root_cause, sqlite_file
 from topwork.lab.tracking.write import RunEditor

@@ -1,6 +1,5 @@
 """What an MLflow run is yet to get, on disk, in the order in which it is to be written."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from pydantic import ValidationError
 
 from topwork.errors import StorageError, first_line
 from topwork.files import write_file
+from topwork.lab.run_record import UNSENT, unsent_in
 from topwork.lab.tracking.write import Write
 
 
@@ -15,19 +15,17 @@ class Unsent:
     """A folder of writes that the store did not take yet; it exists only while there are any.
 
     Args:
-        folder: where they are.
-        run: the folder of the run that they are of.
+        training: the folder of the training that they are of.
+        run: that of its run.
     """
 
-    def __init__(self, folder: Path, run: Path) -> None:
-        self.folder = folder
+    def __init__(self, training: Path, run: Path) -> None:
+        self.folder = training / UNSENT
         self.run = run
 
     def paths(self) -> list[Path]:
         """Return the files of the writes, in order."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(path for path in self.folder.iterdir() if re.fullmatch(r"\d{8}\.json", path.name))
+        return unsent_in(self.folder.parent)
 
     def add(self, write: Write) -> None:
         """Put a write at the end.
