@@ -40,13 +40,20 @@ def identity_of_run(
     Args:
         prepared: the run's first training, of which nothing is trained yet.
     """
+    weights = {"sha256 of the weights": _digest_of_weights(prepared)}
+    return identity_of_training(experiment, prepared, registry, device) | weights
+
+
+def identity_of_training(
+    experiment: Experiment, prepared: Preparation, registry: Registry, device: torch.device
+) -> dict[str, str]:
+    """Return what must be the same where a training goes on, but for the weights that it begins with, in words."""
     settings = {
         name: str(value) for name, value in flatten(experiment.dump()).items() if not NO_IDENTITY.fullmatch(name)
     }
     return settings | {
         "sha256 of the data": prepared.dataset.digest,
         "plan": prepared.plan.digest,
-        "sha256 of the weights": _digest_of_weights(prepared),
         **_plugins(experiment, registry),
         f"{NUMERIC}device": processor(device),
         f"{NUMERIC}threads": str(torch.get_num_threads()),

@@ -44,15 +44,22 @@ class Checkpoints:
         folder: where they are; None for no checkpoints at all.
         minutes: between two of them within an epoch; None for no checkpoints at all.
         stop: says whether the training is asked to stop.
+        worthwhile: seconds of training that may be lost: there is no checkpoint before these are over.
     """
 
     def __init__(
-        self, folder: CheckpointFolder | None = None, minutes: float | None = None, *, stop: StopRequest | None = None
+        self,
+        folder: CheckpointFolder | None = None,
+        minutes: float | None = None,
+        *,
+        stop: StopRequest | None = None,
+        worthwhile: float = 0.0,
     ) -> None:
         self._folder = None if minutes is None else folder
         self._period = 60 * (minutes or 0.0)
         self._stop = stop or StopRequest()
-        self._last = perf_counter()
+        self._worthwhile = worthwhile
+        self._begun = self._last = perf_counter()
         self._cost: float | None = None
 
     def load(self) -> Mapping[str, Any] | None:
@@ -62,11 +69,14 @@ class Checkpoints:
             UnrecoverableError: there are checkpoints, and none can be read.
             StorageError: they were written by a newer topwork.
         """
-        return self._folder.load() if self._folder else None
+        saved = self._folder.load() if self._folder else None
+        if saved:
+            self._worthwhile = 0.0
+        return saved
 
     def start(self) -> None:
         """Begin to count the time: all before it was no training."""
-        self._last = perf_counter()
+        self._begun = self._last = perf_counter()
 
     def stopping_after_steps(self) -> AbstractContextManager[None]:
         """Let the block come to the end of a step where the training is asked to stop."""
@@ -83,9 +93,9 @@ class Checkpoints:
         self._save_after(min(self._period, self._cost / SHARE), state)
 
     def _save_after(self, seconds: float, state: TrainingState) -> None:
-        asked = self._stop.is_made()
-        if self._folder and (asked or perf_counter() - self._last >= seconds):
-            started = perf_counter()
+        asked, started = self._stop.is_made(), perf_counter()
+        due = asked or started - self._last >= seconds
+        if self._folder and due and started - self._begun >= self._worthwhile:
             try:
                 self._folder.save(state.epoch, state.partial.steps, state.state_dict())
             except StorageError as error:  # which is no reason to end the training

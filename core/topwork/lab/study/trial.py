@@ -14,6 +14,7 @@ from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.engine.preparation import Preparation
 from topwork.engine.preparation_cache import PreparationCache
 from topwork.engine.training.accelerator import make_accelerator
+from topwork.engine.training.checkpoints import Checkpoints
 from topwork.engine.training.loop import Fit
 from topwork.errors import TrainingError
 from topwork.experiment.objective import Objective
@@ -21,8 +22,12 @@ from topwork.experiment.source import SplitName
 from topwork.lab.study.resolved_study import VALIDATION, ResolvedStudy
 
 #: Called with a step, the number of an epoch from 1, or of later seeds that plus ``max_epochs`` for each seed before,
-#: so that equal steps of two trials mean the same; with its validation metrics, and with the objectives so far.
-OnEpoch = Callable[[int, Mapping[str, float], Sequence[float]], None]
+#: so that equal steps of two trials mean the same; with its validation metrics, with the objectives so far, and with
+#: whether it is of a trial that was interrupted, and told again.
+OnEpoch = Callable[[int, Mapping[str, float], Sequence[float], bool], None]
+
+#: Returns the checkpoints of a training.
+GetCheckpoints = Callable[[Preparation], Checkpoints]
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ def train_trial(
     *,
     check: Callable[[], None],
     on_epoch: OnEpoch,
+    get_checkpoints: GetCheckpoints = lambda prepared: Checkpoints(),
 ) -> TrialOutcome:
     """Train an experiment with other values, as ``topwork train`` would, once with each seed.
 
@@ -56,6 +62,7 @@ def train_trial(
         values: by path.
         check: is called at least once a batch, and may raise to stop.
         on_epoch: is called after every epoch, and may raise to stop.
+        get_checkpoints: gives those from which the training with a seed goes on; there are none by default.
 
     Raises:
         TopworkError: the values do not fit together, or training diverged.
@@ -67,14 +74,14 @@ def train_trial(
     for number, seed in enumerate(study.seeds):
         varied = study.trial_experiment(values, seed)
 
-        def report(epoch: Epoch, done: int = number * study.max_epochs) -> None:
+        def report(epoch: Epoch, again: bool, done: int = number * study.max_epochs) -> None:
             metrics = validation_metrics(epoch.metrics)
             so_far = [*finished, [objective.evaluate(metrics) for objective in study.objectives]]
-            on_epoch(done + epoch.number, metrics, [fmean(column) for column in zip(*so_far, strict=True)])
+            on_epoch(done + epoch.number, metrics, [fmean(column) for column in zip(*so_far, strict=True)], again)
 
         prepared = cache.prepare(varied)
         started = perf_counter()
-        fitted, loading_seconds = _fit(cache, prepared, TrialObserver(check, report))
+        fitted, loading_seconds = _fit(cache, prepared, TrialObserver(check, report), get_checkpoints(prepared))
         seconds += perf_counter() - started - loading_seconds
         notes += [f"seed {seed}: {note}" if len(study.seeds) > 1 else note for note in fitted.notes]
         finished.append([_finite(objective, fitted) for objective in study.objectives])
@@ -89,7 +96,7 @@ def train_trial(
 class TrialObserver(Observer):
     """Calls back often enough that training can be stopped."""
 
-    def __init__(self, check: Callable[[], None], report: Callable[[Epoch], None]) -> None:
+    def __init__(self, check: Callable[[], None], report: Callable[[Epoch, bool], None]) -> None:
         self.check = check
         self.report = report
 
@@ -102,8 +109,12 @@ class TrialObserver(Observer):
     def encoded(self, report: EncodingReport) -> None:
         self.check()
 
+    def resumed(self, epochs: Sequence[Epoch], steps: int) -> None:
+        for epoch in epochs:
+            self.report(epoch, True)
+
     def epoch(self, epoch: Epoch) -> None:
-        self.report(epoch)
+        self.report(epoch, False)
 
 
 def validation_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -111,7 +122,9 @@ def validation_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name.removeprefix(VALIDATION): value for name, value in metrics.items() if name.startswith(VALIDATION)}
 
 
-def _fit(cache: PreparationCache, prepared: Preparation, observer: Observer) -> tuple[Fit, float]:
+def _fit(
+    cache: PreparationCache, prepared: Preparation, observer: Observer, checkpoints: Checkpoints
+) -> tuple[Fit, float]:
     """Train, and say how many seconds went into loading examples."""
     settings = prepared.experiment.training
     accelerator = make_accelerator(settings)
@@ -124,7 +137,7 @@ def _fit(cache: PreparationCache, prepared: Preparation, observer: Observer) -> 
         seconds += perf_counter() - started
         return examples
 
-    fitted = prepared.fit(load_examples, accelerator=accelerator, observer=observer)
+    fitted = prepared.fit(load_examples, accelerator=accelerator, observer=observer, checkpoints=checkpoints)
     return fitted, seconds
 
 

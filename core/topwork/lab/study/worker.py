@@ -17,24 +17,51 @@ import torch
 from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
 
+from topwork.engine.preparation import Preparation
 from topwork.engine.preparation_cache import PreparationCache
+from topwork.engine.training.accelerator import make_accelerator
+from topwork.engine.training.checkpoint_folder import CheckpointFolder
+from topwork.engine.training.checkpoints import Checkpoints, StopRequest
 from topwork.errors import DataError, StorageError, TopworkError, text_of
 from topwork.experiment.schema import Experiment
 from topwork.files import write_file
+from topwork.lab.run_identity import identity_of_training
 from topwork.lab.study.resolved_study import resolve_study
 from topwork.lab.study.search_space import values_of, with_logarithms
 from topwork.lab.study.storage import HEARTBEAT_SECONDS, open_storage
 from topwork.lab.study.trial import TrialOutcome, train_trial
 from topwork.lab.study.trial_queue import TrialQueue, join_trial_queue
 from topwork.lab.study.trial_states import NOTES, RUN
-from topwork.lab.study.worker_job import WorkerJob, outputs_file
+from topwork.lab.study.worker_job import WorkerJob, checkpoints_of, outputs_file
 from topwork.lab.tracking.store import TrackingStore, store_of
 from topwork.lab.tracking.study_log import TrialLog, open_trial_log
 from topwork.registry import discover
 
+#: Seconds of training that a trial may lose; a shorter one begins anew when it is queued again.
+SHORT_TRIAL = 60.0
+
 
 class StoppedError(Exception):
     """The worker was asked to stop, or its parent process has ended."""
+
+
+class StopOnEvent(StopRequest):
+    """Stops a training where an event is set."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self.event = event
+
+    def is_made(self) -> bool:
+        return self.event.is_set()
+
+    def obey(self) -> None:
+        """Raise what ends the training, if the event is set.
+
+        Raises:
+            StoppedError: it is.
+        """
+        if self.event.is_set():
+            raise StoppedError
 
 
 class PrunedError(Exception):
@@ -47,9 +74,9 @@ class Worker:
     def __init__(self, job: WorkerJob, stop: threading.Event) -> None:
         self.job = job
         self.stop = stop
-        registry = discover()
-        experiment = Experiment.model_validate(job.experiment, context={"registry": registry})
-        self.study = resolve_study(experiment, registry)
+        self.registry = discover()
+        experiment = Experiment.model_validate(job.experiment, context={"registry": self.registry})
+        self.study = resolve_study(experiment, self.registry)
         self.queue: TrialQueue = join_trial_queue(
             open_storage(job.storage),
             self.study.name,
@@ -74,23 +101,29 @@ class Worker:
         """Train one trial. Whatever happens to it is recorded, in MLflow first."""
         log = self._open_log(trial)
         pruning = self.study.settings.pruner != "none"
+        stop = StopOnEvent(self.stop)
+        checkpoints: list[CheckpointFolder] = []
 
-        def check() -> None:
-            if self.stop.is_set():
-                raise StoppedError
+        def get_checkpoints(prepared: Preparation) -> Checkpoints:
+            training = prepared.experiment.training
+            device = make_accelerator(training).device
+            identity = identity_of_training(prepared.experiment, prepared, self.registry, device)
+            checkpoints.append(checkpoints_of(self.job.folder, identity))
+            return Checkpoints(checkpoints[-1], training.checkpoint_minutes, stop=stop, worthwhile=SHORT_TRIAL)
 
-        def on_epoch(step: int, metrics: Mapping[str, float], objectives: Sequence[float]) -> None:
-            check()
+        def on_epoch(step: int, metrics: Mapping[str, float], objectives: Sequence[float], again: bool) -> None:
             if log:
                 log.epoch(step, metrics, objectives)
             if pruning:
                 trial.report(objectives[0], step)
-                if trial.should_prune():
+                if not again and trial.should_prune():
                     raise PrunedError
 
         values = values_of(trial.params, self.study.search)
         try:
-            outcome = train_trial(self.cache, self.study, values, check=check, on_epoch=on_epoch)
+            outcome = train_trial(
+                self.cache, self.study, values, check=stop.obey, on_epoch=on_epoch, get_checkpoints=get_checkpoints
+            )
         except StoppedError:
             if log:
                 log.end("lost", "interrupted")
@@ -112,6 +145,9 @@ class Worker:
             trial.set_user_attr("training_seconds", outcome.training_seconds)
             trial.set_user_attr(NOTES, outcome.notes)
             self.queue.complete(trial, outcome.values)
+        if not self.stop.is_set():
+            for folder in checkpoints:
+                folder.remove()
 
     def _open_log(self, trial: optuna.Trial) -> TrialLog | None:
         if self.store is None or self.job.tracked is None:

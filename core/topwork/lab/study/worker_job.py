@@ -1,9 +1,14 @@
 """What a study's parent process and its workers agree on."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+
+from topwork.engine.training.checkpoint_folder import CheckpointFolder
 
 
 class TrackedRun(BaseModel):
@@ -19,7 +24,7 @@ class WorkerJob(BaseModel):
 
     Attributes:
         experiment: with its study section; file names are absolute.
-        folder: where trials' outputs are kept.
+        folder: where trials' outputs and checkpoints are kept.
         storage: the study's database.
         tracked: None where nothing is tracked.
         digest: of the data, which must not have changed since.
@@ -34,6 +39,12 @@ class WorkerJob(BaseModel):
     digest: str
     since: float
     deadline: float | None
+
+
+def checkpoints_of(folder: Path, identity: Mapping[str, str]) -> CheckpointFolder:
+    """Return the checkpoints of a training of a trial; those of trainings that differ in anything are others."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return CheckpointFolder(folder / "checkpoints" / digest[:16])
 
 
 def outputs_file(folder: Path, study_id: str, number: int) -> Path:

@@ -2,15 +2,21 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
 
+from checkpoint_helpers import StopAt, StoppedError
 from study_helpers import resolve_small
 from topwork.engine.observer import Epoch
+from topwork.engine.preparation import Preparation
 from topwork.engine.preparation_cache import PreparationCache
+from topwork.engine.training.checkpoint_folder import CheckpointFolder
+from topwork.engine.training.checkpoints import Checkpoints, StopRequest
 from topwork.errors import ConfigurationError, TrainingError
 from topwork.lab.runs import train
 from topwork.lab.study.resolved_study import ResolvedStudy
@@ -23,10 +29,12 @@ class Recorder:
     """Remembers what was reported of every epoch."""
 
     def __init__(self) -> None:
+        self.told_again = 0
         self.steps: list[int] = []
         self.objectives: list[list[float]] = []
 
-    def __call__(self, step: int, metrics: Mapping[str, float], objectives: Sequence[float]) -> None:
+    def __call__(self, step: int, metrics: Mapping[str, float], objectives: Sequence[float], again: bool) -> None:
+        self.told_again += again
         self.steps.append(step)
         self.objectives.append(list(objectives))
 
@@ -139,3 +147,30 @@ def test_a_trial_can_be_stopped_between_two_batches_and_after_an_epoch() -> None
         train_trial(cache, resolve_small(), {}, check=lambda: None, on_epoch=on_epoch)
     after = train_trial(cache, resolve_small(), {}, check=lambda: None, on_epoch=Recorder())
     assert after.values == run(resolve_small()).values  # neither left anything behind
+
+
+@pytest.mark.slow
+@pytest.mark.reliability("C41")
+@pytest.mark.parametrize("moment", [2, 5, 9])
+def test_a_trial_that_was_interrupted_goes_on_and_is_worth_the_same(tmp_path: Path, moment: int) -> None:
+    study = resolve_small(epochs=2, seeds=[0, 1])
+    whole, stopped, resumed = Recorder(), Recorder(), Recorder()
+    values = {"optimizer.heads_lr": 0.03}
+    train = partial(train_trial, PreparationCache(), study, values, check=lambda: None)
+    outcome = train(on_epoch=whole)
+    stop = StopAt(moment)
+
+    def checkpoints(prepared: Preparation, request: StopRequest | None = None) -> Checkpoints:
+        folder = CheckpointFolder(tmp_path / str(prepared.experiment.training.seed))
+        return Checkpoints(folder, 1000.0, stop=request)
+
+    with pytest.raises(StoppedError):
+        train(on_epoch=stopped, get_checkpoints=partial(checkpoints, request=stop))
+    again = train(on_epoch=resumed, get_checkpoints=checkpoints)
+    assert again.values == outcome.values
+    assert again.outputs is not None
+    assert outcome.outputs is not None
+    assert all(
+        torch.equal(again.outputs.outputs[task], outcome.outputs.outputs[task]) for task in again.outputs.outputs
+    )
+    assert (resumed.steps, resumed.objectives) == (whole.steps, whole.objectives)

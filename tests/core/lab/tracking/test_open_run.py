@@ -14,6 +14,7 @@ from topwork.engine.model_folder import load_model
 from topwork.engine.observer import Epoch, Observer
 from topwork.engine.preparation import prepare
 from topwork.interfaces.labels import Classes
+from topwork.lab.run_record import unsent_in
 from topwork.lab.runs import train
 from topwork.lab.tracking.finished_run import OUTPUTS_FILE
 from topwork.lab.tracking.open_run import MAX_PARAMETER_LENGTH, as_yaml, short
@@ -51,7 +52,7 @@ def test_any_number_of_metrics_that_waited_is_written(log: RunLog) -> None:
     sql(log.store.uri, "ALTER TABLE gone RENAME TO metrics")
     log.epoch(Epoch(2, many, {"heads": 1e-3}, 100.0))
     assert len(log.store.client.get_metric_history(log.run_id, "training/task599/loss")) == 2
-    assert log.unsent == []
+    assert log.pending == []
 
 
 @pytest.mark.slow
@@ -69,8 +70,10 @@ def test_a_tracker_that_fails_does_not_stop_training(
         )
     assert len(result.epochs) == 3
     assert load_model(tmp_path / "model").predict(["a text"])
-    assert "metrics could not be logged to MLflow: " in caplog.text
-    assert f"metric values could not be written to {store_uri}" in caplog.text
+    assert f"the MLflow store {store_uri} does not answer: " in caplog.text
+    waiting = tmp_path / "runs" / "model" / "unsent"
+    assert f"writes wait in {waiting}; send them with: topwork sync {tmp_path / 'runs' / 'model'}" in caplog.text
+    assert unsent_in(waiting.parent)
 
 
 OUTPUTS = SplitOutputs(
