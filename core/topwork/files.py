@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +19,30 @@ from topwork.errors import StorageError, reason_of
 
 #: How the names end of what is being written, and of the locks of those who write; a digest of the name stands before.
 UNFINISHED, LOCK = ".topwork-unfinished", ".topwork-lock"
+
+#: The moments that ``reach`` names.
+FAULT_POINTS = (
+    "folder made",
+    "folder filled",
+    "folder synced",
+    "folder renamed",
+    "file made",
+    "file written",
+    "file renamed",
+    "removed from view",
+)
+
+
+def reach(point: str, path: Path) -> None:
+    """Name a moment at which a process may end: the state on disk is whole before it and after it.
+
+    Tests end processes there, with a hook for Python's audit events (``sys.addaudithook``); nobody else hears of it.
+
+    Args:
+        point: one of ``FAULT_POINTS``.
+        path: what is being written.
+    """
+    sys.audit("topwork.reached", point, str(path))
 
 
 @contextmanager
@@ -45,7 +70,7 @@ def reserved(folder: Path, *, existing: bool = False) -> Iterator[None]:
                 if not folder.exists():
                     folder.mkdir()  # so that a name that cannot be is seen now
                     folder.rmdir()
-                _remove_abandoned(folder.parent)
+                _remove_abandoned(folder.parent, _digest(folder))
         except Timeout:
             if not Path(lock.lock_file).exists():  # no file can be made there
                 raise _unwritable(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES))) from None
@@ -83,6 +108,8 @@ def holding(folder: Path, doing: str) -> Iterator[None]:
 def is_held(folder: Path) -> bool:
     """Whether a process keeps a folder with ``holding`` or ``reserved``."""
     lock = _lock_of(folder)
+    if lock.lock_counter:
+        return True
     if not Path(lock.lock_file).exists():
         return False
     try:
@@ -103,11 +130,15 @@ def new_folder(folder: Path) -> Iterator[Path]:
         temporary: Path | None = None
         try:
             temporary = Path(tempfile.mkdtemp(prefix=f".{_digest(folder)}.", suffix=UNFINISHED, dir=folder.parent))
+            reach("folder made", folder)
             yield temporary
+            reach("folder filled", folder)
             for path in [*temporary.rglob("*"), temporary]:
                 path.chmod(0o755 if path.is_dir() else 0o644)  # a colleague may read it too
                 _sync(path)
+            reach("folder synced", folder)
             temporary.rename(folder)
+            reach("folder renamed", folder)
             _sync(folder.parent)
         except OSError as error:
             raise _unwritable(folder, error) from error
@@ -189,12 +220,15 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
         try:
+            reach("file made", path)
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.chmod(mode)
+            reach("file written", path)
             temporary.replace(path)
+            reach("file renamed", path)
         finally:
             temporary.unlink(missing_ok=True)
         _sync(path.parent)
@@ -250,15 +284,19 @@ def _read_holder(lock: FileLock) -> str:
         return "another process"  # which has just let go of it
 
 
-def _remove_abandoned(parent: Path) -> None:
-    """Remove the unfinished folders whose makers are gone, which have let go of their locks."""
+def _remove_abandoned(parent: Path, own: str) -> None:
+    """Remove the unfinished folders whose makers are gone, which have let go of their locks.
+
+    Args:
+        own: the digest of a folder whose lock this process has just taken, so that nobody makes it.
+    """
     for abandoned in parent.iterdir():
         named = re.fullmatch(rf"\.([0-9a-f]{{12}})\.\w{{8}}{re.escape(UNFINISHED)}", abandoned.name)
         if not named or not abandoned.is_dir():
             continue
         lock = FileLock(parent.absolute() / f".{named[1]}{LOCK}", is_singleton=True)
         with suppress(Timeout, OSError), _held(lock, timeout=0):
-            if lock.lock_counter == 1:  # else this very process is at it
+            if lock.lock_counter == 1 or named[1] == own:  # else this very process is at it
                 shutil.rmtree(abandoned, ignore_errors=True)
 
 

@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -76,73 +78,109 @@ def choices() -> st.SearchStrategy[dict[str, Any]]:
 
 
 class Commands:
-    """Runs the command line again and again, in processes that are forked from one that has imported all of it."""
+    """Runs the command line again and again, in processes that are forked from one that has imported all of it.
 
-    def __init__(self) -> None:
-        to_child, self._to = os.pipe()
-        self._from, from_child = os.pipe()
-        self._pid = os.fork()
-        if not self._pid:
-            os.close(self._to)
-            os.close(self._from)
-            _serve(to_child, from_child)
-        os.close(to_child)
-        os.close(from_child)
-        self._lines = os.fdopen(self._from, "r")
+    Args:
+        environment: of all of them, beside that of this process.
+    """
 
-    def start(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> int:
-        """Start a command in a folder, where it prints into ``printed.txt``; return its process number."""
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, __file__, "--serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | dict(environment or {}),
+        )
+
+    def start(
+        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], *, kill_at: str = ""
+    ) -> int:
+        """Start a command in a folder, where it prints into ``printed.txt``; return its process number.
+
+        Args:
+            kill_at: where it ends itself with SIGKILL: a moment that ``topwork.files.reach`` names, a pattern for the
+                path, and how many times it comes there, with ``|`` between them.
+        """
         job = {"arguments": list(arguments), "folder": str(folder), "environment": dict(environment)}
-        os.write(self._to, f"{json.dumps(job)}\n".encode())
-        return int(self._lines.readline())
+        assert self._server.stdin is not None
+        self._server.stdin.write(f"{json.dumps({**job, 'kill_at': kill_at})}\n")
+        self._server.stdin.flush()
+        return self._read()
 
     def wait(self) -> int:
         """Wait for the end of what was started last; return its exit code, or minus the signal that ended it."""
-        return int(self._lines.readline())
+        return self._read()
+
+    def run(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], *, kill_at: str = "") -> int:
+        """Start a command, and wait for its end."""
+        self.start(arguments, folder, environment, kill_at=kill_at)
+        return self.wait()
 
     def close(self) -> None:
         """End the process that the others are forked from."""
-        os.close(self._to)
-        os.waitpid(self._pid, 0)
-        self._lines.close()
+        self._server.communicate()
+
+    def _read(self) -> int:
+        assert self._server.stdout is not None
+        return int(self._server.stdout.readline())
 
 
-def _serve(jobs: int, answers: int) -> None:
-    """Import what the command line needs, then fork a process for each job."""
+def serve() -> None:
+    """Import what the command line needs, then fork a process for each job that standard input brings."""
     import torch
 
     import topwork.cli.show_training
     import topwork.lab.figures
     import topwork.lab.study.figures  # noqa: F401  (and with it what figures need)
-    from topwork.cli import main
 
     torch.set_num_threads(1)
-    with os.fdopen(jobs, "r") as lines:
-        for line in lines:
-            job = json.loads(line)
-            if not (pid := os.fork()):
-                os.chdir(job["folder"])
-                os.environ.update(job["environment"])
-                printed = os.open("printed.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                for stream in (1, 2):
-                    os.dup2(printed, stream)
-                sys.argv = ["topwork", *job["arguments"]]
-                sys.path[:0] = filter(None, job["environment"].get("PYTHONPATH", "").split(os.pathsep))
-                code = 1
-                try:
-                    main()
-                    code = 0
-                except SystemExit as error:
-                    code = error.code if isinstance(error.code, int) else int(error.code is not None)
-                finally:
-                    with suppress(Exception):
-                        sys.stdout.flush()
-                        sys.stderr.flush()
-                    os._exit(code)
-            os.write(answers, f"{pid}\n".encode())
-            _, status = os.waitpid(pid, 0)
-            os.write(answers, f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
+    for line in sys.stdin:
+        job = json.loads(line)
+        if not (pid := os.fork()):
+            _carry_out(job)
+        print(pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _carry_out(job: Mapping[str, Any]) -> None:
+    """Run a command in this process, and end it."""
+    from topwork.cli import main as run_command
+
+    code = 1
+    try:
+        os.chdir(job["folder"])
+        os.environ.update(job["environment"])
+        printed = os.open("printed.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream in (1, 2):
+            os.dup2(printed, stream)
+        if job["kill_at"]:
+            _kill_when_reached(*job["kill_at"].split("|"))
+        sys.argv = ["topwork", *job["arguments"]]
+        run_command()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _kill_when_reached(point: str, ending: str, times: str) -> None:
+    """Let this process end itself where it comes to a named moment so many times."""
+    left = int(times)
+
+    def look(event: str, details: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event == "topwork.reached" and details[0] == point and fnmatch(details[1], ending):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(look)
 
 
 @dataclass(frozen=True)
@@ -217,7 +255,6 @@ def kill_and_compare(
     warm: bool,
     kills: int,
     common: Sequence[str] = COMMON,
-    environment: Mapping[str, str] | None = None,
     database: Path | None = None,
 ) -> None:
     """Train twice, once undisturbed and once killed again and again, and check that both left the same.
@@ -230,19 +267,18 @@ def kill_and_compare(
     arguments = arguments_of(drawn, common)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        surroundings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **(environment or {})}
         for one in ("undisturbed", "killed"):
             (root / one).mkdir()
             if database:
                 shutil.copy(database, root / one / "mlflow.db")
         started = time.monotonic()
-        commands.start(arguments, root / "undisturbed", {**surroundings, "TOPWORK_CACHE": str(root / "cache")})
+        commands.start(arguments, root / "undisturbed", {"TOPWORK_CACHE": str(root / "cache")})
         assert commands.wait() == 0, (root / "undisturbed" / "printed.txt").read_text()
         seconds = time.monotonic() - started
         cache = root / "cache" if warm else root / "empty"
         killed = root / "killed"
         for _ in range(kills):
-            pid = commands.start(arguments, killed, {**surroundings, "TOPWORK_CACHE": str(cache)})
+            pid = commands.start(arguments, killed, {"TOPWORK_CACHE": str(cache)})
             tally.starts += 1
             time.sleep(draw.uniform(0.0, 1.1 * seconds))
             with suppress(ProcessLookupError):
@@ -257,7 +293,7 @@ def kill_and_compare(
                 code = 0
                 break
         else:
-            commands.start(arguments, killed, {**surroundings, "TOPWORK_CACHE": str(cache)})
+            commands.start(arguments, killed, {"TOPWORK_CACHE": str(cache)})
             code = commands.wait()
             tally.starts += 1
         assert code == 0, (killed / "printed.txt").read_text()
@@ -303,7 +339,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="how many at least")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given_arguments = parser.parse_args()
+    if given_arguments.serve:
+        serve()
+        return
     commands, draw, tally = Commands(), random.Random(given_arguments.seed), Tally()
     started = time.monotonic()
     temporary = tempfile.TemporaryDirectory()

@@ -19,9 +19,15 @@ import pytest
 
 from topwork.errors import StorageError
 from topwork.files import (
+    FAULT_POINTS,
+    LOCK,
+    UNFINISHED,
+    _digest,
     check_room,
     create_database,
     file_mode,
+    holding,
+    is_held,
     make_folder,
     new_folder,
     reserved,
@@ -379,3 +385,84 @@ def test_what_is_inside_a_shared_folder_is_shared_like_it(tmp_path: Path, root: 
 def test_a_shared_folder_is_made_where_there_is_none(tmp_path: Path) -> None:
     make_folder(tmp_path / "new" / "root" / "a", tmp_path / "new" / "root")
     assert mode_of(tmp_path / "new" / "root" / "a") == mode_of(tmp_path / "new" / "root")
+
+
+def test_what_a_killed_process_left_of_the_same_folder_is_removed_too(tmp_path: Path) -> None:
+    with reserved(tmp_path / "other"):
+        (tmp_path / f".{_digest(tmp_path / 'model')}.abcdefgh{UNFINISHED}").mkdir()
+        with reserved(tmp_path / "model"):
+            assert [path.name for path in tmp_path.iterdir() if path.name.endswith(UNFINISHED)] == []
+
+
+KEEP = """\
+import sys
+from pathlib import Path
+from topwork.errors import StorageError
+from topwork.files import holding, is_held
+print(is_held(Path(sys.argv[1])))
+try:
+    with holding(Path(sys.argv[1]), "trained"):
+        print("free")
+except StorageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.reliability("A18", "B23")
+def test_a_folder_that_another_process_keeps_is_refused_with_its_number(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KEEP, str(tmp_path / "run")]
+    with holding(tmp_path / "run", "trained"):
+        assert is_held(tmp_path / "run")
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[0] == "True"
+    assert said[1].startswith(f"{tmp_path / 'run'} is being trained by process {os.getpid()} on ")
+    assert said[1].endswith("; wait for it, or end it")
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["False", "free"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_kept_may_exist_and_its_parent_is_made_and_removed(tmp_path: Path) -> None:
+    with holding(tmp_path / "runs" / "x", "trained"):
+        assert (tmp_path / "runs").is_dir()
+    assert not (tmp_path / "runs").exists()
+    with holding(tmp_path / "runs" / "x", "trained"):
+        (tmp_path / "runs" / "x").mkdir()
+    assert (tmp_path / "runs" / "x").exists()
+    with holding(tmp_path / "runs" / "x", "trained"), pytest.raises(OSError, match="theirs"):
+        raise OSError("theirs")
+
+
+def test_a_lock_file_that_a_killed_process_left_keeps_nobody_out(tmp_path: Path) -> None:
+    (tmp_path / f".{_digest(tmp_path / 'run')}{LOCK}").write_text("process 1 on nowhere")
+    assert not is_held(tmp_path / "run")
+    with holding(tmp_path / "run", "trained"):
+        pass
+
+
+def test_a_folder_that_exists_may_be_kept_where_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with reserved(tmp_path / "model", existing=True):
+        assert (tmp_path / "model").is_dir()
+    with pytest.raises(StorageError, match="exists already"), reserved(tmp_path / "model"):
+        pytest.fail("it was kept")
+
+
+LISTEN = """\
+import sys
+from pathlib import Path
+from topwork.files import new_folder, write_file
+sys.addaudithook(lambda event, details: print(*details) if event == "topwork.reached" else None)
+write_file(Path("x"), b"")
+with new_folder(Path("y")):
+    pass
+"""
+
+
+def test_moments_of_writes_are_named_for_those_who_listen(tmp_path: Path) -> None:
+    said = subprocess.run([sys.executable, "-c", LISTEN], capture_output=True, text=True, check=True, cwd=tmp_path)
+    heard = said.stdout.splitlines()
+    assert heard == [
+        *(f"file {moment} x" for moment in ("made", "written", "renamed")),
+        *(f"folder {moment} y" for moment in ("made", "filled", "synced", "renamed")),
+    ]
+    assert {line[:-2] for line in heard} | {"removed from view"} == set(FAULT_POINTS)

@@ -79,6 +79,8 @@ class RunFolder:
     def end(self, state: Literal["finished", "failed"], reason: str = "") -> None:
         """Note that the run has come to its end, and remove what is only needed to go on."""
         self.update(state=state, reason=reason, ended=time.time())
+        for unfinished in [path for path in self.path.rglob(".*") if path.is_file()]:
+            unfinished.unlink(missing_ok=True)  # what killed processes were writing
         for training in self.trainings():
             training.remove()
 
@@ -125,6 +127,11 @@ class RunTraining:
         """Note which run it has in MLflow."""
         self.run.update(mlflow={**self.run.record.mlflow, self.name: run_id})
 
+    def note_epochs(self, count: int) -> None:
+        """Note how many epochs it took; it is written with the next update."""
+        epochs = {**self.run.record.epochs, self.name: count}
+        self.run.record = self.run.record.model_copy(update={"epochs": epochs})
+
     def is_finished(self) -> bool:
         """Whether its result is kept."""
         return (self.path / RESULT_FILE).exists()
@@ -138,7 +145,8 @@ class RunTraining:
         values = {**asdict(result), "folder": "", "tracking_uri": None}
         write_file(self.path / OUTPUTS_FILE, outputs.to_bytes())
         write_file(self.path / RESULT_FILE, f"{json.dumps(values)}\n".encode())
-        self.run.update(epochs={**self.run.record.epochs, self.name: len(result.epochs)})
+        self.note_epochs(len(result.epochs))
+        self.run.update()
         self.checkpoints.remove()
 
     def load(self, folder: Path | None, tracking_uri: str | None) -> tuple[Result, SplitOutputs]:

@@ -88,7 +88,10 @@ class Runner:
         with log_run(self.store, name, below=log, training=training) if self.store else nullcontext() as child:
             if child:
                 child.start(prepared, self.registry, brief=True)
-            return self.run(prepared, name, folder, child, training)
+            result, outputs = self.run(prepared, name, folder, child, training)
+        if training:
+            training.keep(result, outputs)
+        return result, outputs
 
     def run(
         self,
@@ -140,8 +143,6 @@ class Runner:
             self._log(log, result, prepared, evaluated, place)
         if unsaved:
             raise UnsavedError(f"{unsaved}; {f'the model is in {place}' if place else 'the model is lost'}", result)
-        if training:
-            training.keep(result, evaluated)
         return result, evaluated
 
     def _fit(

@@ -143,6 +143,9 @@ def _train(experiment: Experiment, run: RunFolder, observer: Observer | None, *,
             result, outputs = training.load(run.model, redact_uri(log.store.uri) if log else None)
         else:
             result, outputs = runner.run(prepared, name, run.model, log, training)
+            if alone:  # what follows may be interrupted too
+                training.keep(result, outputs)
+        training.note_epochs(len(result.epochs))
         warnings += [INEXACT.format(why) for why in run.record.inexact]
         if alone:
             result = replace(result, against_alone=gains_of_joining(runner, experiment, [], name, outputs, log))
@@ -226,7 +229,10 @@ def ending(run: RunFolder) -> Iterator[None]:
         if run.is_begun():
             error.add_note(f"what is done is kept; go on with: topwork resume {shlex.quote(str(run.path))}")
         raise
-    run.end("finished")
+    try:
+        run.end("finished")
+    except StorageError as error:  # which costs nothing but the note
+        logger.warning("that run %s is finished could not be noted: %s", run.path, error)
 
 
 def _result_of_seeds(

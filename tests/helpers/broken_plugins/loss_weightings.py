@@ -59,9 +59,11 @@ class FirstGradient(topwork.GradientWeighting):
     def __init__(self, broken: str) -> None:
         super().__init__()
         self.broken = broken
+        self.steps = 0
 
     def forward(self, gradients: Tensor, tasks: Sequence[str]) -> Tensor:
-        return gradients[0].mul_(2.0) if self.broken == "changes gradients" else gradients[0]
+        self.steps += self.broken == "counts its steps"
+        return gradients[0].mul_(2.0) if self.broken == "changes gradients" else gradients[0] * (1 + self.steps)
 
 
 class OddLossWeightingConfig(topwork.LossWeightingConfig):
@@ -91,6 +93,11 @@ BROKEN = [
     Broken(
         "test_all_that_changes_is_in_its_state",
         OddLossWeightingConfig(broken="keeps what it learnt to itself"),
+    ),
+    Broken(
+        "test_all_that_changes_is_in_its_state",
+        OddLossWeightingConfig(broken="counts its steps", gradients=True),
+        also=set(),
     ),
     Broken("test_the_same_seed_gives_the_same", OddLossWeightingConfig(broken="draws elsewhere")),
 ]

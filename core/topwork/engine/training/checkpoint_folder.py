@@ -19,7 +19,7 @@ from torch import Tensor
 
 from topwork.engine.training.checkpoint_names import checkpoint_name, checkpoints_in
 from topwork.errors import StorageError, UnrecoverableError, first_line
-from topwork.files import check_room, new_folder, sha256_of
+from topwork.files import check_room, new_folder, reach, sha256_of
 
 #: The layout; a newer one is refused.
 FORMAT = 1
@@ -196,4 +196,5 @@ def _remove(folder: Path) -> None:
     with suppress(OSError):
         gone = folder.with_name(f".{folder.name}.removed")
         folder.rename(gone)
+        reach("removed from view", folder)
         shutil.rmtree(gone, ignore_errors=True)

@@ -129,6 +129,8 @@ class RunEditor:
             histories = [self.store.client.get_metric_history(self.run_id, name) for name in names]
             self._known = {(metric.key, metric.step) for history in histories for metric in history}
         new = [Metric(*metric) for metric in metrics if (metric[0], metric[3]) not in self._known]
+        if self.reopened:
+            self._known |= {(metric.key, metric.step) for metric in new}
         for start in range(0, len(new), MAX_METRICS_PER_BATCH):
             self.store.client.log_batch(self.run_id, metrics=new[start : start + MAX_METRICS_PER_BATCH])
 
