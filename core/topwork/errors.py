@@ -37,6 +37,10 @@ class TrainingError(TopworkError):
         self.kept_epoch = kept_epoch
 
 
+class ResourceError(TopworkError):
+    """The machine has not enough memory for what was asked of it."""
+
+
 class StudyError(TopworkError):
     """A study ended without a result: its trials failed, or its workers did."""
 

@@ -48,6 +48,7 @@ def test_a_run_that_is_asked_to_end_is_marked_as_killed(process: subprocess.Pope
 
 
 @pytest.mark.slow
+@pytest.mark.reliability("D56")
 def test_a_run_that_was_killed_is_marked_when_the_next_one_begins(
     process: subprocess.Popen[bytes], store_uri: str
 ) -> None:

@@ -418,7 +418,6 @@ def test_a_second_ctrl_c_ends_a_run_at_once_and_leaves_files_whole(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.reliability("E69")
 def test_a_plugin_that_fails_in_the_middle_leaves_its_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

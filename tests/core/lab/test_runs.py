@@ -120,6 +120,7 @@ def test_the_variable_decides_where_an_experiment_names_no_store(
     assert MlflowClient(tracking_uri=store_uri).get_run(str(result.run_id)).info.status == "FINISHED"
 
 
+@pytest.mark.reliability("D52")
 def test_a_store_that_cannot_be_reached_is_said_before_anything_is_trained(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"^the MLflow store http://127\.0\.0\.1:9 cannot be reached: "):
         train(small("tracking.uri=http://127.0.0.1:9"), output=tmp_path / "model")
@@ -286,6 +287,7 @@ class Failing(BinaryConfig):
         return Head(head.module, loss, head.decode, head.metrics)
 
 
+@pytest.mark.reliability("A15")
 def test_a_run_that_diverges_later_leaves_the_best_weights(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="the weights of epoch 1 are kept; they are in ") as caught:
         train(with_head(untracked(), Failing()), output=tmp_path / "model")
@@ -358,6 +360,7 @@ def test_a_model_that_gives_something_else_when_it_is_loaded_is_told_in_the_run(
     assert said in Path(kept).read_text()
 
 
+@pytest.mark.reliability("A8")
 def test_training_outside_the_main_thread_touches_no_handler(tmp_path: Path) -> None:
     handlers: list[object] = []
 

@@ -24,7 +24,7 @@ from topwork.engine.training.sampling import Sampling
 from topwork.engine.training.state import TrainingState
 from topwork.engine.training.step import JointLoss, Weighting
 from topwork.engine.training.stopping import Stopping
-from topwork.errors import TrainingError
+from topwork.errors import ResourceError, TrainingError, describe
 from topwork.experiment.schema import Training
 from topwork.experiment.source import SplitName
 from topwork.interfaces.loss_weighting import LossWeighting
@@ -84,6 +84,7 @@ def fit(
         TrainingError: a loss or weight is not finite, or a monitor never is a number; ``model`` is back at the best
             epoch so far.
         PluginError: a plugin fails.
+        ResourceError: memory ran out.
         StorageError: the checkpoints cannot be read.
     """
     state = TrainingState(model, plan.shapes.keys(), weighting, stopping)
@@ -161,6 +162,7 @@ def run_epoch(
 
     Raises:
         TrainingError: a loss or weight is not finite; the model is back at the best epoch so far.
+        ResourceError: memory ran out.
     """
     steps, partial = sampling.steps(settings.batch_size), state.partial
     try:
@@ -181,6 +183,10 @@ def run_epoch(
     except NotFiniteError as error:
         state.stopping.restore(joint.model)
         raise divergence_error(error, state.epoch, optimizer, state.stopping.best_epoch) from None
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise memory_error(error, settings, state) from error
+        raise
     return Epoch(state.epoch, metrics | partial.further, partial.rates, partial.rows / partial.seconds), failures
 
 
@@ -299,4 +305,19 @@ def divergence_error(
         f"training diverged in epoch {epoch}, step {error.step}: {wrong}; learning rates: {rates}; "
         f"try lower rates or training.clip_norm; {kept}",
         kept_epoch=best_epoch,
+    )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out; torch's of the CPU has no type of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def memory_error(error: Exception, settings: Training, state: TrainingState) -> ResourceError:
+    """Say when memory ran out, for how many rows at once, and what needs less."""
+    pieces = f" in {settings.accumulation} pieces" if settings.accumulation > 1 else ""
+    return ResourceError(
+        f"memory ran out in epoch {state.epoch} after {state.partial.steps} steps, with batches of "
+        f"{settings.batch_size} rows{pieces}: {describe(error)}; free some, or train anew with more pieces "
+        "(training.accumulation), smaller batches (training.batch_size) or shorter texts (backbone.max_length)"
     )

@@ -77,6 +77,7 @@ def fill(prepared: Preparation, values: Callable[[Tensor], Tensor]) -> Activatio
     ],
     ids=lambda one: one if isinstance(one, str) else one.kind,
 )
+@pytest.mark.reliability("B33")
 def test_training_gives_the_same_bits_wherever_activations_come_from(
     on_minilm: Make,
     train: Train,
@@ -236,6 +237,7 @@ def test_a_length_limit_that_truncates_nothing_shares_what_is_stored(on_minilm: 
 
 @pytest.mark.slow
 @POOLINGS
+@pytest.mark.reliability("B31")
 def test_a_store_that_holds_something_else_stops_the_run(on_minilm: Make, pooling: PoolingConfig) -> None:
     prepared = prepare(on_minilm(pooling=pooling))
     store = fill(prepared, lambda values: values + 0.5)

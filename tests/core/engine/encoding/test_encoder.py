@@ -197,6 +197,7 @@ def test_encoding_touches_neither_requires_grad_nor_the_generator(
     assert not activations.values.requires_grad
 
 
+@pytest.mark.reliability("B34")
 def test_encoding_in_train_mode_uses_no_dropout(random_ids: RandomIds) -> None:
     model = tiny_model()
     ids = random_ids([6, 12], vocabulary=50)

@@ -111,6 +111,7 @@ def test_a_cache_folder_that_is_a_file_is_not_used(
 
 
 @pytest.mark.slow
+@pytest.mark.reliability("B28")
 def test_a_cache_folder_that_cannot_be_written_is_told_and_not_used(
     on_minilm: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_cache_folder_that_cannot_be_written_is_told_and_not_used(
 
 
 @pytest.mark.slow
+@pytest.mark.reliability("B27")
 def test_a_disk_that_fills_up_while_encoding_does_not_stop_the_run(
     on_minilm: Make, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,7 +107,7 @@ SPOILT = pytest.mark.parametrize(
 
 
 @SPOILT
-@pytest.mark.reliability("A3", "A4", "A9", "G81")
+@pytest.mark.reliability("A3", "A4", "A9")
 def test_where_the_newest_is_damaged_the_one_before_it_is_taken(
     folder: CheckpointFolder, spoil: Any, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,8 @@
 """A training that was stopped at any moment goes on to the same last bit."""
 
+import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,7 @@ def own(epoch: Epoch) -> tuple[object, ...]:
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.slow
+@pytest.mark.reliability("A1")
 def test_a_training_goes_on_from_any_moment_to_the_same_last_bit(
     make: Make, train: Train, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
@@ -220,3 +223,22 @@ def test_a_state_of_another_model_is_refused(make: Make, train: Train, tmp_path:
     other = make(tasks={"sentiment": Task(label="sentiment", head=BinaryConfig(hidden=(9,)))})
     with pytest.raises(StorageError, match=r"weights and buffers are those of another model: heads\.category"):
         train(other, checkpoints=Checkpoints(folder, 1000.0))
+
+
+#: Written by the first version that wrote checkpoints, in the second epoch; and what the training then came to.
+FIRST_FORMAT = Path(__file__).parents[3] / "fixtures" / "checkpoint-format-1"
+
+
+def first_format(make: Make) -> Experiment:
+    """The experiment of that checkpoint."""
+    return make(training={"epochs": 3}, weighting=UncertaintyConfig(), pooling=MeanConfig())
+
+
+@pytest.mark.reliability("A12")
+def test_a_checkpoint_of_the_first_format_goes_on_as_it_did_then(make: Make, train: Train, tmp_path: Path) -> None:
+    shutil.copytree(FIRST_FORMAT, tmp_path / "checkpoints")
+    heard = Epochs()
+    trained = train(first_format(make), heard, checkpoints=Checkpoints(CheckpointFolder(tmp_path / "checkpoints"), 1e6))
+    assert heard.resumed_after == [(1, 2)]
+    recorded = json.loads((FIRST_FORMAT / "metrics.json").read_text())
+    assert trained.fit.metrics == pytest.approx(recorded, abs=1e-3)  # on any processor

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
@@ -15,8 +16,10 @@ from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.observer import Epoch, Observer
 from topwork.engine.preparation import prepare
-from topwork.engine.training.loop import NotFiniteError, check_finite, divergence_error
-from topwork.errors import TrainingError
+from topwork.engine.training.checkpoint_folder import CheckpointFolder
+from topwork.engine.training.checkpoints import Checkpoints
+from topwork.engine.training.loop import NotFiniteError, check_finite, divergence_error, is_out_of_memory
+from topwork.errors import ResourceError, TrainingError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Head
 from topwork.interfaces.labels import Classes
@@ -96,6 +99,7 @@ def test_training_lowers_the_loss(make: Make, train: Train) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.reliability("B35")
 def test_frozen_parameters_do_not_change_by_one_bit(make: Make, train: Train, pooling: str) -> None:
     experiment = make(**{"pooling": MeanConfig()} if pooling == "mean" else {})
     before = weights_of(prepare(experiment).model)
@@ -152,6 +156,7 @@ class FailingConfig(ClassificationConfig):
         return Head(head.module, loss, head.decode, head.metrics)
 
 
+@pytest.mark.reliability("A15")
 def test_a_loss_that_is_not_a_number_ends_training_with_the_best_weights(make: Make, train: Train) -> None:
     tasks = {
         "sentiment": Task(label="sentiment", head=BinaryConfig(hidden=())),
@@ -172,6 +177,7 @@ def test_a_loss_that_is_not_a_number_ends_training_with_the_best_weights(make: M
     assert same(weights_of(watcher.model), watcher.weights[best - 1])
 
 
+@pytest.mark.reliability("A16")
 def test_a_rate_that_is_far_too_high_ends_training(make: Make, train: Train) -> None:
     optimizer = HeadsAndBackboneConfig(heads_lr=1e30, backbone_lr=1e-3)
     with pytest.raises(
@@ -344,3 +350,37 @@ def test_a_batch_in_pieces_gives_the_same_step_where_the_loss_divides_by_class_w
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], atol=1e-6, rtol=0)
     assert part_losses == pytest.approx(losses, abs=1e-6)
+
+
+class GreedyConfig(FailingConfig):
+    """Asks for more memory than there is after some steps."""
+
+    def build(self, width: int, labels: Classes) -> Head:
+        head, steps = ClassificationConfig.build(self, width, labels), 0
+
+        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+            nonlocal steps
+            steps += outputs.requires_grad
+            if steps > self.after:
+                torch.empty(2**55, dtype=torch.uint8)
+            return head.loss(outputs, targets)
+
+        return Head(head.module, loss, head.decode, head.metrics)
+
+
+@pytest.mark.reliability("A17")
+def test_where_memory_runs_out_it_is_said_when_and_what_needs_less(make: Make, train: Train, tmp_path: Path) -> None:
+    tasks = {"category": Task(label="category", head=GreedyConfig(hidden=(), after=5 + 2))}
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    with pytest.raises(ResourceError) as caught:
+        train(make(tasks=tasks), checkpoints=Checkpoints(folder, 1e-6))
+    said = str(caught.value)
+    assert said.startswith("memory ran out in epoch 2 after 2 steps, with batches of 8 rows: RuntimeError: ")
+    assert "; free some, or train anew with more pieces (training.accumulation), smaller batches" in said
+    assert [path.name for path in folder.paths()] == ["000002-000000002", "000002-000000001"]
+
+
+def test_only_want_of_memory_is_taken_for_it() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))

@@ -289,6 +289,7 @@ def test_gradual_training_of_minilm_is_the_same_with_and_without_the_store(
     assert len(list_entries(cache_folder())) == 3
 
 
+@pytest.mark.reliability("B32")
 def test_what_was_trained_is_never_written_to_the_store(
     make: Make, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +303,7 @@ def test_what_was_trained_is_never_written_to_the_store(
 
 
 @pytest.mark.parametrize("store", ["auto", "require"])
+@pytest.mark.reliability("B32")
 def test_the_store_does_not_serve_what_was_trained(make: Make, train: Train, store: str) -> None:
     prepared = prepare(make(freeze=AlternatingConfig(), training={"epochs": 2, "store": store}))
     phase = prepared.plan.phases[1]

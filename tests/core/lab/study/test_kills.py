@@ -88,6 +88,7 @@ def kill_a_worker(scene: Scene, command: Command) -> None:
         assert retry.user_attrs[CRASHES] == victim.user_attrs.get(CRASHES, 0) + 1
 
 
+@pytest.mark.reliability("C40", "C41")
 def test_however_often_a_study_is_interrupted_the_same_command_ends_it(tmp_path: Path, store_uri: str) -> None:
     scene = Scene(tmp_path, store_uri, trials=6)
     before: list[dict[str, object]] = []

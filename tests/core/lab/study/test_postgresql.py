@@ -40,6 +40,7 @@ def parent_of(trial: FrozenTrial) -> int:
     return int(trial.user_attrs[PROCESS].split(":")[1])
 
 
+@pytest.mark.reliability("C40")
 def test_one_of_two_studies_on_a_database_is_killed_and_the_other_loses_and_doubles_nothing(
     tmp_path: Path, server: str
 ) -> None:

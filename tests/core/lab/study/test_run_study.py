@@ -119,6 +119,7 @@ def test_progress_is_told_with_the_best_first(studied: Studied) -> None:
     assert studied.watcher.finished[0].number == studied.best.number
 
 
+@pytest.mark.reliability("D55")
 def test_every_trial_is_a_run_below_the_study(studied: Studied) -> None:
     assert studied.parent.info.run_id == studied.result.run_id
     assert studied.parent.info.run_name == "quickstart"
@@ -266,6 +267,7 @@ def test_fewer_combinations_than_trials_end_a_study_and_are_said() -> None:
     assert result.baseline is None
 
 
+@pytest.mark.reliability("C47", "C48")
 def test_a_study_whose_trials_fail_one_after_another_ends_and_says_why() -> None:
     rates = [1e-3, *(10.0**power for power in range(28, 38))]
     with pytest.raises(FailedStudyError) as caught:
@@ -281,6 +283,7 @@ def test_a_study_whose_trials_fail_one_after_another_ends_and_says_why() -> None
     assert len(trials_of(f"sqlite:///{result.folder / 'study.db'}")) == MAX_FAILURES + 1
 
 
+@pytest.mark.reliability("C48")
 def test_where_no_trial_is_complete_there_is_no_result() -> None:
     with pytest.raises(FailedStudyError, match="no trial of study quickstart is complete; the last that failed: ") as c:
         run_study_here("optimizer.heads_lr=1e30", search={"optimizer.heads_lr": {"choices": [1e30]}}, trials=1)

@@ -70,6 +70,7 @@ def test_what_is_missing_is_created_and_found_again(tmp_path: Path) -> None:
     close(again)
 
 
+@pytest.mark.reliability("C46")
 def test_several_may_create_a_database_at_once(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     with ThreadPoolExecutor(4) as pool:
@@ -120,6 +121,7 @@ def test_one_at_a_time_hands_out_trials(url: str, tmp_path: Path) -> None:
     close(storage)
 
 
+@pytest.mark.reliability("C45")
 def test_a_database_that_fails_while_it_is_used_is_told_with_what_to_do(url: str) -> None:
     storage = open_storage(url)
     with storage.engine.begin() as connection:

@@ -71,6 +71,7 @@ def test_pruned_and_failed_trials_count(open_queue: OpenQueue) -> None:
     assert [trial.state for trial in queue.finished()] == [TrialState.PRUNED, TrialState.FAIL, TrialState.COMPLETE]
 
 
+@pytest.mark.reliability("C40")
 def test_the_trial_of_a_dead_process_is_queued_again(open_queue: OpenQueue) -> None:
     queue = open_queue(trials=3)
     finished, dead = queue.ask(), queue.ask()
@@ -87,6 +88,7 @@ def test_the_trial_of_a_dead_process_is_queued_again(open_queue: OpenQueue) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.reliability("C51")
 def test_two_studies_alike_suggest_alike(tmp_path: Path, sampler: str) -> None:
     suggested = []
     section, search = settings(sampler=sampler, trials=12), searched(RATES, BASELINE)
@@ -128,6 +130,7 @@ def test_a_trial_whose_process_dies_again_and_again_fails(open_queue: OpenQueue)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suggested", ["nothing", "some values"])
+@pytest.mark.reliability("C43")
 def test_a_process_that_dies_while_it_asks_for_a_trial_loses_nothing(open_queue: OpenQueue, suggested: str) -> None:
     queue = open_queue(trials=2)
     with pytest.warns(UserWarning, match="Heartbeat of storage"):
@@ -138,6 +141,7 @@ def test_a_process_that_dies_while_it_asks_for_a_trial_loses_nothing(open_queue:
     assert is_interrupted(by_number(queue, 0))
 
 
+@pytest.mark.reliability("C42")
 def test_an_interrupted_trial_is_queued_again_only_once(open_queue: OpenQueue) -> None:
     queue = open_queue(trials=2)
     trial = queue.ask()
@@ -232,6 +236,7 @@ def test_a_local_study_goes_on_on_a_machine_of_another_name(
     assert finish_all(queue) == [BASELINE]
 
 
+@pytest.mark.reliability("C50")
 def test_a_changed_study_is_refused_with_the_difference(open_queue: OpenQueue, url: str) -> None:
     before = {"search of optimizer.heads_lr": "0.0001 to 0.01, logarithmic", "training.epochs": "20", "same": "1"}
     now = {
@@ -267,6 +272,7 @@ def test_a_study_whose_parent_died_while_it_was_created_goes_on(open_queue: Open
 
 
 @pytest.mark.slow
+@pytest.mark.reliability("C46", "C49")
 def test_many_processes_at_once_share_the_trials_exactly(open_queue: OpenQueue, url: str) -> None:
     queue = open_queue(trials=24)
     finish_in_processes(url, "random", 24, processes=3)

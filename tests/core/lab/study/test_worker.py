@@ -39,6 +39,7 @@ def test_trials_are_trained_until_none_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.reliability("C47")
 def test_a_trial_that_fails_has_a_reason_and_the_next_one_begins() -> None:
     search = {
         "optimizer.heads_lr": {"choices": [1e-3, 1e30]},
@@ -66,6 +67,7 @@ def test_a_trial_that_fails_has_a_reason_and_the_next_one_begins() -> None:
     ("error", "reason"),
     [(MemoryError("no room"), "MemoryError: no room"), (ValueError(), "ValueError: ValueError")],
 )
+@pytest.mark.reliability("C47")
 def test_whatever_a_plugin_raises_fails_the_trial_alone(
     monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_worker_that_is_stopped_begins_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.reliability("C44")
 def test_a_trial_that_is_stopped_is_marked_as_interrupted(store_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*given: Any, check: Any, **settings: Any) -> Any:
         check()

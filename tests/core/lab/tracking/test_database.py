@@ -112,6 +112,7 @@ def test_the_folder_of_artifacts_never_follows_the_name_out_of_mlruns(name: str,
     assert artifact_folder(tmp_path / "mlflow.db", name) == tmp_path / "mlruns" / folder
 
 
+@pytest.mark.reliability("D57")
 def test_artifacts_of_an_experiment_with_any_name_are_beside_the_database(store_uri: str, tmp_path: Path) -> None:
     for name in ("/Shared/x", "../../x"):
         log_artifact(store_uri, f"tracking.experiment={name}")

@@ -23,6 +23,7 @@ from topwork.registry import discover
 
 
 @pytest.mark.slow
+@pytest.mark.reliability("D57")
 def test_a_long_parameter_is_shortened_with_a_note(log: RunLog) -> None:
     patterns = ["layer.1.ffn"] * 1000
     log.start(prepare(small(f"tracking.uri={log.store.uri}", f"freeze.patterns={patterns}")), discover())

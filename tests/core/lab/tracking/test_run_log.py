@@ -179,6 +179,7 @@ def test_versions_and_plugins_are_tags(tracked: TrackedRun) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.reliability("D57")
 def test_a_large_experiment_has_all_its_parameters(log: RunLog) -> None:
     tasks = {f"task{number}": Task(label="sentiment", head=BinaryConfig(hidden=())) for number in range(40)}
     experiment = small(f"tracking.uri={log.store.uri}").model_copy(update={"tasks": tasks})

@@ -194,6 +194,7 @@ def no_scheme() -> Iterator[str]:
     ],
     ids=lambda place: place.__name__,
 )
+@pytest.mark.reliability("D52")
 def test_a_store_that_cannot_be_reached_is_said_at_once(
     place: Callable[[], AbstractContextManager[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +307,7 @@ print(open_store(Tracking(uri=sys.argv[1]), "quickstart").experiment_id)
 
 
 @pytest.mark.slow
+@pytest.mark.reliability("D55")
 def test_two_processes_may_create_a_store_at_the_same_time(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'fresh.db'}"
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

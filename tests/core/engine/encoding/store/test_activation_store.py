@@ -227,6 +227,7 @@ def test_values_are_mapped_from_the_file_and_not_read_into_memory(
 
 
 @pytest.mark.parametrize("change", ["merged", "pruned"])
+@pytest.mark.reliability("B36")
 def test_a_reader_keeps_its_values_while_the_shards_go(
     open_store: OpenStore,
     digests_of: DigestsOf,
@@ -300,6 +301,7 @@ def test_a_reader_whose_folder_is_pruned_while_it_looks_finds_nothing(
     assert not caplog.records
 
 
+@pytest.mark.reliability("B26")
 def test_the_next_build_removes_files_that_the_manifest_does_not_name(
     open_store: OpenStore, digests_of: DigestsOf, random_ragged: RandomRagged, fill: Fill
 ) -> None:

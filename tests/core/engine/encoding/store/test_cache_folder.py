@@ -177,6 +177,7 @@ def test_a_folder_that_is_being_added_to_is_kept(root: Path, two: tuple[Activati
     assert list_entries(root)[0].texts == 2
 
 
+@pytest.mark.reliability("B37")
 def test_a_run_that_reads_is_not_disturbed(
     root: Path, two: tuple[ActivationStore, ActivationStore], digests_of: Callable[..., list[bytes]]
 ) -> None:

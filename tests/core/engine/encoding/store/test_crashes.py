@@ -65,16 +65,19 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said.stdout.splitlines()]
 
 
+@pytest.mark.reliability("B21")
 def test_builds_are_killed_at_every_change_until_one_ends(killed: list[dict[str, Any]]) -> None:
     assert len(killed) > 50
     assert [step["killed"] for step in killed] == [True] * (len(killed) - 1) + [False]
 
 
+@pytest.mark.reliability("B21")
 def test_after_a_kill_all_activations_are_exact(killed: list[dict[str, Any]]) -> None:
     assert all(step["exact"] and step["where"] == "store" for step in killed)
     assert not [error for step in killed for error in step["errors"]]
 
 
+@pytest.mark.reliability("B21")
 def test_after_a_kill_only_what_is_missing_is_encoded(killed: list[dict[str, Any]]) -> None:
     assert [step["encoded"] for step in killed] == [step["missing_tokens"] for step in killed]
     assert [step["found"] for step in killed] == [step["texts"] - step["missing"] for step in killed]
@@ -87,6 +90,7 @@ def test_after_a_kill_nothing_is_told_to_be_damaged(killed: list[dict[str, Any]]
     assert not [warning for step in killed for warning in step["warnings"]]
 
 
+@pytest.mark.reliability("B21")
 def test_after_a_kill_no_file_is_left_that_the_manifest_does_not_name(killed: list[dict[str, Any]]) -> None:
     left = {number: step["unnamed"] for number, step in enumerate(killed, 1) if step["unnamed"]}
     assert left == {}
@@ -155,6 +159,7 @@ def one_after_the_other(
     return done, other.hear() if said == {"begins": "encoding (tokens)"} else said
 
 
+@pytest.mark.reliability("B22")
 def test_of_two_processes_with_the_same_texts_one_encodes_them(
     start: Callable[..., Builder], texts: list[str], tmp_path: Path, root: Path
 ) -> None:
@@ -167,6 +172,7 @@ def test_of_two_processes_with_the_same_texts_one_encodes_them(
     assert len(stored_files(root)) == 2
 
 
+@pytest.mark.reliability("B22")
 def test_of_two_processes_with_overlapping_texts_each_text_is_encoded_once(
     start: Callable[..., Builder], texts: list[str], tmp_path: Path, root: Path
 ) -> None:
@@ -187,6 +193,7 @@ def test_a_text_that_another_process_encoded_meanwhile_counts_as_found(
     assert (first["found"], second["found"]) == (0, 20)
 
 
+@pytest.mark.reliability("B23")
 def test_a_process_that_waits_goes_on_when_the_other_is_killed(
     start: Callable[..., Builder], texts: list[str], tmp_path: Path
 ) -> None:
@@ -346,6 +353,7 @@ def test_where_a_shard_cannot_be_written_but_must_be_training_ends(
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.reliability("B27")
 def test_a_disk_without_room_is_left_alone(
     run_topwork: RunTopwork, small: Path, clean: list[str], tmp_path: Path
 ) -> None:
@@ -361,6 +369,7 @@ def test_a_disk_without_room_is_left_alone(
     assert "set TOPWORK_CACHE to a folder with more room" in refused.err
 
 
+@pytest.mark.reliability("B27")
 def test_a_disk_that_is_full_all_of_a_sudden_does_not_end_training(
     run_topwork: RunTopwork, small: Path, clean: list[str], tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def pickle_instead(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [delete, truncate, empty, flip_last_bit, pickle_instead])
+@pytest.mark.reliability("B24", "B26")
 def test_a_damaged_shard_is_told_once_and_encoded_again(
     open_store: OpenStore,
     digests_of: DigestsOf,
@@ -123,6 +124,7 @@ def test_a_damaged_shard_is_told_once_and_encoded_again(
 @pytest.mark.slow
 @settings(max_examples=100)
 @given(data=st.data(), mask=st.integers(1, 255))
+@pytest.mark.reliability("B25")
 def test_a_flipped_byte_anywhere_in_a_shard_is_noticed(
     data: st.DataObject, mask: int, key: Key, digests_of: DigestsOf, random_ragged: RandomRagged, bits_of: BitsOf
 ) -> None:
@@ -174,6 +176,7 @@ def test_a_pickle_that_the_manifest_vouches_for_is_not_unpickled(
         PICKLE,
     ],
 )
+@pytest.mark.reliability("B26")
 def test_a_damaged_manifest_is_told_once_and_what_it_named_is_encoded_again(
     open_store: OpenStore,
     digests_of: DigestsOf,

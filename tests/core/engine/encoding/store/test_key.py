@@ -114,6 +114,7 @@ def nudge(parameter: Tensor, element: int, towards: float) -> None:
 
 @pytest.mark.slow
 @given(data=st.data(), trains=st.sampled_from(CUTS), towards=st.sampled_from([-torch.inf, torch.inf]))
+@pytest.mark.reliability("B29")
 def test_one_bit_of_any_weight_left_of_the_cut_changes_the_key(
     data: st.DataObject, trains: str, towards: float
 ) -> None:
@@ -185,12 +186,14 @@ def test_the_frozen_weights_of_the_pooling_count_where_the_cut_is_behind_it() ->
     assert key_of(model).digest != before
 
 
+@pytest.mark.reliability("B29")
 def test_every_cut_has_a_key_of_its_own() -> None:
     models = [cut_model(trains) for trains in CUTS]
     assert {model.cut.keeps for model in models} == {"first token", "tokens", "pooled"}
     assert len({key_of(model).digest for model in models}) == len(CUTS)
 
 
+@pytest.mark.reliability("B29")
 def test_every_type_has_a_key_of_its_own() -> None:
     model = cut_model(*LAST_FFN)
     assert len({key_of(model, dtype=dtype).digest for dtype in (torch.float32, torch.float16, torch.bfloat16)}) == 3
@@ -206,6 +209,7 @@ def test_what_is_kept_is_part_of_the_key() -> None:
 @pytest.mark.parametrize(
     "architecture", [{}, {"heads": 4}, {"heads": "2"}, {"heads": 2.0}, {"heads": 2, "norm": "first"}, {"layers": 2}]
 )
+@pytest.mark.reliability("B29")
 def test_architecture_is_part_of_the_key(architecture: dict[str, Any]) -> None:
     model = cut_model(*LAST_FFN)
     before = key_of(model).digest
@@ -244,6 +248,7 @@ def test_the_version_of_the_arithmetic_is_part_of_the_key(monkeypatch: pytest.Mo
     ("module", "name", "value"),
     [(torch, "__version__", "2.0.1"), (torch.backends.cpu, "get_cpu_capability", lambda: "OTHER")],
 )
+@pytest.mark.reliability("B38")
 def test_torch_and_the_processor_are_part_of_the_key(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: Any
 ) -> None:
@@ -289,6 +294,7 @@ def test_other_heads_are_not_part_of_the_key() -> None:
     assert key_of(other).digest == key_of(model).digest
 
 
+@pytest.mark.reliability("B30")
 def test_having_tokenized_is_not_part_of_the_key() -> None:
     model = cut_model(*LAST_FFN)
     before = key_of(model).digest
@@ -297,6 +303,7 @@ def test_having_tokenized_is_not_part_of_the_key() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.reliability("B30")
 def test_a_key_is_the_same_in_any_process_and_folder(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -324,6 +331,7 @@ def distilbert_key(folder: str | Path) -> Key:
     return key_of(model)
 
 
+@pytest.mark.reliability("B30")
 def test_a_model_folder_may_be_copied_renamed_and_reached_by_any_path(
     tmp_path: Path, make_distilbert: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +404,7 @@ def test_an_entrys_digest_is_the_sha256_of_its_token_ids(ids: list[int]) -> None
 
 
 @given(ids=Ids, data=st.data(), other=st.integers(0, 2**40))
+@pytest.mark.reliability("B29")
 def test_one_token_changes_an_entrys_digest_and_no_other(ids: list[int], data: st.DataObject, other: int) -> None:
     place = data.draw(st.integers(0, len(ids) - 1))
     changed = [*ids[:place], other, *ids[place + 1 :]]
@@ -413,6 +422,7 @@ def test_different_sequences_have_different_digests_wherever_they_stand(sequence
 
 
 @pytest.mark.parametrize(("letters", "same"), [(1, True), (14, True), (15, False), (40, False)])
+@pytest.mark.reliability("B29")
 def test_max_length_changes_the_digests_of_texts_that_it_truncates(letters: int, same: bool) -> None:
     texts = ["abc" * 20, "x" * letters]
     short, long = (corpus_of(letter_tokenizer(length), texts) for length in (16, 32))

@@ -51,6 +51,7 @@ def shared_root() -> Iterator[Path]:
             path.chmod(0o755)
 
 
+@pytest.mark.reliability("B27")
 def test_a_shard_that_cannot_be_written_leaves_the_store_as_it_was(
     open_store: OpenStore,
     digests_of: DigestsOf,
@@ -93,6 +94,7 @@ def seal(root: Path) -> None:
         path.chmod(0o555 if path.is_dir() else 0o444)
 
 
+@pytest.mark.reliability("B28")
 def test_a_read_only_cache_of_somebody_else_is_read(
     shared_root: Path,
     key: Key,
@@ -131,6 +133,7 @@ def test_two_users_of_one_group_add_to_one_folder(
     assert {stat.S_IMODE(path.stat().st_mode) for path in shared_root.rglob("*") if path.is_dir()} == {0o2770}
 
 
+@pytest.mark.reliability("B28")
 def test_a_read_only_cache_cannot_be_added_to(
     shared_root: Path, key: Key, digests_of: DigestsOf, random_ragged: RandomRagged
 ) -> None:
