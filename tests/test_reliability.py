@@ -2,7 +2,7 @@
 
 import pytest
 
-from reliability import FAULTS, PAGE, REASONS, page, marked_tests
+from reliability import FAULTS, PAGE, REASONS, marked_tests, page
 
 ROWS = [row for rows in FAULTS.values() for row in rows]
 

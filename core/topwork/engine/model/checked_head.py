@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from topwork.engine.model.plugin_checks import named, plugin_of
+from topwork.engine.model.plugin_checks import is_out_of_memory, named, plugin_of
 from topwork.errors import PluginError, TopworkError, describe, quote
 from topwork.interfaces.head import Decoded, Head, HeadConfig, HeadFigure, Metric, WeightedMetric
 from topwork.interfaces.labels import NO_LABEL, LabelSet, LabelSpace, Numbers, WordLabels, are_of_words
@@ -73,9 +73,11 @@ def part_errors(config: HeadConfig, where: str, part: str) -> Iterator[None]:
     except PluginError as error:
         error.located(named(where, plugin_of(config, error)))
         raise
-    except (TopworkError, MemoryError, torch.OutOfMemoryError):
+    except TopworkError:
         raise
     except (Exception, SystemExit) as error:  # a plugin may raise anything
+        if is_out_of_memory(error):
+            raise
         raise PluginError(f"{part} failed: {describe(error)}").located(
             named(where, plugin_of(config, error))
         ) from error

@@ -56,9 +56,11 @@ def errors_of_plugins(configs: Mapping[str, PluginConfig], running: Callable[[],
     """
     try:
         yield
-    except (TopworkError, MemoryError, torch.OutOfMemoryError):
+    except TopworkError:
         raise
     except Exception as error:  # a plugin may raise anything
+        if is_out_of_memory(error):
+            raise
         candidates = sorted(configs.items(), key=lambda one: one[0] != running())
         modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
         for belongs in (operator.eq, _belongs):  # in the plugin's own module, or else in its package
@@ -66,6 +68,11 @@ def errors_of_plugins(configs: Mapping[str, PluginConfig], running: Callable[[],
                 if belongs(module, type(config).__module__):
                     raise PluginError(describe(error)).located(named(where, plugin_of(config, error))) from error
         raise
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, which is nobody's mistake; of the CPU, torch's has no type of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def check_built(built: object, expected: type) -> None:

@@ -15,6 +15,7 @@ from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import measure, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan
+from topwork.engine.model.plugin_checks import is_out_of_memory
 from topwork.engine.model.seeding import derive_seed, seeded
 from topwork.engine.observer import Epoch, Observer
 from topwork.engine.training.checkpoints import Checkpoints
@@ -306,11 +307,6 @@ def divergence_error(
         f"try lower rates or training.clip_norm; {kept}",
         kept_epoch=best_epoch,
     )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out; torch's of the CPU has no type of its own."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def memory_error(error: Exception, settings: Training, state: TrainingState) -> ResourceError:

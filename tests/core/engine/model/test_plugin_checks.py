@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from topwork.building_blocks import class_metrics, decode_logits
 from topwork.engine.model.encoder_checks import check_stages
-from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
+from topwork.engine.model.plugin_checks import check_state, errors_of_plugins, is_out_of_memory, plugin_errors
 from topwork.engine.preparation import prepare
 from topwork.errors import PluginError, TopworkError
 from topwork.experiment.schema import Experiment, Task
@@ -251,3 +251,40 @@ def test_an_error_that_arises_in_no_plugin_is_raised_as_it_is() -> None:
         _ = 1 / 0
     with pytest.raises(MemoryError), errors_of_plugins({HERE: OddConfig()}, lambda: HERE):
         raise MemoryError
+
+
+def test_only_want_of_memory_is_taken_for_it() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+
+
+class WithExtraState(nn.Module):
+    """A module that has more state than parameters and buffers."""
+
+    def __init__(self, extra: object) -> None:
+        super().__init__()
+        self.extra = extra
+
+    def get_extra_state(self) -> object:
+        return self.extra
+
+    def set_extra_state(self, state: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "extra", [{"a": [1, 0.5, "x", None, torch.ones(2)], "b": {}}, torch.ones(2), 3, [[torch.tensor(1)]]], ids=str
+)
+def test_extra_state_may_be_made_of_what_can_be_written(extra: object) -> None:
+    check_state(WithExtraState(extra), extra=True)
+
+
+@pytest.mark.parametrize("extra", [{1: 2}, {"a": {1, 2}}, [object()], torch.ones(2).to_sparse(), 1j], ids=repr)
+def test_extra_state_that_cannot_be_written_is_refused(extra: object) -> None:
+    with pytest.raises(PluginError, match="get_extra_state must give numbers, texts and tensors in dicts and lists"):
+        check_state(WithExtraState(extra), extra=True)
+
+
+def test_of_what_a_model_is_saved_with_extra_state_is_a_tensor() -> None:
+    with pytest.raises(PluginError, match="_extra_state must be a dense tensor of real numbers to be saved"):
+        check_state(WithExtraState({"a": 1}))

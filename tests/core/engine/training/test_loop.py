@@ -18,7 +18,7 @@ from topwork.engine.observer import Epoch, Observer
 from topwork.engine.preparation import prepare
 from topwork.engine.training.checkpoint_folder import CheckpointFolder
 from topwork.engine.training.checkpoints import Checkpoints
-from topwork.engine.training.loop import NotFiniteError, check_finite, divergence_error, is_out_of_memory
+from topwork.engine.training.loop import NotFiniteError, check_finite, divergence_error
 from topwork.errors import ResourceError, TrainingError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Head
@@ -378,9 +378,3 @@ def test_where_memory_runs_out_it_is_said_when_and_what_needs_less(make: Make, t
     assert said.startswith("memory ran out in epoch 2 after 2 steps, with batches of 8 rows: RuntimeError: ")
     assert "; free some, or train anew with more pieces (training.accumulation), smaller batches" in said
     assert [path.name for path in folder.paths()] == ["000002-000000002", "000002-000000001"]
-
-
-def test_only_want_of_memory_is_taken_for_it() -> None:
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
