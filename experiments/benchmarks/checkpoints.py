@@ -1,10 +1,10 @@
 # python experiments/benchmarks/checkpoints.py
 """What checkpoints cost at their default settings.
 
-MiniLM on the synthetic reviews of the quickstart, activations stored before: the published layer trains (read by CLS and
-by mean), the last layer trains, and everything trains. For each, the share of the training's time that is spent where
-checkpoints are written or looked whether one is due, in the epochs and in the steps; how large one is, and how long it
-takes. Writes results/checkpoints.json.
+MiniLM on the synthetic reviews of the quickstart, activations stored before: the published layer trains (read by CLS
+and by mean), the last layer trains, and everything trains. For each, the share of the training's time that is spent
+where checkpoints are written or looked whether one is due; how large one is, and how long it takes. Writes
+results/checkpoints.json.
 """
 
 import json

@@ -71,7 +71,7 @@ def errors_of_plugins(configs: Mapping[str, PluginConfig], running: Callable[[],
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, which is nobody's mistake; of the CPU, torch's has no type of its own."""
+    """Whether an error says that memory ran out, nobody's mistake; torch's of the CPU has no type of its own."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
