@@ -119,6 +119,12 @@ class RunTraining:
         return position_of(newest[0]) if newest else (1, 0)
 
     @property
+    def epochs_begun(self) -> int:
+        """How many epochs have been begun, as far as there are checkpoints."""
+        epoch, step = self.position
+        return epoch if step else epoch - 1
+
+    @property
     def unsent(self) -> Unsent:
         """What its run in MLflow is yet to get."""
         return Unsent(self.path, self.run.path)
@@ -190,6 +196,7 @@ def opened_run(
     Args:
         name: in MLflow, of a run that begins.
         model: the folder for its model.
+        alone: whether each task is to be trained by itself too.
         path: of a run that goes on, where it is not the one beside the model.
 
     Raises:
@@ -206,7 +213,7 @@ def opened_run(
         before = read_record(path) if (path / RECORD_FILE).exists() else None  # another may have written it since
         relative = os.path.relpath(model, path)
         if before and before.state == "unfinished":
-            yield RunFolder(path, before.model_copy(update={"model": relative}), resumed=True)
+            yield RunFolder(path, before.model_copy(update={"model": relative, "alone": alone}), resumed=True)
             return
         if model.exists():
             raise StorageError(f"{model} exists already; nothing is overwritten, so give another name or remove it")

@@ -5,7 +5,7 @@ import os
 import secrets
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from topwork.engine.training.accelerator import make_accelerator
 from topwork.errors import ConfigurationError, StorageError, TrainingError, text_of
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import with_overrides
-from topwork.files import check_room
+from topwork.files import check_room, is_held
 from topwork.lab.alone import check_alone, gains_of_joining
 from topwork.lab.processes import exit_on_sigterm
 from topwork.lab.result import Result, SeedsResult, UnsavedError
 from topwork.lab.run_folder import RunFolder, dump_experiment, load_recorded_experiment, opened_run
 from topwork.lab.run_identity import check_same, identity_of_run
-from topwork.lab.run_record import RunRecord, model_path, read_record
+from topwork.lab.run_record import RunRecord, find_runs, model_path, read_record
 from topwork.lab.runner import Runner
 from topwork.lab.tracking.run_log import RunLog, log_run
 from topwork.lab.tracking.store import open_store, redact_uri, store_of, tracking_uri_of
@@ -62,6 +62,8 @@ def train(
     if experiment.training.seeds is not None:
         raise ConfigurationError("training.seeds has several seeds; train them with topwork.train_seeds")
     name, folder = _names(experiment, output)
+    if output is None:
+        _tell_of_unfinished(experiment, folder.parent)
     with exit_on_sigterm(), opened_run(experiment, name, folder, alone=alone) as run:
         return _train(experiment, run, observer, allow_inexact=allow_inexact)
 
@@ -88,6 +90,8 @@ def train_seeds(
         TopworkError: what is wrong, and what to do about it. The MLflow runs that began are closed.
     """
     name, folder = _names(experiment, output)
+    if output is None:
+        _tell_of_unfinished(experiment, folder.parent)
     with exit_on_sigterm(), opened_run(experiment, name, folder, alone=alone) as run:
         return _train_seeds(experiment, run, observer, allow_inexact=allow_inexact)
 
@@ -207,8 +211,8 @@ def begin(
             run.record = RunRecord(name=run.record.name, model=run.record.model, alone=run.record.alone, experiment={})
         run.update(**written)
         return
-    epoch, step = run.training().position
-    done = None if any(one.is_finished() for one in run.trainings()) else epoch if step else epoch - 1
+    trainings = run.trainings()
+    done = None if any(one.is_finished() for one in trainings) else max(one.epochs_begun for one in trainings)
     changes, inexact = check_same(run.record.identity, identity, done, allow_inexact=allow_inexact)
     for change in changes:
         logger.warning("run %s goes on with other settings: %s", run.path, change)
@@ -296,6 +300,15 @@ def _prepare(runner: Runner, experiment: Experiment, run: RunFolder, *, models: 
         check_room(run.path, prepared.checkpoint_bytes)
     _tell(prepared.warnings)
     return prepared
+
+
+def _tell_of_unfinished(experiment: Experiment, models: Path) -> None:
+    """Where a run begins that nobody named, say which of the same experiment could go on instead."""
+    for path in find_runs([models]):
+        with suppress(StorageError):  # topwork runs shows it as damaged
+            record = read_record(path)
+            if record.state == "unfinished" and record.experiment.get("name") == experiment.name and not is_held(path):
+                logger.warning("run %s of this experiment is unfinished; topwork resume %s goes on with it", path, path)
 
 
 def _tell(warnings: list[str]) -> list[str]:

@@ -477,3 +477,31 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     ):
         resume(tmp_path / "nothing")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_run_that_nobody_named_says_which_one_could_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    experiment = small("tracking.enabled=false", LONG)
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, observer=Interrupting(2))
+    (run,) = (Path("models") / "runs").iterdir()
+    with caplog.at_level(logging.WARNING):
+        train(experiment)
+    assert f"run {run} of this experiment is unfinished; topwork resume {run} goes on with it" in caplog.text
+
+
+@pytest.mark.slow
+def test_tasks_may_be_trained_alone_in_the_end_too(tmp_path: Path) -> None:
+    experiment = small("tracking.enabled=false", LONG, "training.epochs=2")
+    interrupt(experiment, tmp_path / "model")
+    assert train(experiment, output=tmp_path / "model", alone=True).against_alone
+
+
+@pytest.mark.slow
+def test_epochs_that_some_seed_has_begun_stay(tmp_path: Path) -> None:
+    interrupt(small("tracking.enabled=false", LONG, "training.seeds=[0, 1]"), tmp_path / "models", epoch=3)
+    with pytest.raises(ConfigurationError, match=r"training\.epochs: 4 then, 2 now"):
+        train_seeds(
+            small("tracking.enabled=false", LONG, "training.seeds=[0, 1]", "training.epochs=2"),
+            output=tmp_path / "models",
+        )

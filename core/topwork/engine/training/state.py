@@ -113,12 +113,14 @@ class TrainingState:
             raise StorageError(
                 f"the checkpoint has moments of {enumerate_names(sorted(unknown), 3)}, which do not train"
             )
-        if self.optimizer is not None:
-            for name, moments in state["optimizer"].items():
-                parameter = parameters[name]
-                self.optimizer.state[parameter] = {
-                    key: value.to(parameter.device) if value.ndim else value for key, value in moments.items()
-                }
+        if self.optimizer is None:
+            return
+        fused = bool(self.optimizer.defaults.get("fused"))  # then the count of steps is on the device too
+        for name, moments in state["optimizer"].items():
+            device = parameters[name].device
+            self.optimizer.state[parameters[name]] = {
+                key: value.to(device) if value.ndim or fused else value for key, value in moments.items()
+            }
 
     def restore_random(self) -> None:
         """Let random numbers go on where they were in the middle of an epoch."""
