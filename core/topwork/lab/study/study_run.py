@@ -18,7 +18,7 @@ from topwork.lab.study.result import StudyObserver
 from topwork.lab.study.storage import close, locked, open_storage, report_errors
 from topwork.lab.study.trial_queue import MAX_FAILURES, TrialQueue, open_trial_queue
 from topwork.lab.study.trial_states import PARENT_RUN
-from topwork.lab.study.worker_job import TrackedRun, WorkerJob
+from topwork.lab.study.worker_job import TrackedRun, WorkerJob, remove_checkpoints
 from topwork.lab.study.worker_pool import WorkerPool
 from topwork.lab.tracking.store import TrackingStore, open_store
 from topwork.lab.tracking.study_log import StudyLog, open_study_log
@@ -107,6 +107,7 @@ def run_trials(run: StudyRun, cache: PreparationCache, observer: StudyObserver) 
         seconds = encode_ahead(run.study, run.plan.baseline, cache, observer)
         pool.start()
         _poll_until_finished(run, observer)
+        remove_checkpoints(run.study.folder)
     finally:
         pool.terminate()
         with defer_signals():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from topwork.engine.training.checkpoint_folder import CheckpointFolder
+
+#: Where the checkpoints of trials are, in the folder of a study.
+CHECKPOINTS = "checkpoints"
 
 
 class TrackedRun(BaseModel):
@@ -44,7 +48,12 @@ class WorkerJob(BaseModel):
 def checkpoints_of(folder: Path, identity: Mapping[str, str]) -> CheckpointFolder:
     """Return the checkpoints of a training of a trial; those of trainings that differ in anything are others."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return CheckpointFolder(folder / "checkpoints" / digest[:16])
+    return CheckpointFolder(folder / CHECKPOINTS / digest[:16])
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of all trials, when a study has come to its end."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def outputs_file(folder: Path, study_id: str, number: int) -> Path:

@@ -15,6 +15,7 @@ from study_helpers import begun, make_study, runs_of, work
 from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.errors import DataError, StorageError
 from topwork.lab.study import worker as worker_module
+from topwork.lab.study.trial import train_trial
 from topwork.lab.study.trial_queue import TrialQueue
 from topwork.lab.study.trial_states import INTERRUPTED, RUN, is_interrupted
 from topwork.lab.study.worker import Worker, heartbeat, stop_event_on_signal
@@ -221,3 +222,38 @@ def test_sigterm_sets_the_event() -> None:
         assert stop.wait(PATIENCE)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.slow
+@pytest.mark.reliability("C41")
+def test_a_long_trial_that_was_stopped_goes_on_in_another_worker_and_is_worth_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "SHORT_TRIAL", 0.0)
+    epochs: list[int] = []
+    stop = Event()
+
+    def train_and_stop(*given: Any, on_epoch: Any, **settings: Any) -> Any:
+        def note(step: int, *rest: Any) -> None:
+            epochs.append(step)
+            on_epoch(step, *rest)
+            if len(epochs) == 2:
+                stop.set()
+
+        return train_trial(*given, on_epoch=note, **settings)
+
+    study = make_study(UNTRACKED, trials=1, epochs=4)
+    with begun(study) as run:
+        assert [trial.values for trial in work(run)] != []
+        expected = run.queue.finished()[0].values
+    monkeypatch.setattr(worker_module, "train_trial", train_and_stop)
+    with begun(make_study(UNTRACKED, trials=1, epochs=4, name="stopped")) as run:
+        assert work(run, stop) == []
+        assert is_interrupted(run.queue.trials()[0])
+        assert list((run.study.folder / "checkpoints").glob("*/*-*"))
+        assert epochs == [1, 2]
+        run.queue.reap_stale()
+        (finished,) = work(run)
+        assert list(finished.values) == list(expected)
+        assert epochs == [1, 2, 1, 2, 3, 4]  # the first two are told again, for the pruner and for MLflow
+        assert not list((run.study.folder / "checkpoints").glob("*"))
