@@ -1,5 +1,6 @@
 """``topwork train``."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,8 @@ def show_result(result: Result, format: Format) -> None:
         title += f"; heads of epoch {of_heads}"
     show_estimates(result.estimates, title, against_alone=result.against_alone)
     if result.folder.exists():
-        console.print(f"\nmodel: {result.folder}\n  topwork predict {result.folder} 'a text'", soft_wrap=True)
+        quoted = shlex.quote(str(result.folder))
+        console.print(f"\nmodel: {result.folder}\n  topwork predict {quoted} 'a text'", soft_wrap=True)
     show_run(result.name, result.tracking_uri)
 
 
@@ -104,7 +106,7 @@ def show_run(name: str, uri: str | None) -> None:
     if uri:
         console.print(f"run {name} in {uri}", soft_wrap=True)
         if uri.startswith("sqlite"):
-            console.print(f"  topwork ui --uri {uri}", soft_wrap=True)
+            console.print(f"  topwork ui --uri {shlex.quote(uri)}", soft_wrap=True)
 
 
 def rows_with_gains(estimates: Mapping[str, Estimate], gains: Mapping[str, Difference]) -> list[Row]:

@@ -193,3 +193,16 @@ def test_heads_of_several_epochs_are_named(capsys: pytest.CaptureFixture[str]) -
     best = {"a": 1, "b": 2}
     show_result(Result("run", Path("none"), None, None, "test", estimates, epochs, 2, best, {}, []), Format.TABLE)
     assert "test rows, weights of epoch 2 of 3; heads of epoch a 1, b 2" in capsys.readouterr().out
+
+
+def test_commands_to_copy_are_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    epochs = [Epoch(1, {}, {}, 1.0)]
+    show_result(
+        Result("a-run", folder, "id", "sqlite:////my store.db", "test", {}, epochs, 1, {"mood": 1}, {}, []),
+        Format.TABLE,
+    )
+    printed = capsys.readouterr().out
+    assert f"topwork predict '{folder}' 'a text'" in printed
+    assert "topwork ui --uri 'sqlite:////my store.db'" in printed
