@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -334,47 +334,69 @@ def assert_equal(undisturbed: Outcome, killed: Outcome) -> None:
     assert (killed.status, killed.artifacts) == (undisturbed.status, undisturbed.artifacts)
 
 
+def kill_until(kills: int, number: int) -> Tally:
+    """Kill so many times at least, and more until the run is finished.
+
+    Args:
+        number: of the process, which draws other settings and moments than others.
+    """
+    commands, draw, tally = Commands(), random.Random(number), Tally()
+    with tempfile.TemporaryDirectory() as temporary:
+        database = Path(temporary) / "mlflow.db"
+        create_database(database)
+
+        @seed(number)
+        @settings(
+            max_examples=100_000,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=HealthCheck,
+        )
+        @given(drawn=choices())
+        def kill(drawn: dict[str, Any]) -> None:
+            if tally.kills >= kills:
+                raise EnoughError
+            made = (
+                None if tally.runs % 5 == 0 else database
+            )  # making the store takes seconds in which nothing is trained
+            kill_and_compare(commands, drawn, draw, tally, warm=tally.runs % 2 == 1, kills=6, database=made)
+            print(f"process {number}: {tally.kills} kills, {tally.runs} runs", file=sys.stderr, flush=True)
+
+        with suppress(EnoughError):
+            kill()
+    commands.close()
+    return tally
+
+
+class EnoughError(BaseException):
+    """There were as many kills as were asked for."""
+
+
 def main() -> None:
     """Kill until there were enough, and write down what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200, help="how many at least")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=200, help="how many at least, all processes together")
+    parser.add_argument("--processes", type=int, default=2, help="how many at a time")
+    parser.add_argument("--number", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given_arguments = parser.parse_args()
     if given_arguments.serve:
         serve()
         return
-    commands, draw, tally = Commands(), random.Random(given_arguments.seed), Tally()
-    started = time.monotonic()
-    temporary = tempfile.TemporaryDirectory()
-    database = Path(temporary.name) / "mlflow.db"
-    create_database(database)
-
-    @seed(given_arguments.seed)
-    @settings(
-        max_examples=100_000, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=HealthCheck
-    )
-    @given(drawn=choices())
-    def kill(drawn: dict[str, Any]) -> None:
-        if tally.kills < given_arguments.kills:
-            made = (
-                None if tally.runs % 5 == 0 else database
-            )  # making the store takes seconds in which nothing is trained
-            kill_and_compare(commands, drawn, draw, tally, warm=tally.runs % 2 == 1, kills=6, database=made)
-            print(f"{tally.kills} kills, {tally.runs} runs, {time.monotonic() - started:.0f} s", flush=True)
-        elif tally.kills < 10**9:
-            raise KeyboardInterrupt
-
-    with suppress(KeyboardInterrupt):
-        kill()
-    commands.close()
-    temporary.cleanup()
+    if given_arguments.number is not None:
+        print(json.dumps(asdict(kill_until(given_arguments.kills, given_arguments.number))))
+        return
+    started, count = time.monotonic(), given_arguments.processes
+    command = [sys.executable, __file__, "--kills", str(-(-given_arguments.kills // count)), "--number"]
+    processes = [subprocess.Popen([*command, str(one)], stdout=subprocess.PIPE, text=True) for one in range(count)]
+    tallies = [json.loads(process.communicate()[0]) for process in processes]
     found = {
-        "kills": tally.kills,
-        "runs that were finished and equal": tally.runs,
-        "starts": tally.starts,
+        "kills": sum(one["kills"] for one in tallies),
+        "runs that were finished and equal": sum(one["runs"] for one in tallies),
+        "starts": sum(one["starts"] for one in tallies),
         "seconds": round(time.monotonic() - started),
-        "killed": dict(sorted(tally.found.items())),
+        "killed": dict(sorted(sum((Counter(one["found"]) for one in tallies), Counter[str]()).items())),
     }
     (HERE / "results" / "kills.json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))

@@ -1,5 +1,6 @@
 """``topwork study``."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -106,7 +107,7 @@ def show_result(result: StudyResult) -> None:
     if result.tracking_uri:
         console.print(f"study {result.name} in {result.tracking_uri}", soft_wrap=True)
         if result.tracking_uri.startswith("sqlite"):
-            console.print(f"  topwork ui --uri {result.tracking_uri}", soft_wrap=True)
+            console.print(f"  topwork ui --uri {shlex.quote(result.tracking_uri)}", soft_wrap=True)
 
 
 class StudyBar(ProgressBar, StudyObserver):

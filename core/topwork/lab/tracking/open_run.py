@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML
-from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.errors import StorageError, describe, first_line
@@ -26,7 +24,7 @@ from topwork.lab.tracking.store import (
     root_cause,
 )
 from topwork.lab.tracking.unsent import Unsent
-from topwork.lab.tracking.write import MAX_METRICS_PER_BATCH, RunEditor, Write
+from topwork.lab.tracking.write import MAX_METRICS_PER_BATCH, RunEditor, Write, is_absence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,9 +157,7 @@ class RunWriter:
             return self._away is None
         try:
             check_reachable(self.store.uri)
-            for write in self._unsent:
-                with self.store.defer_signals():
-                    self.editor.apply(write)
+            self._unsent.send(self.editor)
         except Exception:  # as above
             self._away.wait_longer()
             return False
@@ -195,13 +191,6 @@ class AwayStore:
         """Wait twice as long for the next time, up to five minutes."""
         self.delay = min(2 * self.delay, 300.0)
         self.retry_at = time.monotonic() + self.delay
-
-
-def is_absence(error: Exception) -> bool:
-    """Whether an error says that a store is away, locked or full, and not that it refuses what it was told."""
-    if isinstance(error, MlflowException):
-        return bool(error.get_http_status_code() >= 500)  # type: ignore[no-untyped-call]  # mlflow's
-    return isinstance(error, OSError | SQLAlchemyError)
 
 
 def as_png(figure: "Figure") -> bytes:

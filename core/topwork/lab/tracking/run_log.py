@@ -28,7 +28,7 @@ from topwork.lab.processes import this_process
 from topwork.lab.result import Result, SeedsResult
 from topwork.lab.run_folder import RunTraining
 from topwork.lab.run_identity import kinds_of
-from topwork.lab.tracking.open_run import MAX_PARAMETER_LENGTH, RunWriter, is_absence, short
+from topwork.lab.tracking.open_run import MAX_PARAMETER_LENGTH, RunWriter, short
 from topwork.lab.tracking.store import (
     PARENT_TAG,
     PROCESS_TAG,
@@ -39,7 +39,7 @@ from topwork.lab.tracking.store import (
     root_cause,
 )
 from topwork.lab.tracking.unsent import Unsent
-from topwork.lab.tracking.write import ServedModel, Source, Write
+from topwork.lab.tracking.write import ServedModel, Source, Write, is_absence
 from topwork.registry import Registry
 
 if TYPE_CHECKING:

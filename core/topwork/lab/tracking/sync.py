@@ -1,21 +1,17 @@
 """Send what an MLflow run was to get while the store was away."""
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
 
-from topwork.errors import ConfigurationError, StorageError, describe, first_line
+from topwork.errors import ConfigurationError, StorageError, first_line
 from topwork.files import holding
 from topwork.lab.run_folder import RunFolder, RunTraining
 from topwork.lab.run_record import read_record
-from topwork.lab.tracking.open_run import is_absence
 from topwork.lab.tracking.store import TrackingStore, existing_uri, redact_uri, root_cause, sqlite_file
 from topwork.lab.tracking.write import RunEditor
-
-logger = logging.getLogger(__name__)
 
 
 def sync(run: str | Path, *, uri: str | None = None) -> int:
@@ -71,17 +67,12 @@ def _send_all(store: TrackingStore, waiting: Sequence[RunTraining]) -> int:
     sent = 0
     for training in waiting:
         editor = RunEditor(store, training.mlflow_id or "", reopened=True, created=training.set_mlflow_id)
-        for write in training.unsent:
-            try:
-                with store.defer_signals():
-                    editor.apply(write)
-            except Exception as error:  # mlflow raises whatever its store, its server or its disk raises
-                if is_absence(error):
-                    raise StorageError(
-                        f"the MLflow store {redact_uri(store.uri)} does not answer: "
-                        f"{redact_uri(first_line(root_cause(error)))}; {sent} writes were sent, and the others wait"
-                    ) from error
-                logger.warning("%s could not be logged to MLflow: %s", write.what, describe(error))
-            else:
-                sent += 1
+        try:
+            sent += training.unsent.send(editor)
+        except Exception as error:  # mlflow raises whatever its store, its server or its disk raises
+            left = sum(len(one.unsent.paths()) for one in waiting)
+            raise StorageError(
+                f"the MLflow store {redact_uri(store.uri)} does not answer: "
+                f"{redact_uri(first_line(root_cause(error)))}; {left} writes still wait"
+            ) from error
     return sent

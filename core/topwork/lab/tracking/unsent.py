@@ -1,14 +1,17 @@
 """What an MLflow run is yet to get, on disk, in the order in which it is to be written."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from topwork.errors import StorageError, first_line
+from topwork.errors import StorageError, describe, first_line
 from topwork.files import write_file
 from topwork.lab.run_record import UNSENT, unsent_in
-from topwork.lab.tracking.write import Write
+from topwork.lab.tracking.write import RunEditor, Write, is_absence
+
+logger = logging.getLogger(__name__)
 
 
 class Unsent:
@@ -50,3 +53,21 @@ class Unsent:
             path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+    def send(self, editor: RunEditor) -> int:
+        """Write all to the run; return how many the store took. What it refuses is said, and is lost.
+
+        Raises:
+            Exception: whatever says that the store is away; this write and those after it still wait.
+        """
+        sent = 0
+        for write in self:
+            try:
+                with editor.store.defer_signals():
+                    editor.apply(write)
+                sent += 1
+            except Exception as error:  # mlflow raises whatever its store, its server or its disk raises
+                if is_absence(error):
+                    raise
+                logger.warning("%s could not be logged to MLflow: %s", write.what, describe(error))
+        return sent

@@ -14,8 +14,10 @@ from mlflow.entities import (
     Param,
     RunTag,
 )
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.lab.tracking.store import TrackingStore, tracking_uri_set
 
@@ -176,6 +178,13 @@ class RunEditor:
             if model.status != LoggedModelStatus.READY:
                 client.delete_logged_model(model.model_id)
         return any(model.status == LoggedModelStatus.READY for model in found)
+
+
+def is_absence(error: Exception) -> bool:
+    """Whether an error says that a store is away, locked or full, and not that it refuses what it was told."""
+    if isinstance(error, MlflowException):
+        return bool(error.get_http_status_code() >= 500)  # type: ignore[no-untyped-call]  # mlflow's
+    return isinstance(error, OSError | SQLAlchemyError)
 
 
 def log_file(client: MlflowClient, run_id: str, path: str, content: bytes) -> None:

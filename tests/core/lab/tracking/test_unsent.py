@@ -4,10 +4,14 @@ import math
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+from run_helpers import open_small_store
 from topwork.errors import StorageError
+from topwork.lab.tracking.store import TrackingStore
 from topwork.lab.tracking.unsent import Unsent
-from topwork.lab.tracking.write import ServedModel, Source, Write
+from topwork.lab.tracking.write import ServedModel, Source, Write, is_absence
 
 WRITES = [
     Write(what="metrics", metrics=[("a", math.nan, 12, 1), ("b", math.inf, 12, 1), ("c", 1 / 3, 12, 1)]),
@@ -56,3 +60,45 @@ def test_a_damaged_write_is_named(unsent: Unsent) -> None:
     unsent.paths()[0].write_text("{")
     with pytest.raises(StorageError, match=r"00000001\.json is damaged: .*; remove it to send the others"):
         list(unsent)
+
+
+class Editor:
+    """Takes writes, refuses some, and goes away at others."""
+
+    def __init__(self, store: TrackingStore) -> None:
+        self.store = store
+        self.taken: list[str] = []
+
+    def apply(self, write: Write) -> None:
+        if write.what == "refused":
+            raise MlflowException("no", error_code=INVALID_PARAMETER_VALUE)
+        if write.what == "away":
+            raise ConnectionError("gone")
+        self.taken.append(write.what)
+
+
+def test_what_the_store_refuses_does_not_hold_up_the_others(
+    unsent: Unsent, store_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for what in ("first", "refused", "second", "away", "third"):
+        unsent.add(Write(what=what))
+    editor = Editor(open_small_store(store_uri))
+    with pytest.raises(ConnectionError, match="gone"):
+        unsent.send(editor)  # type: ignore[arg-type]  # it stands for an editor
+    assert editor.taken == ["first", "second"]
+    assert "refused could not be logged to MLflow: MlflowException: no" in caplog.text
+    assert len(unsent.paths()) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (MlflowException("no", error_code=INVALID_PARAMETER_VALUE), False),
+        (MlflowException("API request failed"), True),
+        (ConnectionError("gone"), True),
+        (OSError("disk"), True),
+        (ValueError("a bug"), False),
+    ],
+)
+def test_absence_is_told_from_refusal(error: Exception, away: bool) -> None:
+    assert is_absence(error) == away
