@@ -311,9 +311,14 @@ def _remove_database(file: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def exists_error(folder: Path) -> StorageError:
+    """Say that a folder is there which shall be made."""
+    return StorageError(f"{folder} exists already; nothing is overwritten, so give another name or remove it")
+
+
 def _check_free(folder: Path) -> None:
     if os.path.lexists(folder):
-        raise StorageError(f"{folder} exists already; nothing is overwritten, so give another name or remove it")
+        raise exists_error(folder)
 
 
 def _unwritable(folder: Path, error: OSError) -> StorageError:

@@ -1,6 +1,7 @@
 """The folder of a run: what was begun in it goes on from there."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ from topwork.errors import ConfigurationError, StorageError, first_line
 from topwork.experiment.loading import describe_error
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import FILE_FIELDS
-from topwork.files import holding, reserved, write_file
+from topwork.files import exists_error, holding, reserved, write_file
 from topwork.lab.result import Result
 from topwork.lab.run_record import (
     CHECKPOINTS,
@@ -29,11 +30,14 @@ from topwork.lab.run_record import (
     model_path,
     read_record,
     run_path,
+    same_place,
     trainings_in,
 )
 from topwork.lab.tracking.store import redact_uri
 from topwork.lab.tracking.unsent import Unsent
 from topwork.registry import Registry
+
+logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -142,6 +146,13 @@ class RunTraining:
         """Whether its result is kept."""
         return (self.path / RESULT_FILE).exists()
 
+    def has_finished(self, model: Path | None) -> bool:
+        """Whether its result is kept, and its model is where it was put; if that is gone, it is trained again."""
+        if self.is_finished() and model is not None and not model.exists():
+            logger.warning("the model in %s is gone, so it is trained again", model)
+            self.remove()
+        return self.is_finished()
+
     def keep(self, result: Result, outputs: SplitOutputs) -> None:
         """Keep what came of it, and remove its checkpoints.
 
@@ -203,28 +214,61 @@ def opened_run(
         StorageError: the model's folder exists already, or another process trains the run; says which.
     """
     path = path or run_path(model)
-    before = read_record(path) if (path / RECORD_FILE).exists() else None
-    own = (
-        before is not None
-        and before.state == "unfinished"
-        and model_path(path, before) == Path(os.path.normpath(model))
-    )
-    with reserved(model, existing=own), holding(path, "trained"):
-        before = read_record(path) if (path / RECORD_FILE).exists() else None  # another may have written it since
-        relative = os.path.relpath(model, path)
+    before = _record_of(path)
+    own = before is not None and same_place(model_path(path, before), model)
+    if before and before.state == "unfinished":
+        _check_model(RunFolder(path, before), model, own=own, several=experiment.training.seeds is not None)
+    with (
+        reserved(model, existing=own and before is not None and before.state == "unfinished"),
+        holding(path, "trained"),
+    ):
+        before = _record_of(path)  # another process may have written it since
+        relative = os.path.relpath(model.parent.resolve() / model.name, path.resolve())
         if before and before.state == "unfinished":
             yield RunFolder(path, before.model_copy(update={"model": relative, "alone": alone}), resumed=True)
             return
         if model.exists():
-            raise StorageError(f"{model} exists already; nothing is overwritten, so give another name or remove it")
+            raise exists_error(model)
         record = RunRecord(name=name, model=relative, alone=alone, experiment=dump_experiment(experiment, path))
         yield RunFolder(path, record)
+
+
+def _record_of(path: Path) -> RunRecord | None:
+    """Return what a run is; None where there is none.
+
+    Raises:
+        StorageError: it cannot be read, or there are checkpoints of which nothing says what they are of.
+    """
+    if (path / RECORD_FILE).exists():
+        return read_record(path)
+    if trainings_in(path):
+        raise StorageError(
+            f"{path} has checkpoints or results, but no {RECORD_FILE} that says of what; remove it to train anew"
+        )
+    return None
+
+
+def _check_model(run: RunFolder, model: Path, *, own: bool, several: bool) -> None:
+    """Check that the model of a run that goes on can be put where it shall be.
+
+    Args:
+        own: whether that is where it was to be.
+        several: whether the run makes several models, in a folder of their own.
+
+    Raises:
+        StorageError: something else is there.
+        ConfigurationError: a part of what the run makes is somewhere else already.
+    """
+    if not own and any(training.is_finished() for training in run.trainings()):
+        raise ConfigurationError(f"models of run {run.path} are in {run.model} already; go on without another --output")
+    if own and model.exists() and not several and not (model / "model.json").exists():
+        raise exists_error(model)
 
 
 def dump_experiment(experiment: Experiment, path: Path) -> dict[str, Any]:
     """Return an experiment as JSON values, its files from the folder of a run; passwords are left out."""
     written = experiment.written()
-    _change_files(written, lambda file: os.path.relpath(file, path))
+    _change_files(written, lambda file: os.path.relpath(Path(file).resolve(), path.resolve()))
     if uri := experiment.tracking.uri:
         written["tracking"]["uri"] = redact_uri(uri)
     return written
@@ -237,7 +281,7 @@ def load_recorded_experiment(path: Path, record: RunRecord, registry: Registry) 
         ConfigurationError: it no longer fits what is installed, or its tracking store had a password.
     """
     written = json.loads(json.dumps(record.experiment))
-    _change_files(written, lambda file: os.path.normpath(path.absolute() / file))
+    _change_files(written, lambda file: os.path.normpath(path.resolve() / file))
     if "***@" in (written.get("tracking") or {}).get("uri", ""):
         raise ConfigurationError(
             "the password of tracking.uri is not kept in the run; go on with the same topwork train command"

@@ -72,7 +72,13 @@ class RunRecord(BaseModel):
 
 def model_path(path: Path, record: RunRecord) -> Path:
     """Return the folder that the model of a run gets."""
-    return Path(os.path.normpath(path / record.model))
+    beside = Path(record.model).parts[:2] == ("..", "..") and len(Path(record.model).parts) == 3
+    return Path(os.path.normpath((path if beside else path.resolve()) / record.model))
+
+
+def same_place(one: Path, other: Path) -> bool:
+    """Whether two paths name one place, whatever links lead there."""
+    return one.parent.resolve() / one.name == other.parent.resolve() / other.name
 
 
 def run_path(model: Path) -> Path:
@@ -99,9 +105,9 @@ def read_record(path: Path) -> RunRecord:
         raise StorageError(f"{path} is no run: it has no {RECORD_FILE}; topwork runs shows those there are") from None
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise StorageError(f"{file} is damaged: {faults}") from None
+        raise StorageError(f"{file} is damaged: {faults}; remove {path} to train anew") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise StorageError(f"{file} cannot be read: {first_line(error)}") from None
+        raise StorageError(f"{file} cannot be read: {first_line(error)}; remove {path} to train anew") from None
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:

@@ -81,7 +81,7 @@ class Runner:
         """
         self.observer.run(title)
         training = self.run_folder.training(name) if self.run_folder else None
-        if training and training.is_finished():
+        if training and training.has_finished(folder):
             return training.load(folder, redact_uri(self.store.uri) if self.store else None)
         prepared = self.cache.prepare(experiment)
         name = f"{run}-{name}"

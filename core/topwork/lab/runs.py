@@ -28,7 +28,7 @@ from topwork.lab.run_record import RunRecord, find_runs, model_path, read_record
 from topwork.lab.runner import Runner
 from topwork.lab.tracking.run_log import RunLog, log_run
 from topwork.lab.tracking.store import open_store, redact_uri, store_of, tracking_uri_of
-from topwork.lab.tracking.sync import relative_uri
+from topwork.lab.tracking.sync import absolute_uri, relative_uri
 from topwork.registry import discover
 
 #: What the results of a run say that may not be exact.
@@ -143,7 +143,7 @@ def _train(experiment: Experiment, run: RunFolder, observer: Observer | None, *,
         if log:
             log.start(prepared, runner.registry)
             log.note_inexact(run.record.inexact)
-        if training.is_finished():
+        if training.has_finished(run.model):
             result, outputs = training.load(run.model, redact_uri(log.store.uri) if log else None)
         else:
             result, outputs = runner.run(prepared, name, run.model, log, training)
@@ -206,6 +206,8 @@ def begin(
     written: dict[str, Any] = {"experiment": dump_experiment(experiment, run.path), "identity": identity}
     if store := runner.store:
         written |= {"tracking_uri": relative_uri(store.uri, run.path), "experiment_id": store.experiment_id}
+    elif run.record.mlflow:
+        logger.warning("tracking is off, so the MLflow run of %s stays as it is", run.path)
     if not run.is_begun():
         if run.record.identity != identity:  # nothing is done, so that it may as well be another run
             run.record = RunRecord(name=run.record.name, model=run.record.model, alone=run.record.alone, experiment={})
@@ -280,6 +282,9 @@ def _runner(experiment: Experiment, run: RunFolder, observer: Observer | None) -
         StorageError: the MLflow store cannot be used; where a run goes on that is in it, it may be away for now.
     """
     registry, tracking = discover(), experiment.tracking
+    noted = absolute_uri(run.record.tracking_uri, run.path)
+    if run.resumed and noted and "***@" not in noted and not (tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
+        tracking = tracking.model_copy(update={"uri": noted})  # the one in the folder in which it was begun
     store = None
     if tracking.enabled:
         try:

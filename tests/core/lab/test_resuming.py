@@ -505,3 +505,85 @@ def test_epochs_that_some_seed_has_begun_stay(tmp_path: Path) -> None:
             small("tracking.enabled=false", LONG, "training.seeds=[0, 1]", "training.epochs=2"),
             output=tmp_path / "models",
         )
+
+
+@pytest.mark.slow
+def test_the_mlflow_run_is_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _migrated_store: Path
+) -> None:
+    first, other = tmp_path / "first", tmp_path / "other"
+    first.mkdir()
+    other.mkdir()
+    shutil.copy(_migrated_store, first / "mlflow.db")
+    monkeypatch.chdir(first)
+    interrupt(small(LONG), Path("model"))
+    monkeypatch.chdir(other)
+    result = resume(first / "runs" / "model")
+    assert isinstance(result, Result)
+    assert only_run(f"sqlite:///{first / 'mlflow.db'}").info.run_id == result.run_id
+    assert list(other.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.reliability("A19")
+def test_a_run_is_found_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(small("tracking.enabled=false", LONG), tmp_path / "deep" / "er" / "model")
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    result = resume(tmp_path / "link" / "runs" / "model")
+    assert isinstance(result, Result)
+    assert result.folder == tmp_path / "link" / "model"
+    assert load_model(tmp_path / "deep" / "er" / "model").predict(["a text"])
+
+
+@pytest.mark.slow
+def test_where_tracking_is_turned_off_that_is_said_of_the_mlflow_run(
+    tracked: Callable[..., Experiment], store_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupt(tracked(), tmp_path / "model")
+    with caplog.at_level(logging.WARNING):
+        train(small("tracking.enabled=false", LONG), output=tmp_path / "model")
+    assert f"tracking is off, so the MLflow run of {tmp_path / 'runs' / 'model'} stays as it is" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_model_that_is_gone_is_trained_again_and_none_is_left_behind_elsewhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment = small("tracking.enabled=false", LONG, "training.seeds=[0, 1]", "training.epochs=2")
+
+    class SecondSeed(Interrupting):
+        def run(self, name: str) -> None:
+            self.phase = "epoch 2" if name == "seed 1" else "never"
+
+    with pytest.raises(KeyboardInterrupt):
+        train_seeds(experiment, output=tmp_path / "models", observer=SecondSeed(2))
+    with pytest.raises(ConfigurationError, match=r"models of run .* are in .*models already; go on without another"):
+        resume(tmp_path / "runs" / "models", output=tmp_path / "others")
+    shutil.rmtree(tmp_path / "models" / "seed-0")
+    with caplog.at_level(logging.WARNING):
+        result = train_seeds(experiment, output=tmp_path / "models")
+    assert f"the model in {tmp_path / 'models' / 'seed-0'} is gone, so it is trained again" in caplog.text
+    assert all(load_model(one.folder).predict(["a text"]) for one in result.by_seed.values())
+
+
+@pytest.mark.slow
+def test_what_stands_in_the_place_of_the_model_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    experiment = small("tracking.enabled=false", LONG)
+    interrupt(experiment, tmp_path / "model")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "theirs").touch()
+    for go_on in (lambda: train(experiment, output=tmp_path / "model"), lambda: resume(tmp_path / "runs" / "model")):
+        with pytest.raises(StorageError, match="model exists already; nothing is overwritten"):
+            go_on()
+
+
+@pytest.mark.slow
+def test_checkpoints_of_which_nothing_says_what_they_are_of_are_refused(tmp_path: Path) -> None:
+    experiment = small("tracking.enabled=false", LONG)
+    interrupt(experiment, tmp_path / "model")
+    (tmp_path / "runs" / "model" / "run.json").unlink()
+    with pytest.raises(
+        StorageError,
+        match=r"model has checkpoints or results, but no run\.json that says of what; remove it to train anew",
+    ):
+        train(experiment, output=tmp_path / "model")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import shutil
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -95,7 +96,7 @@ class CheckpointFolder:
                 continue
             for damaged, why in unreadable.items():
                 logger.warning("%s; going on from the checkpoint before it, %s", why, path.name)
-                damaged.rename(damaged.with_name(f"{damaged.name}.unreadable"))
+                _put_aside(damaged)
             return state
         if unreadable:
             raise UnrecoverableError(
@@ -189,6 +190,12 @@ def _put_in_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 def _sha256_of_values(written: Mapping[str, Any]) -> str:
     values = {name: value for name, value in written.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _put_aside(folder: Path) -> None:
+    """Give a damaged checkpoint another name, so that there can be one of its own; where that cannot be, it stays."""
+    with suppress(OSError):
+        folder.rename(tempfile.mkdtemp(prefix=f"{folder.name}.unreadable-", dir=folder.parent))
 
 
 def _remove(folder: Path) -> None:

@@ -53,14 +53,14 @@ def store_of_run(run: RunFolder, uri: str | None) -> TrackingStore:
 def relative_uri(uri: str, path: Path) -> str:
     """Return the URI of a store to be noted in a run: a sqlite file from the folder of the run, and no password."""
     file = sqlite_file(uri)
-    return f"sqlite:///{os.path.relpath(file, path)}" if file else redact_uri(uri)
+    return f"sqlite:///{os.path.relpath(file.resolve(), path.resolve())}" if file else redact_uri(uri)
 
 
 def absolute_uri(noted: str, path: Path) -> str:
     """Return what ``relative_uri`` noted as it was, but for a password."""
     if not noted.startswith("sqlite:///"):
         return noted
-    return f"sqlite:///{os.path.normpath(path.absolute() / noted.removeprefix('sqlite:///'))}"
+    return f"sqlite:///{os.path.normpath(path.resolve() / noted.removeprefix('sqlite:///'))}"
 
 
 def _send_all(store: TrackingStore, waiting: Sequence[RunTraining]) -> int:

@@ -121,7 +121,7 @@ def test_where_the_newest_is_damaged_the_one_before_it_is_taken(
     (record,) = caplog.records
     assert record.message.startswith(f"checkpoint {damaged} is damaged: ")
     assert record.message.endswith("; going on from the checkpoint before it, 000001-000000000")
-    assert damaged.with_name(f"{damaged.name}.unreadable").exists()
+    assert list(folder.path.glob(f"{damaged.name}.unreadable-*"))
     assert save(folder, 2) == damaged  # its name is free again
 
 
@@ -161,3 +161,13 @@ def test_reading_changes_nothing(folder: CheckpointFolder) -> None:
     path = save(folder, 1, more=STATE)
     assert_same(read_checkpoint(path)["more"], STATE)
     assert {one.name for one in path.iterdir()} == {"state.json", "state.safetensors"}
+
+
+def test_one_that_is_damaged_a_second_time_is_put_aside_again(folder: CheckpointFolder) -> None:
+    for _ in range(2):
+        save(folder, 1)
+        spoil_values(save(folder, 2))
+        state = folder.load()
+        assert state is not None
+        assert state["epoch"] == 1
+    assert len(list(folder.path.glob("000002-000000000.unreadable-*"))) == 2
