@@ -250,13 +250,13 @@ def sha256_of(path: Path) -> str:
 
 
 def _digest(path: Path) -> str:
-    """A short name that stands for a long one."""
-    return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+    """A short name that stands for a long one, whatever links lead to it."""
+    return hashlib.sha256(os.fsencode(path.resolve().name)).hexdigest()[:12]
 
 
 def _lock_of(path: Path) -> FileLock:
     """The lock of those who write a file or folder; the same object for all who ask in this process."""
-    return FileLock(path.parent.absolute() / f".{_digest(path)}{LOCK}", is_singleton=True)
+    return FileLock(path.resolve().parent / f".{_digest(path)}{LOCK}", is_singleton=True)
 
 
 @contextmanager
@@ -294,7 +294,7 @@ def _remove_abandoned(parent: Path, own: str) -> None:
         named = re.fullmatch(rf"\.([0-9a-f]{{12}})\.\w{{8}}{re.escape(UNFINISHED)}", abandoned.name)
         if not named or not abandoned.is_dir():
             continue
-        lock = FileLock(parent.absolute() / f".{named[1]}{LOCK}", is_singleton=True)
+        lock = FileLock(parent.resolve() / f".{named[1]}{LOCK}", is_singleton=True)
         with suppress(Timeout, OSError), _held(lock, timeout=0):
             if lock.lock_counter == 1 or named[1] == own:  # else this very process is at it
                 shutil.rmtree(abandoned, ignore_errors=True)

@@ -133,6 +133,13 @@ class RunTraining:
         """What its run in MLflow is yet to get."""
         return Unsent(self.path, self.run.path)
 
+    def drop_unsent(self) -> None:
+        """Remove what MLflow was to get of a training that is begun anew under another name."""
+        if waiting := len(self.unsent.paths()):
+            logger.warning("%d writes to the MLflow run of what was begun before are dropped", waiting)
+            for write in self.unsent:
+                del write
+
     def set_mlflow_id(self, run_id: str) -> None:
         """Note which run it has in MLflow."""
         self.run.update(mlflow={**self.run.record.mlflow, self.name: run_id})

@@ -1,15 +1,16 @@
 """What must be the same where a run goes on, and what may change."""
 
 import hashlib
-import inspect
 import re
+import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from topwork.engine.encoding.store.key import NUMERICS, processor
+from topwork.engine.encoding.store.key import processor
 from topwork.engine.evaluation.comparison import differing
 from topwork.engine.model.multitask import tensors_of
 from topwork.engine.preparation import Preparation
@@ -57,7 +58,7 @@ def identity_of_training(
         **_plugins(experiment, registry),
         f"{NUMERIC}device": processor(device),
         f"{NUMERIC}threads": str(torch.get_num_threads()),
-        f"{NUMERIC}encoder": str(NUMERICS),
+        f"{NUMERIC}topwork": f"{version('topwork')}{code_of('topwork')}",
         **{f"{NUMERIC}{name}": version(name) for name in ("torch", "transformers", "accelerate")},
     }
 
@@ -86,11 +87,10 @@ def check_same(
     if not now[f"{NUMERIC}device"].startswith("cpu"):
         inexact.append(f"{now[f'{NUMERIC}device']} may add in another order each time")
     refused = {name: text for name, text in described.items() if text not in allowed and text not in inexact}
-    if refused.keys() - set(DERIVED):
-        refused = {name: text for name, text in refused.items() if name not in DERIVED}
-    if refused:
+    of_settings = [text for name, text in refused.items() if name not in DERIVED]
+    if refused:  # what follows from settings is told where one that may change by itself has changed it
         raise ConfigurationError(
-            "\n".join(["this run was begun with other settings:", *refused.values()])
+            "\n".join(["this run was begun with other settings:", *(of_settings or [*allowed, *refused.values()])])
             + "\nchange these back to go on, or give another --output to train anew"
         )
     if inexact and not allow_inexact:
@@ -121,8 +121,9 @@ def _may_change(name: str, before: Mapping[str, str], now: Mapping[str, str], do
     if name == "training.epochs":
         constant = now["training.schedule"] == "constant" and float(now["training.warmup"]) == 0
         return constant and int(now[name]) >= max(done, 1)
-    if re.fullmatch(r"training\.patience|tasks\.[^.]+\.patience", name):
-        return before.get(name, "None") != "None"  # without patience, the best epoch is not known
+    if name == "training.patience":  # of one that is lower, or none, the best epoch may have been another
+        numbers = "None" not in (before[name], now[name]) and int(now[name]) >= int(before[name])
+        return numbers and now["training.stop"] == "together"
     return False
 
 
@@ -136,19 +137,25 @@ def _digest_of_weights(prepared: Preparation) -> str:
 
 
 def _plugins(experiment: Experiment, registry: Registry) -> dict[str, str]:
-    """The version of each plugin, and the beginning of the sha256 of its code."""
+    """The version of each plugin, and the beginning of the sha256 of its package's code."""
     found = {}
     for catalog, kind in kinds_of(experiment):
         plugin = registry.catalogs()[catalog].plugins.get(kind)
         if plugin is not None:
-            code = _code_of(plugin.config)
+            code = code_of(plugin.config.__module__.partition(".")[0])
             found[f"{PLUGIN}{plugin.interface} {kind}"] = f"{plugin.package} {plugin.version}{code}"
     return found
 
 
-def _code_of(config: type) -> str:
-    try:
-        content = Path(inspect.getfile(config)).read_bytes()
-    except (OSError, TypeError):  # made where there is no file, such as in a notebook
+@cache
+def code_of(package: str) -> str:
+    """Return the beginning of the sha256 of a package's or module's code; nothing for what has no file."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if file is None:  # made where there is none, such as in a notebook
         return ""
-    return f", code {hashlib.sha256(content).hexdigest()[:12]}"
+    root = Path(file)
+    files = sorted(root.parent.rglob("*.py")) if root.name == "__init__.py" else [root]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(root.parent)}\n".encode() + path.read_bytes())
+    return f", code {digest.hexdigest()[:12]}"

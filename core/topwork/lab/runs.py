@@ -211,6 +211,8 @@ def begin(
     if not run.is_begun():
         if run.record.identity != identity:  # nothing is done, so that it may as well be another run
             run.record = RunRecord(name=run.record.name, model=run.record.model, alone=run.record.alone, experiment={})
+            for training in run.trainings():
+                training.drop_unsent()
         run.update(**written)
         return
     trainings = run.trainings()

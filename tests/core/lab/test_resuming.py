@@ -305,8 +305,7 @@ def test_where_bits_may_differ_it_is_said_and_refused_or_noted(
         train(tracked(), output=tmp_path / "model")
     lines = str(caught.value).splitlines()
     assert lines[0] == "this run cannot go on to the same bits:"
-    assert lines[1].startswith("numerics: torch: ")
-    assert lines[1].endswith(" then, 0.0.1 now")
+    assert [line for line in lines if line.startswith("numerics: torch: ") and line.endswith(" then, 0.0.1 now")]
     assert lines[-1] == "change that back, or go on all the same with --allow-inexact, which is noted in the run"
     result = train(tracked(), output=tmp_path / "model", allow_inexact=True)
     assert "numerics: torch: " in only_run(store_uri).data.tags["topwork.inexact"]
@@ -587,3 +586,25 @@ def test_checkpoints_of_which_nothing_says_what_they_are_of_are_refused(tmp_path
         match=r"model has checkpoints or results, but no run\.json that says of what; remove it to train anew",
     ):
         train(experiment, output=tmp_path / "model")
+
+
+@pytest.mark.slow
+@pytest.mark.reliability("A18")
+def test_a_run_is_kept_whatever_path_leads_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(small("tracking.enabled=false", LONG), tmp_path / "model")
+    (tmp_path / "link").symlink_to(tmp_path / "runs" / "model")
+    monkeypatch.chdir(tmp_path / "runs" / "model")
+    code = "import sys; from topwork.files import is_held; from pathlib import Path; print(is_held(Path(sys.argv[1])))"
+    found: list[str] = []
+
+    class Looking(Observer):
+        def epoch(self, epoch: Epoch) -> None:
+            if not found:
+                for path in (".", str(tmp_path / "link"), str(tmp_path / "runs" / "model")):
+                    done = subprocess.run(
+                        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+                    )
+                    found.append(done.stdout.strip())
+
+    resume(tmp_path / "runs" / "model", observer=Looking())
+    assert found == ["True"] * 3

@@ -1,5 +1,7 @@
 """What must be the same where a run goes on, and what may change."""
 
+import importlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from run_helpers import small
 from topwork.engine.preparation import prepare
 from topwork.errors import ConfigurationError
-from topwork.lab.run_identity import check_same, identity_of_run, kinds_of
+from topwork.lab.run_identity import check_same, code_of, identity_of_run, kinds_of
 from topwork.registry import discover
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 BEFORE = {
     "training.epochs": "4",
     "training.patience": "2",
+    "training.stop": "together",
     "training.schedule": "constant",
     "training.warmup": "0.0",
     "training.batch_size": "16",
@@ -39,7 +42,7 @@ def test_nothing_has_changed() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"training__epochs": "9"}, {"training__patience": "7"}, {"training__patience": "None"}, {"training__epochs": "2"}],
+    [{"training__epochs": "9"}, {"training__patience": "7"}, {"training__epochs": "2"}],
 )
 def test_what_may_change_is_told(changes: dict[str, str]) -> None:
     ((told,), inexact) = check(**changes)
@@ -57,6 +60,9 @@ def test_what_may_change_is_told(changes: dict[str, str]) -> None:
         ({"training__batch_size": "8"}, "training.batch_size: 16 then, 8 now"),
         ({"sha256 of the data": "xyz"}, "sha256 of the data: abc then, xyz now"),
         ({"plan": "xyz"}, "plan: def then, xyz now"),
+        ({"training__epochs": "9", "plan": "xyz"}, "training.epochs: 4 then, 9 now"),  # which gives other phases
+        ({"training__patience": "1"}, "training.patience: 2 then, 1 now"),
+        ({"training__patience": "None"}, "training.patience: 2 then, None now"),
         ({"tasks__a__patience": "3"}, "tasks.a.patience: nothing then, 3 now"),
     ],
 )
@@ -79,6 +85,29 @@ def test_what_follows_from_a_setting_is_not_listed_beside_it() -> None:
     with pytest.raises(ConfigurationError) as caught:
         check(training__batch_size="8", plan="xyz")
     assert "plan" not in str(caught.value)
+
+
+def test_patience_of_each_task_may_not_change() -> None:
+    before = BEFORE | {"training.stop": "per_task"}
+    with pytest.raises(ConfigurationError, match=r"training\.patience: 2 then, 3 now"):
+        check_same(before, before | {"training.patience": "3"}, 2, allow_inexact=False)
+
+
+def test_the_code_of_a_whole_package_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "some_package"
+    package.mkdir()
+    for name in ("__init__.py", "other.py"):
+        (package / name).write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("some_package")
+    digests = []
+    for text in ("", "", "x = 1"):
+        (package / "other.py").write_text(text)
+        code_of.cache_clear()
+        digests.append(code_of("some_package"))
+    assert digests[0] == digests[1] != digests[2]
+    assert code_of("nowhere_to_be_found") == ""
+    code_of.cache_clear()
 
 
 def test_where_a_training_of_the_run_is_finished_no_setting_may_change() -> None:

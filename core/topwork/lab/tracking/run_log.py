@@ -167,7 +167,7 @@ class RunLog(RunWriter, Observer):
         needed = {(plugin.package, plugin.version) for plugin in needed_plugins(experiment.dump(), registry)}
         requirements = sorted({f"topwork=={version('topwork')}", *(f"{name}=={number}" for name, number in needed)})
 
-        served = ServedModel(folder=folder.absolute(), example=example, requirements=requirements)
+        served = ServedModel(folder=folder, example=example, requirements=requirements)
         self._write("the model", lambda: Write(what="the model", model=served))
 
     def note_inexact(self, reasons: Sequence[str]) -> None:
@@ -259,7 +259,7 @@ def _open(store: TrackingStore, name: str, tags: Mapping[str, str], training: Ru
     unsent, noted = training.unsent, training.mlflow_id
     make = partial(RunLog, store, unsent=unsent, created=training.set_mlflow_id)
     tags = {PROCESS_TAG: this_process(), TRAINING_TAG: training.id, **tags}
-    if not noted and unsent.paths():
+    if not noted and unsent.creates_run:
         return make("")  # an earlier process could not create it, and left word to do so
     try:
         run_id = noted if store.away else _reopen(store, training) if training.run.resumed else None

@@ -22,7 +22,8 @@ def sync(run: str | Path, *, uri: str | None = None) -> int:
         uri: of the MLflow store, where it is another than the run was begun with, or has a password.
 
     Raises:
-        StorageError: the store does not answer, or another process trains the run; what was not sent still waits.
+        StorageError: the store does not answer, nothing says which MLflow run it is, or another process trains the
+            run; what was not sent still waits.
     """
     path = Path(run)
     folder = RunFolder(path, read_record(path), resumed=True)
@@ -66,6 +67,8 @@ def absolute_uri(noted: str, path: Path) -> str:
 def _send_all(store: TrackingStore, waiting: Sequence[RunTraining]) -> int:
     sent = 0
     for training in waiting:
+        if not (training.mlflow_id or training.unsent.creates_run):
+            raise StorageError(f"nothing says of which MLflow run the writes in {training.unsent.folder} are")
         editor = RunEditor(store, training.mlflow_id or "", reopened=True, created=training.set_mlflow_id)
         try:
             sent += training.unsent.send(editor)

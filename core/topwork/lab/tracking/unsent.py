@@ -1,6 +1,7 @@
 """What an MLflow run is yet to get, on disk, in the order in which it is to be written."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,12 +31,20 @@ class Unsent:
         """Return the files of the writes, in order."""
         return unsent_in(self.folder.parent)
 
+    @property
+    def creates_run(self) -> bool:
+        """Whether the first write creates the run."""
+        return bool(self.paths()) and _read(self.paths()[0]).create is not None
+
     def add(self, write: Write) -> None:
-        """Put a write at the end.
+        """Put a write at the end; the folder of a model is noted from that of the run.
 
         Raises:
             StorageError: the disk does not take it.
         """
+        if write.model:
+            relative = Path(os.path.relpath(write.model.folder.resolve(), self.run.resolve()))
+            write = write.model_copy(update={"model": write.model.model_copy(update={"folder": relative})})
         number = max((int(path.stem) for path in self.paths()), default=0) + 1
         write_file(self.folder / f"{number:08}.json", write.model_dump_json().encode())
 
@@ -46,10 +55,11 @@ class Unsent:
             StorageError: one is damaged.
         """
         for path in self.paths():
-            try:
-                yield Write.model_validate_json(path.read_bytes())
-            except (OSError, ValidationError) as error:
-                raise StorageError(f"{path} is damaged: {first_line(error)}; remove it to send the others") from None
+            write = _read(path)
+            if write.model:
+                found = Path(os.path.normpath(self.run.resolve() / write.model.folder))
+                write = write.model_copy(update={"model": write.model.model_copy(update={"folder": found})})
+            yield write
             path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
@@ -71,3 +81,15 @@ class Unsent:
                     raise
                 logger.warning("%s could not be logged to MLflow: %s", write.what, describe(error))
         return sent
+
+
+def _read(path: Path) -> Write:
+    """Read a write.
+
+    Raises:
+        StorageError: it is damaged.
+    """
+    try:
+        return Write.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise StorageError(f"{path} is damaged: {first_line(error)}; remove it to send the others") from None

@@ -22,6 +22,7 @@ from topwork.lab.run_folder import RunFolder
 from topwork.lab.run_record import RunRecord, read_record
 from topwork.lab.runs import train, train_seeds
 from topwork.lab.tracking.sync import absolute_uri, relative_uri, store_of_run, sync
+from topwork.lab.tracking.write import Write
 from waiting import wait_for
 
 
@@ -209,3 +210,35 @@ def test_a_store_that_was_moved_with_the_run_is_found(store_uri: str, tmp_path: 
     record = RunRecord(name="x", model="m", experiment={}, tracking_uri="sqlite:///../mlflow.db", experiment_id="7")
     store = store_of_run(RunFolder(tmp_path / "runs", record), None)
     assert (store.uri, store.experiment_id) == (store_uri, "7")
+
+
+def test_writes_of_which_nothing_says_what_run_they_are_of_stay(store_uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "m"
+    run = RunFolder(
+        path, RunRecord(name="x", model="../../m", experiment={}, tracking_uri=relative_uri(store_uri, path))
+    )
+    run.update()
+    run.training().unsent.add(Write(what="metrics", metrics=[("a", 1.0, 1, 1)]))
+    with pytest.raises(StorageError, match=r"nothing says of which MLflow run the writes in .*unsent are"):
+        sync(path)
+    assert len(run.training().unsent.paths()) == 1
+
+
+@pytest.mark.slow
+def test_what_waits_of_a_run_that_is_begun_anew_is_dropped_and_that_is_said(
+    store_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Early(Observer):
+        def begin(self, phase: str, total: int) -> None:
+            raise KeyboardInterrupt
+
+    experiment = small(f"tracking.uri={store_uri}", "training.epochs=2")
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, output=tmp_path / "m", observer=Early())
+    path = tmp_path / "runs" / "m"
+    RunFolder(path, read_record(path)).training().unsent.add(Write(what="metrics", metrics=[("a", 1.0, 1, 1)]))
+    with caplog.at_level(logging.WARNING):
+        result = train(small(f"tracking.uri={store_uri}", "training.epochs=1"), output=tmp_path / "m")
+    assert "1 writes to the MLflow run of what was begun before are dropped" in caplog.text
+    run = MlflowClient(tracking_uri=store_uri).get_run(str(result.run_id))
+    assert (run.info.status, "a" in run.data.metrics) == ("FINISHED", False)

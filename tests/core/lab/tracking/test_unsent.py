@@ -34,8 +34,33 @@ def test_writes_come_in_order_and_each_is_removed_when_the_next_is_asked_for(uns
     for number, write in enumerate(unsent):
         seen.append(write)
         assert len(unsent.paths()) == len(WRITES) - number
-    assert [repr(one) for one in seen] == [repr(one) for one in WRITES]
+    assert [repr(one) for one in seen[:-1]] == [repr(one) for one in WRITES[:-1]]
+    assert seen[-1].model is not None
+    assert seen[-1].model.folder == Path("m").absolute()
     assert not unsent.folder.exists()
+
+
+def test_the_folder_of_a_model_is_found_where_the_run_was_moved_to(tmp_path: Path) -> None:
+    (tmp_path / "first" / "runs" / "m").mkdir(parents=True)
+    run = tmp_path / "first" / "runs" / "m"
+    served = ServedModel(folder=tmp_path / "first" / "m", example=[], requirements=[])
+    Unsent(run, run).add(Write(what="model", model=served))
+    assert str(tmp_path) not in Unsent(run, run).paths()[0].read_text()
+    (tmp_path / "first").rename(tmp_path / "second")
+    run = tmp_path / "second" / "runs" / "m"
+    (found,) = Unsent(run, run)
+    assert found.model is not None
+    assert found.model.folder == tmp_path / "second" / "m"
+
+
+def test_only_a_first_write_creates_the_run(unsent: Unsent) -> None:
+    assert not unsent.creates_run
+    unsent.add(Write(what="create", create={}))
+    assert unsent.creates_run
+    unsent.add(WRITES[0])
+    next(iter(unsent))
+    unsent.paths()[0].unlink()
+    assert not unsent.creates_run
 
 
 def test_what_was_not_taken_stays(unsent: Unsent) -> None:
