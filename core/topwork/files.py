@@ -157,7 +157,7 @@ def check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(there).free
     if free < size:
         raise StorageError(
-            f"{folder} needs {size / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free there; "
+            f"{folder} needs {size / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there; "
             "make room, or give a folder on another disk"
         )
 

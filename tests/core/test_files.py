@@ -283,7 +283,7 @@ def test_a_folder_for_which_there_is_no_room_is_refused(tmp_path: Path, monkeypa
     with pytest.raises(StorageError) as caught:
         check_room(tmp_path / "new" / "model", 90_000_000)
     assert str(caught.value) == (
-        f"{tmp_path / 'new' / 'model'} needs 90 MB, and 40 MB are free there; "
+        f"{tmp_path / 'new' / 'model'} needs 90.0 MB, and 40.0 MB are free there; "
         "make room, or give a folder on another disk"
     )
 

@@ -330,16 +330,16 @@ def main() -> None:
         typer.echo("\n".join(f"error: {line}" for line in text_of(error).splitlines()), err=True)
         show_notes(error)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt as error:
-        typer.echo("interrupted", err=True)
-        show_notes(error)
-        raise SystemExit(130) from None
-    except SystemExit as error:
+    except SystemExit as error:  # of Ctrl-C too: typer turns it into one
+        if error.code == 130:
+            typer.echo("interrupted", err=True)
         show_notes(error)
         raise
 
 
-def show_notes(error: BaseException) -> None:
-    """Print what was added to an error on its way."""
-    for note in getattr(error, "__notes__", []):
-        typer.echo(note, err=True)
+def show_notes(error: BaseException | None) -> None:
+    """Print what was added to an error on its way, or to the one that it was raised for."""
+    while error is not None:
+        for note in getattr(error, "__notes__", []):
+            typer.echo(note, err=True)
+        error = error.__cause__ or error.__context__

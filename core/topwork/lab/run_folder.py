@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,9 @@ from topwork.lab.run_record import (
 from topwork.lab.tracking.store import redact_uri
 from topwork.lab.tracking.unsent import Unsent
 from topwork.registry import Registry
+
+#: What a process that is killed leaves of a file that it was writing.
+UNFINISHED_FILE = re.compile(rf"\.({RECORD_FILE}|{RESULT_FILE}|{OUTPUTS_FILE}|\d+\.json)\.\w{{8}}")
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +87,8 @@ class RunFolder:
     def end(self, state: Literal["finished", "failed"], reason: str = "") -> None:
         """Note that the run has come to its end, and remove what is only needed to go on."""
         self.update(state=state, reason=reason, ended=time.time())
-        for unfinished in [path for path in self.path.rglob(".*") if path.is_file()]:
-            unfinished.unlink(missing_ok=True)  # what killed processes were writing
+        for path in [path for path in self.path.rglob(".*") if UNFINISHED_FILE.fullmatch(path.name)]:
+            path.unlink(missing_ok=True)  # a killed process was writing it
         for training in self.trainings():
             training.remove()
 
@@ -220,7 +224,7 @@ def opened_run(
     Raises:
         StorageError: the model's folder exists already, or another process trains the run; says which.
     """
-    path = path or run_path(model)
+    given, path = path, path or run_path(model)
     before = _record_of(path)
     own = before is not None and same_place(model_path(path, before), model)
     if before and before.state == "unfinished":
@@ -231,6 +235,8 @@ def opened_run(
     ):
         before = _record_of(path)  # another process may have written it since
         relative = os.path.relpath(model.parent.resolve() / model.name, path.resolve())
+        if given is not None and (before is None or before.state != "unfinished"):
+            raise ConfigurationError(f"run {path} has come to its end meanwhile")
         if before and before.state == "unfinished":
             yield RunFolder(path, before.model_copy(update={"model": relative, "alone": alone}), resumed=True)
             return

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from topwork.engine.encoding.store.key import processor
 from topwork.engine.evaluation.comparison import differing
@@ -41,7 +42,7 @@ def identity_of_run(
     Args:
         prepared: the run's first training, of which nothing is trained yet.
     """
-    weights = {"sha256 of the weights": _digest_of_weights(prepared)}
+    weights = {"sha256 of the weights": digest_of_weights(prepared.model)}
     return identity_of_training(experiment, prepared, registry, device) | weights
 
 
@@ -127,10 +128,10 @@ def _may_change(name: str, before: Mapping[str, str], now: Mapping[str, str], do
     return False
 
 
-def _digest_of_weights(prepared: Preparation) -> str:
-    """sha256 of all weights and buffers before training."""
+def digest_of_weights(module: nn.Module) -> str:
+    """Return the sha256 of all weights and buffers of a module."""
     digest = hashlib.sha256()
-    for name, tensor in tensors_of(prepared.model):
+    for name, tensor in tensors_of(module):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -111,8 +111,9 @@ def read_record(path: Path) -> RunRecord:
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """Return the folders of the runs beside models in some folders, in the order in which they were begun."""
-    found = [path.parent for folder in folders for path in (folder / RUNS).glob(f"*/{RECORD_FILE}")]
+    """Return the folders of the runs beside models in some folders, or in these, in the order of their last change."""
+    places = [folder if folder.name == RUNS else folder / RUNS for folder in folders]
+    found = [path.parent for place in places for path in place.glob(f"*/{RECORD_FILE}")]
     return sorted(found, key=lambda path: (path / RECORD_FILE).stat().st_ctime)
 
 

@@ -79,10 +79,11 @@ class Runner:
             name: of the training.
             log: of the run that this one is put below; None without tracking.
         """
-        self.observer.run(title)
         training = self.run_folder.training(name) if self.run_folder else None
         if training and training.has_finished(folder):
+            self.observer.run(f"{title} was finished before")
             return training.load(folder, redact_uri(self.store.uri) if self.store else None)
+        self.observer.run(title)
         prepared = self.cache.prepare(experiment)
         name = f"{run}-{name}"
         with log_run(self.store, name, below=log, training=training) if self.store else nullcontext() as child:

@@ -15,7 +15,7 @@ from topwork.engine.evaluation.estimates import Estimate, estimate
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import Preparation
 from topwork.engine.training.accelerator import make_accelerator
-from topwork.errors import ConfigurationError, StorageError, TrainingError, text_of
+from topwork.errors import ConfigurationError, StorageError, TrainingError, enumerate_names, text_of
 from topwork.experiment.schema import Experiment
 from topwork.experiment.search import with_overrides
 from topwork.files import check_room, is_held
@@ -229,6 +229,8 @@ def ending(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except TrainingError as error:
+        if finished := [training.name for training in run.trainings() if training.is_finished()]:
+            error.add_note(f"{enumerate_names(finished)} had come to their end; their models stay in {run.model}")
         run.end("failed", text_of(error))
         raise
     except BaseException as error:

@@ -99,7 +99,9 @@ def test_a_disk_without_room_for_the_model_is_told_before_anything_is_encoded(co
         assert list(disk.iterdir()) == []
     assert (code, out.strip()) == (5, "")
     assert re.fullmatch(
-        r"error: \S+/model needs 9\d MB, and 4\d MB are free there; make room, or give a folder on another disk\n", err
+        r"error: \S+/model needs 9\d\.\d MB, and 4\d\.\d MB are free there; make room, or give a folder on another "
+        r"disk\n",
+        err,
     )
 
 

@@ -55,7 +55,7 @@ def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_one_before_and_no_re
         with pytest.raises(StorageError) as caught:
             folder.save(2, 0, STATE)
         assert str(caught.value).startswith(
-            f"{disk / 'checkpoints' / '000002-000000000'} needs 1 MB, and 1 MB are free"
+            f"{disk / 'checkpoints' / '000002-000000000'} needs 0.9 MB, and 0.8 MB are free"
         )
         assert str(caught.value).endswith("; make room, or give a folder on another disk")
         assert names_in(folder.path) == ["000001-000000000"]
@@ -161,6 +161,6 @@ def test_a_run_for_whose_checkpoints_there_is_no_room_is_not_begun(
         shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9 if "runs" not in str(path) else 1000)
     )
     (tmp_path / "runs" / "other").mkdir(parents=True)
-    with pytest.raises(StorageError, match=r"runs/model needs 1 MB, and 0 MB are free there; make room"):
+    with pytest.raises(StorageError, match=r"runs/model needs 0\.\d MB, and 0\.0 MB are free there; make room"):
         train(experiment, output=tmp_path / "model")
     assert names_in(tmp_path / "runs") == ["other"]

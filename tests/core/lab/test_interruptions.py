@@ -1,6 +1,7 @@
 """A run that is interrupted or killed, at whatever moment, is marked as such in MLflow."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -41,10 +42,17 @@ def process(heard: None, installed: Path, store_uri: str, tmp_path: Path) -> Ite
 
 
 @pytest.mark.slow
-def test_a_run_that_is_asked_to_end_is_marked_as_killed(process: subprocess.Popen[bytes], store_uri: str) -> None:
-    process.send_signal(signal.SIGINT)
-    assert process.wait(PATIENCE) == 130
+@pytest.mark.reliability("A6", "A7")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_end_is_marked_as_killed_and_says_how_to_go_on(
+    process: subprocess.Popen[bytes], store_uri: str, tmp_path: Path, number: int
+) -> None:
+    process.send_signal(number)
+    assert process.wait(PATIENCE) == 128 + number
     assert only_run(store_uri).info.status == "KILLED"
+    *_, last = (tmp_path / "printed.txt").read_text().splitlines()
+    assert re.fullmatch(r"what is done is kept; go on with: topwork resume models/runs/quickstart-\w{6}", last)
+    shutil.rmtree("models")
 
 
 @pytest.mark.slow

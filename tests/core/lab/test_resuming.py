@@ -608,3 +608,31 @@ def test_a_run_is_kept_whatever_path_leads_to_it(tmp_path: Path, monkeypatch: py
 
     resume(tmp_path / "runs" / "model", observer=Looking())
     assert found == ["True"] * 3
+
+
+@pytest.mark.slow
+def test_a_seed_that_diverges_names_those_that_are_finished(tmp_path: Path) -> None:
+    class Failing(Observer):
+        current = ""
+
+        def run(self, name: str) -> None:
+            self.current = name
+
+        def epoch(self, epoch: Epoch) -> None:
+            if self.current == "seed 1":
+                raise TrainingError("it diverged", kept_epoch=0)
+
+    experiment = small("tracking.enabled=false", LONG, "training.epochs=1", "training.seeds=[0, 1]")
+    with pytest.raises(TrainingError) as caught:
+        train_seeds(experiment, output=tmp_path / "models", observer=Failing())
+    assert caught.value.__notes__ == [f"seed-0 had come to their end; their models stay in {tmp_path / 'models'}"]
+
+
+@pytest.mark.slow
+def test_a_file_that_somebody_put_into_the_folder_of_a_run_stays(tmp_path: Path) -> None:
+    interrupt(small("tracking.enabled=false", LONG), tmp_path / "model")
+    run = tmp_path / "runs" / "model"
+    for name in (".gitignore", ".run.json.abcdefgh"):
+        (run / name).touch()
+    resume(run)
+    assert {path.name for path in run.iterdir()} == {"run.json", ".gitignore"}

@@ -87,9 +87,12 @@ class JointLoss:
     def gradients(self, examples: Examples, rows: Int[Tensor, " B"]) -> dict[str, Float[Tensor, " P"]]:
         """Return the gradient of each task's loss over a batch by the P shared numbers that train.
 
-        Nothing else changes: neither gradients of parameters, nor buffers, nor the random numbers that come next.
+        Empty where none trains in this epoch. Nothing else changes: neither gradients of parameters, nor buffers, nor
+        the random numbers that come next.
         """
         device, model = self.accelerator.device, self.model
+        if not shared_parameters(model):
+            return {}  # in this epoch nothing that tasks share trains
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             found, _ = self._gradients_by_task(examples, self._divide(examples, rows)[0], into_heads=False)

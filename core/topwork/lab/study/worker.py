@@ -25,7 +25,8 @@ from topwork.engine.training.checkpoints import Checkpoints, StopRequest
 from topwork.errors import DataError, StorageError, TopworkError, text_of
 from topwork.experiment.schema import Experiment
 from topwork.files import write_file
-from topwork.lab.run_identity import identity_of_training
+from topwork.interfaces.backbone import Backbone
+from topwork.lab.run_identity import digest_of_weights, identity_of_training
 from topwork.lab.study.resolved_study import resolve_study
 from topwork.lab.study.search_space import values_of, with_logarithms
 from topwork.lab.study.storage import HEARTBEAT_SECONDS, open_storage
@@ -87,6 +88,7 @@ class Worker:
         self.queue.since = job.since
         self.store: TrackingStore | None = store_of(job.tracked.uri, job.tracked.experiment_id) if job.tracked else None
         self.cache = PreparationCache()
+        self._digested: tuple[Backbone, str] | None = None
         prepared = self.cache.prepare(experiment)  # what the first trial needs, before it is on the clock
         if prepared.dataset.digest != job.digest:
             raise DataError("the data has changed since the study began; put it back, or begin another study")
@@ -107,7 +109,10 @@ class Worker:
         def get_checkpoints(prepared: Preparation) -> Checkpoints:
             training = prepared.experiment.training
             device = make_accelerator(training).device
+            if device.type != "cpu":
+                return Checkpoints()  # it would not go on to the same bits, so it begins anew
             identity = identity_of_training(prepared.experiment, prepared, self.registry, device)
+            identity |= {"sha256 of the backbone": self._digest_of_backbone(prepared)}
             checkpoints.append(checkpoints_of(self.job.folder, identity))
             return Checkpoints(checkpoints[-1], training.checkpoint_minutes, stop=stop, worthwhile=SHORT_TRIAL)
 
@@ -148,6 +153,13 @@ class Worker:
         if not self.stop.is_set():
             for folder in checkpoints:
                 folder.remove()
+
+    def _digest_of_backbone(self, prepared: Preparation) -> str:
+        """The sha256 of a backbone's weights before training, found once for all trials that share it."""
+        backbone = prepared.model.backbone
+        if self._digested is None or self._digested[0] is not backbone:
+            self._digested = backbone, digest_of_weights(backbone)
+        return self._digested[1]
 
     def _open_log(self, trial: optuna.Trial) -> TrialLog | None:
         if self.store is None or self.job.tracked is None:

@@ -314,3 +314,9 @@ def test_the_store_does_not_serve_what_was_trained(make: Make, train: Train, sto
         with pytest.raises(StorageError) as caught:
             prepared.decide_store(phase, CPU)
         assert str(caught.value).endswith(f"training.store: require, but {TRAINED_PREFIX}")
+
+
+def test_gradients_are_compared_only_while_something_that_tasks_share_trains(make: Make, train: Train) -> None:
+    trained = train(make(freeze=GradualConfig(), training={"epochs": 2, "gradient_batches": 2}))
+    found = [any(name.startswith("gradient_norm/") for name in epoch.metrics) for epoch in trained.fit.epochs]
+    assert found == [False, True]
