@@ -137,7 +137,7 @@ class RunLog(RunWriter, Observer):
         final |= _with_ends(result.estimates, result.split)
         self._log_metrics({name: value for name, value in final.items() if not math.isnan(value)}, result.best_epoch)
         self._log_figure("learning_curves", lambda: learning_curves(result.epochs, result.best_epoch))
-        if any(name.startswith(NORM) for name in result.epochs[0].metrics):
+        if any(name.startswith(NORM) for epoch in result.epochs for name in epoch.metrics):
             self._log_figure("gradients", lambda: gradient_figure(result.epochs))
 
     def log_seeds(self, result: SeedsResult) -> None:
