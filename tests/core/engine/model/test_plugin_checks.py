@@ -273,13 +273,19 @@ class WithExtraState(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "extra", [{"a": [1, 0.5, "x", None, torch.ones(2)], "b": {}}, torch.ones(2), 3, [[torch.tensor(1)]]], ids=str
+    "extra",
+    [{"a": [1, 0.5, "x", None, torch.ones(2)], "b": {}}, torch.ones(2), 3, [[torch.tensor(1)]]],
+    ids=["nested", "tensor", "number", "list"],
 )
 def test_extra_state_may_be_made_of_what_can_be_written(extra: object) -> None:
     check_state(WithExtraState(extra), extra=True)
 
 
-@pytest.mark.parametrize("extra", [{1: 2}, {"a": {1, 2}}, [object()], torch.ones(2).to_sparse(), 1j], ids=repr)
+@pytest.mark.parametrize(
+    "extra",
+    [{1: 2}, {"a": {1, 2}}, [object()], torch.ones(2).to_sparse(), 1j],
+    ids=["key", "set", "object", "sparse", "complex"],
+)
 def test_extra_state_that_cannot_be_written_is_refused(extra: object) -> None:
     with pytest.raises(PluginError, match="get_extra_state must give numbers, texts and tensors in dicts and lists"):
         check_state(WithExtraState(extra), extra=True)
