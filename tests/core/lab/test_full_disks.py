@@ -71,7 +71,9 @@ def test_a_disk_that_others_fill_meanwhile_leaves_the_checkpoint_before_and_no_r
         folder = CheckpointFolder(disk / "checkpoints")
         folder.save(1, 0, STATE)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 10**9))  # so it was when it was asked
-        with pytest.raises(StorageError, match=r"000002-000000000 could not be written: .*No space left on device"):
+        with pytest.raises(
+            StorageError, match=r"000002-000000000 could not be written: .*No space left on device.*; it needs 2\.9 MB"
+        ):
             folder.save(2, 0, {"weights": torch.randn(700_000)})
         assert names_in(folder.path) == ["000001-000000000"]
         assert_same(folder.load(), STATE)
@@ -82,7 +84,9 @@ def test_a_checkpoint_that_outgrows_a_quota_leaves_the_one_before_and_no_rest(tm
     folder = CheckpointFolder(tmp_path / "checkpoints")
     with largest_file(1_000_000):
         folder.save(1, 0, STATE)
-        with pytest.raises(StorageError, match=r"000002-000000000 could not be written: .*File too large"):
+        with pytest.raises(
+            StorageError, match=r"000002-000000000 could not be written: .*File too large.*; it needs 1\.7 MB there"
+        ):
             folder.save(2, 0, BIG)
     assert names_in(folder.path) == ["000001-000000000"]
     assert_same(folder.load(), STATE)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from topwork.engine.training.checkpoint_names import checkpoint_name, checkpoints_in
-from topwork.errors import StorageError, UnrecoverableError, first_line
+from topwork.errors import StorageError, UnrecoverableError, first_line, quote
 from topwork.files import check_room, new_folder, reach, sha256_of
 
 #: The layout; a newer one is refused.
@@ -65,16 +65,14 @@ class CheckpointFolder:
             return
         tensors: dict[str, Tensor] = {}
         values = _take_out_tensors(state, "", tensors, set())
-        check_room(folder, size_of(tensors))
-        with new_folder(folder) as temporary:
-            try:
-                safetensors.torch.save_file(tensors, str(temporary / TENSORS_FILE))
-            except SafetensorError as error:  # it wraps what the disk says
-                raise StorageError(f"{folder} could not be written: {error}") from error
-            digest = sha256_of(temporary / TENSORS_FILE)
-            written = {"format": FORMAT, "topwork": version("topwork"), "tensors_sha256": digest, "state": values}
-            written["sha256"] = _sha256_of_values(written)
-            (temporary / VALUES_FILE).write_text(json.dumps(written) + "\n", encoding="utf-8")
+        size = size_of(tensors)
+        check_room(folder, size)
+        try:
+            with new_folder(folder) as temporary:
+                _write(temporary, values, tensors)
+        except (StorageError, SafetensorError) as error:  # the latter wraps what the disk says
+            said = error if isinstance(error, StorageError) else f"{folder} could not be written: {error}"
+            raise StorageError(f"{said}; it needs {size / 1e6:,.1f} MB there") from error
         for old in self.paths()[KEPT:]:
             _remove(old)
 
@@ -110,6 +108,15 @@ class CheckpointFolder:
         """Remove all checkpoints."""
         if self.path.exists():
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _write(folder: Path, values: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Write the two files of a checkpoint."""
+    safetensors.torch.save_file(dict(tensors), str(folder / TENSORS_FILE))
+    digest = sha256_of(folder / TENSORS_FILE)
+    written = {"format": FORMAT, "topwork": version("topwork"), "tensors_sha256": digest, "state": values}
+    written["sha256"] = _sha256_of_values(written)
+    (folder / VALUES_FILE).write_text(json.dumps(written) + "\n", encoding="utf-8")
 
 
 class DamagedError(StorageError):
@@ -163,6 +170,9 @@ def _take_out_tensors(value: Any, name: str, tensors: dict[str, Tensor], places:
 
     Args:
         places: in memory, of those that were added: safetensors writes none of which a part is written already.
+
+    Raises:
+        StorageError: something is neither a tensor nor a value that JSON has.
     """
     if isinstance(value, Tensor):
         numbered = f"{len(tensors)} {name}"
@@ -176,6 +186,8 @@ def _take_out_tensors(value: Any, name: str, tensors: dict[str, Tensor], places:
         }
     if isinstance(value, list | tuple):
         return [_take_out_tensors(one, f"{name}/{number}", tensors, places) for number, one in enumerate(value)]
+    if not (value is None or isinstance(value, bool | int | float | str)):
+        raise StorageError(f"{name} is {quote(value)}, which cannot be written to a checkpoint")
     return value
 
 

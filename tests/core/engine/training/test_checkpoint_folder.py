@@ -171,3 +171,11 @@ def test_one_that_is_damaged_a_second_time_is_put_aside_again(folder: Checkpoint
         assert state is not None
         assert state["epoch"] == 1
     assert len(list(folder.path.glob("000002-000000000.unreadable-*"))) == 2
+
+
+def test_what_cannot_be_written_is_named(folder: CheckpointFolder) -> None:
+    with pytest.raises(
+        StorageError, match=r"weighting/_extra_state is \{1, 2\}, which cannot be written to a checkpoint"
+    ):
+        folder.save(1, 0, {"weighting": {"_extra_state": {1, 2}}})
+    assert not folder.path.exists()
