@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -385,7 +385,7 @@ def main() -> None:
         serve()
         return
     if given_arguments.number is not None:
-        print(json.dumps(asdict(kill_until(given_arguments.kills, given_arguments.number))))
+        print(json.dumps(vars(kill_until(given_arguments.kills, given_arguments.number))))
         return
     started, count = time.monotonic(), given_arguments.processes
     command = [sys.executable, __file__, "--kills", str(-(-given_arguments.kills // count)), "--number"]
