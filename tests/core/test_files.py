@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import resource
 import shutil
 import sqlite3
 import stat
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from disks import largest_file
 from topwork.errors import StorageError
 from topwork.files import (
     FAULT_POINTS,
@@ -37,17 +37,6 @@ from topwork.files import (
 
 LONG = "x" * 300
 NOT_A_FOLDER = r"(model|result\.json) could not be written: (File exists|Not a directory)$"
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let the operating system refuse files larger than ``size`` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def mode_of(path: Path) -> int:

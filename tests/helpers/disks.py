@@ -1,5 +1,6 @@
 """Disks that are soon full."""
 
+import resource
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,3 +21,14 @@ def small_disk(options: str) -> Iterator[Path]:
             yield Path(folder)
         finally:
             subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let the operating system refuse files larger than ``size`` bytes, as a quota would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

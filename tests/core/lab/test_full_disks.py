@@ -2,13 +2,10 @@
 
 import logging
 import os
-import resource
 import shutil
 import subprocess
 import sys
 from collections import namedtuple
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +13,7 @@ import pytest
 import torch
 
 from checkpoint_helpers import assert_same
-from disks import small_disk
+from disks import largest_file, small_disk
 from run_helpers import small
 from topwork.engine.model_folder import load_model
 from topwork.engine.observer import Epoch, Observer
@@ -29,17 +26,6 @@ LONG = "training={epochs: 4, batch_size: 16, device: cpu, patience: null, checkp
 STATE = {"weights": torch.randn(200_000)}  # 800 kB
 
 BIG = {"weights": torch.randn(400_000)}
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let the operating system refuse files larger than ``size`` bytes, as a quota would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def names_in(folder: Path) -> list[str]:
