@@ -78,7 +78,7 @@ def press_ctrl_c(scene: Scene, command: Command) -> None:
 
 def kill_a_worker(scene: Scene, command: Command) -> None:
     """The study replaces it, queues its trial again, and goes on to its end."""
-    victim = running_after(scene.url, finished=1)[0]
+    victim = wait_for(lambda: running_after(scene.url, finished=1))[0]  # those seen before may be finished by now
     kill([psutil.Process(int(victim.user_attrs[PROCESS].split(":")[1]))])
     command.finish()
     trials = {trial.number: trial for trial in trials_of(scene.url)}
@@ -90,7 +90,7 @@ def kill_a_worker(scene: Scene, command: Command) -> None:
 
 @pytest.mark.reliability("C40", "C41")
 def test_however_often_a_study_is_interrupted_the_same_command_ends_it(tmp_path: Path, store_uri: str) -> None:
-    scene = Scene(tmp_path, store_uri, trials=6)
+    scene = Scene(tmp_path, store_uri, trials=8)
     before: list[dict[str, object]] = []
     interruptions = [press_ctrl_c, kill_the_parent, kill_everything, kill_a_worker]
     for count, interrupt in enumerate(interruptions, 1):
