@@ -2,14 +2,17 @@
 
 ``discover()`` returns a plain value; nothing is kept between calls. Shipped plugins are found as anybody's
 are. Nothing wins in silence: what is broken or claimed twice is left out, and named in ``Registry.problems``
-and in the message of the experiment that asks for it.
+and in the message of the experiment that asks for it. Single files that an experiment names are registered the
+same way; since it cannot do without them, what is broken in one is an error at once.
 """
 
+import copy
 import inspect
 import json
 import logging
+import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
@@ -30,6 +33,7 @@ from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
 from topwork.interfaces.plugin import PluginConfig
 from topwork.interfaces.pooling import PoolingConfig
 from topwork.interfaces.sampler import SamplerConfig
+from topwork.plugin_file import PluginFile, import_plugin_file, name_of_module
 
 ConfigT = TypeVar("ConfigT", bound=PluginConfig)
 
@@ -38,13 +42,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plugin(Generic[ConfigT]):
-    """One registered config class and the package it comes from."""
+    """One registered config class and the package it comes from; of a single file the file's name and sha256."""
 
     interface: str
     kind: str
     config: type[ConfigT]
     package: str
     version: str
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether it comes from an installed package."""
+        return name_of_module(self.config.__module__) is None
 
 
 class Catalog(Generic[ConfigT]):
@@ -90,7 +99,7 @@ class Catalog(Generic[ConfigT]):
             raise ValueError(f"{article} {self.interface} is a mapping with a kind, such as {{kind: {self.example}}}")
         kind = raw["kind"]
         if isinstance(kind, str) and kind in self.conflicts:
-            raise ValueError(f"{self.conflict(kind)}; uninstall one of them")
+            raise ValueError(f"{self.conflict(kind)}; remove one of them, or give it another kind")
         if not isinstance(kind, str) or kind not in self.plugins:
             installed = ", ".join(sorted(self.plugins)) or "none"
             message = f"no {self.interface} of kind {quote(kind)} is installed, only {installed}"
@@ -106,12 +115,17 @@ class Catalog(Generic[ConfigT]):
 
     def conflict(self, kind: str) -> str:
         """Say who claims ``kind``."""
-        return f"{self.interface} {kind!r} is offered by several packages: {self.conflicts[kind]}"
+        return f"{self.interface} {kind!r} is offered more than once: by {self.conflicts[kind]}"
 
 
 @dataclass(frozen=True)
 class Registry:
-    """Everything that is installed, one catalog per interface."""
+    """Everything that is installed, one catalog per interface.
+
+    Attributes:
+        files: that are not installed, but were named.
+        problems: what is wrong with installed packages.
+    """
 
     backbones: Catalog[BackboneConfig] = field(default_factory=lambda: Catalog("backbone", BackboneConfig))
     poolings: Catalog[PoolingConfig] = field(default_factory=lambda: Catalog("pooling", PoolingConfig))
@@ -126,11 +140,12 @@ class Registry:
     loss_weightings: Catalog[LossWeightingConfig] = field(
         default_factory=lambda: Catalog("loss weighting", LossWeightingConfig)
     )
+    files: list[PluginFile] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def catalogs(self) -> dict[str, Catalog[Any]]:
         """The seven catalogs, by field name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "problems"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("files", "problems")}
 
     def plugins(self) -> Iterator[Plugin[Any]]:
         """Every usable plugin, interface by interface, kinds sorted."""
@@ -161,7 +176,9 @@ def _unwritable(config: PluginConfig, why: str) -> str:
 
 
 def package_of(config: type[PluginConfig]) -> str:
-    """Name the installed package and version that a config class comes from, or else its module."""
+    """Name the installed package and version that a config class comes from, or else its file or module."""
+    if file := name_of_module(config.__module__):
+        return f"file {file}"
     top = config.__module__.partition(".")[0]
     found = next((one for one in entry_points(group=PROJECT) if one.module.partition(".")[0] == top), None)
     return f"package {_package(found)}" if found else f"module {config.__module__}"
@@ -198,8 +215,12 @@ _TORCH_SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = 
 }
 
 
-def discover() -> Registry:
-    """Load every plugin installed under the entry-point group ``topwork``."""
+def discover(files: Sequence[PluginFile] = ()) -> Registry:
+    """Load every plugin installed under the entry-point group ``topwork``, and those of single files.
+
+    Raises:
+        PluginError: something is wrong with some of the files; says what and where.
+    """
     registry = Registry()
     by_name: dict[str, list[EntryPoint]] = defaultdict(list)
     for entry in entry_points(group=PROJECT):
@@ -211,24 +232,52 @@ def discover() -> Registry:
             continue
         try:
             with unchanged_torch_settings():
-                plugins = _load(claimants.pop(), registry)
+                plugins = _collect(claimants[0].load(), *_name_and_version(claimants[0].dist), registry)
         except (Exception, SystemExit) as error:  # a plugin may do anything when it is imported
-            registry.problems.append(f"plugin {name!r} of package {packages[0]} is broken: {_brief(error)}")
+            why = f"{_brief(error)}{_place_of(error, claimants[0].module)}"
+            registry.problems.append(f"plugin {name!r} of package {packages[0]} is broken: {why}")
             logger.debug("plugin %r", name, exc_info=error)
             continue
         for field_name, plugin in plugins:
             registry.catalogs()[field_name].add(plugin)
     for catalog in registry.catalogs().values():
         registry.problems.extend(catalog.conflict(kind) for kind in catalog.conflicts)
+    return with_files(registry, files)
+
+
+def with_files(registry: Registry, files: Sequence[PluginFile]) -> Registry:
+    """Return what is registered, and the plugins of single files.
+
+    Raises:
+        PluginError: something is wrong with some of the files, or they claim a kind that another has; says where.
+    """
+    registry, errors = copy.deepcopy(registry), []
+    for file in files:
+        if file.sha256 in {known.sha256 for known in registry.files}:
+            continue
+        try:
+            with unchanged_torch_settings():
+                plugins = _collect(import_plugin_file(file), file.path.name, file.version, registry)
+        except (Exception, SystemExit) as error:  # as above
+            errors.append(f"plugin file {file.path} is broken: {_brief(error)}{_place_of(error, file.module)}")
+            logger.debug("plugin file %s", file.path, exc_info=error)
+            continue
+        registry.files.append(file)
+        for field_name, plugin in plugins:
+            catalog = registry.catalogs()[field_name]
+            catalog.add(plugin)
+            if plugin.kind in catalog.conflicts:
+                errors.append(f"plugin file {file.path}: {catalog.conflict(plugin.kind)}; give yours another kind")
+    if errors:
+        raise PluginError("\n".join(errors))
     return registry
 
 
-def _load(entry: EntryPoint, registry: Registry) -> list[tuple[str, Plugin[Any]]]:
-    """Import one plugin module and collect what its hooks register, with the name of each one's catalog.
+def _collect(module: ModuleType, package: str, version_of: str, registry: Registry) -> list[tuple[str, Plugin[Any]]]:
+    """Collect what the hooks of one module register, with the name of each one's catalog.
 
     A manager of its own for each module: what one plugin does wrong cannot touch another.
     """
-    module: ModuleType = entry.load()
     version = getattr(module, "TOPWORK_INTERFACE", 1)
     if not isinstance(version, int):
         raise PluginError(f"TOPWORK_INTERFACE must be a whole number such as {INTERFACE_VERSION}, got {version!r:.60}")
@@ -236,18 +285,17 @@ def _load(entry: EntryPoint, registry: Registry) -> list[tuple[str, Plugin[Any]]
         raise PluginError(f"it was written for interface {version}, this topwork has interface {INTERFACE_VERSION}")
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HookSpecs)
-    manager.register(module, name=entry.name)
+    manager.register(module, name=package)
     manager.check_pending()
 
     collected: list[tuple[str, Plugin[Any]]] = []
-    package = _name_and_version(entry.dist)
 
     def register(field_name: str, config: type[PluginConfig]) -> None:
         catalog = registry.catalogs()[field_name]
         kind = catalog.check(config)
         if any((name, plugin.kind) == (field_name, kind) for name, plugin in collected):
             raise PluginError(f"it registers {catalog.interface} {kind!r} twice")
-        collected.append((field_name, Plugin(catalog.interface, kind, config, *package)))
+        collected.append((field_name, Plugin(catalog.interface, kind, config, package, version_of)))
 
     for field_name in registry.catalogs():
         for implementation in getattr(manager.hook, f"register_{field_name}").get_hookimpls():
@@ -265,6 +313,28 @@ def _package(entry: EntryPoint) -> str:
 def _name_and_version(package: Distribution | None) -> tuple[str, str]:
     """What an installed package is called. To ask it reads and parses a file, the same for each of its plugins."""
     return (package.metadata["Name"], package.metadata["Version"]) if package else ("?", "?")
+
+
+def line_in_package(error: BaseException | None, module: str) -> str | None:
+    """Return ``file:line`` of the innermost call of an error that is in the package of a module; None for none."""
+    found = None
+    while error is not None:
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if is_of_package(frame.f_globals.get("__name__", ""), module):
+                found = f"{frame.f_code.co_filename}:{line}"
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def is_of_package(module: str, other: str) -> bool:
+    """Whether a module is of the package that another is of; of topwork itself, whether it is that module."""
+    package = other.partition(".")[0]
+    return module == other if package == PROJECT else module.partition(".")[0] == package
+
+
+def _place_of(error: BaseException, module: str) -> str:
+    line = line_in_package(error, module)
+    return f" ({line})" if line else ""
 
 
 def _brief(error: BaseException) -> str:

@@ -263,17 +263,20 @@ def test_two_plugins_of_one_kind_both_lose(install: Install) -> None:
     install("acme", head("twin"))
     install("zenith", head("twin"))
     registry = discover()
-    assert problem(registry) == "head 'twin' is offered by several packages: acme and zenith"
+    assert problem(registry) == "head 'twin' is offered more than once: by acme and zenith"
     assert kinds(registry) == SHIPPED
     with pytest.raises(ValueError) as caught:
         registry.heads.parse({"kind": "twin"}, problems=registry.problems)
-    assert str(caught.value) == "head 'twin' is offered by several packages: acme and zenith; uninstall one of them"
+    assert (
+        str(caught.value)
+        == "head 'twin' is offered more than once: by acme and zenith; remove one of them, or give it another kind"
+    )
 
 
 def test_a_shipped_kind_has_no_privilege(install: Install) -> None:
     install("acme", head("binary"))
     registry = discover()
-    assert problem(registry) == "head 'binary' is offered by several packages: acme and topwork"
+    assert problem(registry) == "head 'binary' is offered more than once: by acme and topwork"
     assert "binary" not in registry.heads.plugins
 
 
@@ -281,7 +284,7 @@ def test_three_plugins_of_one_kind_are_one_problem(install: Install) -> None:
     for package in ("acme", "middle", "zenith"):
         install(package, head("triplet"))
     registry = discover()
-    assert problem(registry) == "head 'triplet' is offered by several packages: acme and middle and zenith"
+    assert problem(registry) == "head 'triplet' is offered more than once: by acme and middle and zenith"
     assert kinds(registry) == SHIPPED
 
 

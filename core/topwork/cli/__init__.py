@@ -60,6 +60,10 @@ StoreUri = Annotated[
         help="The MLflow store [default: MLFLOW_TRACKING_URI, or mlflow.db in this folder].", show_default=False
     ),
 ]
+TrustPlugins = Annotated[
+    bool,
+    typer.Option("--trust-plugins", help="Run the plugin files that came with it, which are code."),
+]
 Texts = Annotated[
     list[str] | None, typer.Argument(help="Texts; standard input where there are none, or for -.", show_default=False)
 ]
@@ -237,12 +241,13 @@ def evaluate(
     source: Annotated[
         str | None, typer.Option(help="The source that the rows are like, where the model has several.")
     ] = None,
+    trust_plugins: TrustPlugins = False,
     format: Output = Format.TABLE,
 ) -> None:
     """Measure a trained model, with 95 % intervals."""
     from topwork.cli.use_model import show_evaluation
 
-    show_evaluation(model, file, source, format)
+    show_evaluation(model, file, source, format, trust_plugins=trust_plugins)
 
 
 @app.command()
@@ -250,12 +255,13 @@ def predict(
     model: ModelFolder,
     texts: Texts = None,
     file: TextFile = None,
+    trust_plugins: TrustPlugins = False,
     format: Annotated[PredictionFormat, typer.Option(help="How to print them.")] = PredictionFormat.TABLE,
 ) -> None:
     """Predict every task's label for texts."""
     from topwork.cli.use_model import show_predictions
 
-    show_predictions(model, texts or [], file, format)
+    show_predictions(model, texts or [], file, format, trust_plugins=trust_plugins)
 
 
 @app.command()
@@ -266,11 +272,12 @@ def encode(
     ],
     texts: Texts = None,
     file: TextFile = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Write the pooled vectors of texts."""
     from topwork.cli.use_model import write_vectors
 
-    write_vectors(model, texts or [], file, output)
+    write_vectors(model, texts or [], file, output, trust_plugins=trust_plugins)
 
 
 @app.command()
@@ -278,23 +285,25 @@ def export(
     model: ModelFolder,
     format: Annotated[ExportFormat, typer.Option(help="What to write.", show_default=False)],
     output: Annotated[Path, typer.Option(help="A new folder to write to.", show_default=False)],
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Write a model for other software: an ONNX graph with all heads, or the encoder alone for transformers."""
     from topwork.cli.use_model import write_export
 
-    write_export(model, format, output)
+    write_export(model, format, output, trust_plugins=trust_plugins)
 
 
 @app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Runs, by name or MLflow's id.", show_default=False)],
     uri: StoreUri = None,
+    trust_plugins: TrustPlugins = False,
     format: Output = Format.TABLE,
 ) -> None:
     """Compare runs on the same test rows: settings, metrics, and differences with intervals."""
     from topwork.cli.show_comparison import show_comparison
 
-    show_comparison(runs, uri, format)
+    show_comparison(runs, uri, format, trust_plugins=trust_plugins)
 
 
 @app.command()

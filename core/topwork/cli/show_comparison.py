@@ -11,9 +11,9 @@ from topwork.engine.evaluation.estimates import Estimate
 from topwork.lab.comparison import Comparison, compare
 
 
-def show_comparison(runs: Sequence[str], uri: str | None, format: Format) -> None:
+def show_comparison(runs: Sequence[str], uri: str | None, format: Format, *, trust_plugins: bool) -> None:
     """Print the settings that differ, every metric of every run, and each difference from the first."""
-    compared = compare(runs, uri=uri)
+    compared = compare(runs, uri=uri, trust_plugins=trust_plugins)
     if format is Format.CSV:
         write_csv(rows_of_comparison(compared))
         return

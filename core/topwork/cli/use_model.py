@@ -19,9 +19,9 @@ from topwork.errors import ConfigurationError, StorageError, reason_of
 from topwork.files import write_file
 
 
-def show_evaluation(model: Path, file: Path | None, source: str | None, format: Format) -> None:
+def show_evaluation(model: Path, file: Path | None, source: str | None, format: Format, *, trust_plugins: bool) -> None:
     """Print every metric of the tasks that read a source, with its interval."""
-    figures, which = load_model(model).evaluate(file, source=source)
+    figures, which = load_model(model, trust_plugins=trust_plugins).evaluate(file, source=source)
     if format is Format.TABLE:
         show_estimates(figures, which)
     elif format is Format.CSV:
@@ -30,10 +30,12 @@ def show_evaluation(model: Path, file: Path | None, source: str | None, format: 
         write_json({"rows": which, "metrics": rows_of_estimates(figures)})
 
 
-def show_predictions(model: Path, texts: Sequence[str], file: Path | None, format: PredictionFormat) -> None:
+def show_predictions(
+    model: Path, texts: Sequence[str], file: Path | None, format: PredictionFormat, *, trust_plugins: bool
+) -> None:
     """Print a label with its probability for each text and task."""
     texts = read_texts(texts, file)
-    predictions = load_model(model).predict(texts)
+    predictions = load_model(model, trust_plugins=trust_plugins).predict(texts)
     if format in (PredictionFormat.JSON, PredictionFormat.JSONL):
         described = [
             {"text": text, **{task: _described(one) for task, one in prediction.items()}}
@@ -61,12 +63,12 @@ def show_predictions(model: Path, texts: Sequence[str], file: Path | None, forma
         console.print(shown)
 
 
-def write_vectors(model: Path, texts: Sequence[str], file: Path | None, output: Path) -> None:
+def write_vectors(model: Path, texts: Sequence[str], file: Path | None, output: Path, *, trust_plugins: bool) -> None:
     """Write pooled vectors (N, W) as .npy, or with their texts as .parquet."""
     if output.suffix not in (".npy", ".parquet"):
         raise ConfigurationError(f"--output must end in .npy or .parquet, got {output}")
     texts = read_texts(texts, file)
-    vectors = load_model(model).encode(texts)
+    vectors = load_model(model, trust_plugins=trust_plugins).encode(texts)
     buffer = io.BytesIO()
     if output.suffix == ".npy":
         np.save(buffer, vectors, allow_pickle=False)
@@ -81,11 +83,11 @@ def write_vectors(model: Path, texts: Sequence[str], file: Path | None, output: 
     console.print(f"{output}: {vectors.shape[0]:,} vectors of width {vectors.shape[1]}")
 
 
-def write_export(model: Path, format: ExportFormat, output: Path) -> None:
+def write_export(model: Path, format: ExportFormat, output: Path, *, trust_plugins: bool) -> None:
     """Write a model for other software."""
     from topwork.engine.export import export_onnx, export_transformers
 
-    trained = load_model(model)
+    trained = load_model(model, trust_plugins=trust_plugins)
     write = export_onnx if format is ExportFormat.ONNX else export_transformers
     console.print(f"{output}: within {write(trained, output):.1g} of what the model gives")
 

@@ -1,33 +1,43 @@
-"""A trained model's folder: ``model.json`` (what the model is and which plugins it needs), ``weights.safetensors`` and
-``backbone/`` (architecture and tokenizer). ``model.json`` has the sha256 of all other files, and of itself without it.
+"""A trained model's folder: ``model.json`` (what the model is and which plugins it needs), ``weights.safetensors``,
+``backbone/`` (architecture and tokenizer), and ``plugins/`` with the plugin files that it was trained with, if any.
+``model.json`` has the sha256 of all other files, and of itself without it.
 
-It needs neither the experiment file nor the original weights, and nothing in it is pickled.
+It needs neither the experiment file nor the original weights, and nothing in it is pickled. A plugin file is code,
+which runs when the model is loaded; so whoever loads such a model must say that they trust it.
 """
 
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from accelerate import Accelerator
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from topwork.data.label_reader import describe_spaces
-from topwork.engine.label_record import LabelRecord, record_of
+from topwork.engine.label_record import record_of
 from topwork.engine.model.building import build_head
 from topwork.engine.model.encoder_checks import sample
 from topwork.engine.model.head_checks import HeadInputs, differing_results, results_of
 from topwork.engine.model.multitask import MultiTaskModel, head_width
 from topwork.engine.model.plugin_checks import plugin_errors
+from topwork.engine.model_manifest import (
+    FORMAT,
+    PLUGINS,
+    ModelManifest,
+    NeededPlugin,
+    read_model_manifest,
+    sha256_of_values,
+)
 from topwork.engine.trained_model import TrainedModel
 from topwork.errors import (
     ConfigurationError,
@@ -39,88 +49,11 @@ from topwork.errors import (
     text_of,
 )
 from topwork.experiment.loading import describe_error
-from topwork.experiment.schema import CATALOGS
+from topwork.experiment.plugin_entry import CATALOGS
 from topwork.files import new_folder, sha256_of
 from topwork.interfaces.head import Reading
-from topwork.registry import Registry, discover
-
-#: The layout of the folder; a newer one is refused. The first knew classes alone, by their names.
-FORMAT = 2
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
-@dataclass(frozen=True)
-class NeededPlugin:
-    """A plugin without which a model cannot be loaded."""
-
-    interface: str
-    kind: str
-    package: str
-    version: str
-
-
-def _check_inside(name: str) -> str:
-    if PurePosixPath(name).parts[:1] != ("backbone",) or ".." in PurePosixPath(name).parts or "\0" in name:
-        raise ValueError(f"{name!r} is not a file in backbone/")
-    return name
-
-
-def _is_text_or_texts(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
-
-
-def _check_experiment(experiment: dict[str, Any]) -> dict[str, Any]:
-    """Check what of an experiment a model is made from; the rest was for its training."""
-    data, tasks = experiment.get("data"), experiment.get("tasks")
-    if not (isinstance(data, dict) and data and all(isinstance(source, dict) for source in data.values())):
-        raise ValueError("data must be a mapping of sources")
-    if not (isinstance(tasks, dict) and tasks and all(isinstance(task, dict) for task in tasks.values())):
-        raise ValueError("tasks must be a mapping of tasks")
-    labels = [f"tasks.{name}.label" for name, task in tasks.items() if not _is_text_or_texts(task.get("label"))]
-    settings = {name: experiment.get(name) for name in ("backbone", "pooling")}
-    settings |= {f"tasks.{name}.head": task.get("head") for name, task in tasks.items()}
-    kinds = [
-        f"{name}.kind"
-        for name, given in settings.items()
-        if not isinstance(given, dict) or not isinstance(given.get("kind"), str)
-    ]
-    if labels or kinds:
-        raise ValueError(f"{', '.join([*labels, *kinds])} must be text")
-    return experiment
-
-
-class ModelManifest(BaseModel):
-    """What ``model.json`` holds.
-
-    Attributes:
-        weights_sha256: of weights.safetensors.
-        files_sha256: of the files in ``backbone/``, by path in the folder; earlier versions wrote none.
-        labels: the label space of each task.
-        plugins: without which the model cannot be loaded.
-        digests: the sha256 of each file of data, by path.
-        mixed_stages: how many of the first stages run in mixed precision.
-        experiment: that trained the model, as JSON values.
-        sha256: of all of this but itself; earlier versions wrote none.
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    weights_sha256: Sha256
-    files_sha256: dict[Annotated[str, AfterValidator(_check_inside)], Sha256] = {}
-    labels: Annotated[dict[str, LabelRecord], Field(min_length=1)]
-    plugins: tuple[NeededPlugin, ...]
-    digests: dict[str, str]
-    mixed_stages: Annotated[int, Field(ge=0)] = 0
-    experiment: Annotated[dict[str, Any], AfterValidator(_check_experiment)]
-    sha256: Sha256 | None = None
-
-    @model_validator(mode="after")
-    def _check_tasks(self) -> "ModelManifest":
-        if self.experiment["tasks"].keys() != self.labels.keys():
-            tasks = ", ".join(self.experiment["tasks"])
-            raise ValueError(f"the tasks are {tasks}, but there are labels of {', '.join(self.labels)}")
-        return self
+from topwork.plugin_file import PluginFile, not_trusted, read_plugin_file
+from topwork.registry import Plugin, Registry, discover
 
 
 def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
@@ -137,7 +70,11 @@ def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
             safetensors.torch.save_file(_distinct_tensors(trained.model), str(weights))
         except SafetensorError as error:  # it wraps what the disk says
             raise StorageError(f"{folder} could not be written: {error}") from error
-        files = sorted(path for path in (temporary / "backbone").rglob("*") if path.is_file())
+        for plugin_file in needed_files(trained.experiment, registry):
+            (temporary / PLUGINS).mkdir(exist_ok=True)
+            (temporary / PLUGINS / plugin_file.path.name).write_bytes(plugin_file.text.encode())
+        parts = ("backbone", PLUGINS)
+        files = sorted(path for part in parts for path in (temporary / part).rglob("*") if path.is_file())
         manifest = {
             "format": FORMAT,
             "topwork": version("topwork"),
@@ -149,7 +86,7 @@ def save_model(folder: Path, trained: TrainedModel, registry: Registry) -> None:
             **({"mixed_stages": trained.model.mixed_stages} if trained.model.mixed_stages else {}),
             "experiment": trained.experiment,
         }
-        manifest["sha256"] = _sha256_of_values(manifest)
+        manifest["sha256"] = sha256_of_values(manifest)
         (temporary / "model.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
@@ -163,10 +100,15 @@ def holds_model(folder: Path, trained: TrainedModel) -> bool:
     return manifest.weights_sha256 == hashlib.sha256(weights).hexdigest()
 
 
-def load_model(folder: str | Path) -> TrainedModel:
+def load_model(folder: str | Path, *, trust_plugins: bool = False) -> TrainedModel:
     """Read a trained model, to compute on the best device there is.
 
+    Args:
+        trust_plugins: whether the plugin files in it, which are code, may run. Those that have run in this process
+            already may.
+
     Raises:
+        ConfigurationError: it has plugin files, and they are not trusted.
         StorageError: the folder is not a trained model, or is damaged.
         PluginError: a plugin that the model needs is not installed; says which, and the version it had.
     """
@@ -177,7 +119,7 @@ def load_model(folder: str | Path) -> TrainedModel:
             raise StorageError(
                 f"{folder / name} is damaged: its sha256 is not the one in model.json; copy the folder again"
             )
-    experiment, registry = manifest.experiment, discover()
+    experiment, registry = manifest.experiment, discover(_plugin_files(folder, manifest, trusted=trust_plugins))
     labels = {task: record.restore() for task, record in manifest.labels.items()}
     config = partial(_parse_settings, folder, manifest.plugins, registry)
     encoder = config("backbone", experiment["backbone"])
@@ -295,12 +237,38 @@ def _place_of(tensor: Tensor, name: str) -> object:
 
 
 def needed_plugins(experiment: Mapping[str, Any], registry: Registry) -> list[NeededPlugin]:
+    """The installed plugins that a model of this experiment (as JSON values) consists of."""
+    found = [plugin for plugin in _plugins_of(experiment, registry) if plugin.is_installed]
+    needed = [NeededPlugin(plugin.interface, plugin.kind, plugin.package, plugin.version) for plugin in found]
+    return list(dict.fromkeys(needed))
+
+
+def needed_files(experiment: Mapping[str, Any], registry: Registry) -> list[PluginFile]:
+    """The plugin files that a model of this experiment (as JSON values) cannot be loaded without."""
+    modules = {plugin.config.__module__ for plugin in _plugins_of(experiment, registry)}
+    return [file for file in registry.files if file.module in modules]
+
+
+def _plugin_files(folder: Path, manifest: ModelManifest, *, trusted: bool) -> list[PluginFile]:
+    """Read the plugin files in the folder of a model.
+
+    Raises:
+        ConfigurationError: there are some, and they are not trusted.
+    """
+    files = [read_plugin_file(folder / name) for name in manifest.files_sha256 if name.startswith(f"{PLUGINS}/")]
+    if names := not_trusted(files, trusted=trusted):
+        raise ConfigurationError(
+            f"model {folder} has plugin files of its own, code that runs when it is loaded: {names}; read what is "
+            f"in {folder / PLUGINS}, and if you trust it, load it with --trust-plugins, or trust_plugins=True in Python"
+        )
+    return files
+
+
+def _plugins_of(experiment: Mapping[str, Any], registry: Registry) -> list[Plugin[Any]]:
     """The plugins that a model of this experiment (as JSON values) consists of."""
     kinds = [("backbones", experiment["backbone"]), ("poolings", experiment["pooling"])]
     kinds += [("heads", task["head"]) for task in experiment["tasks"].values()]
-    found = [registry.catalogs()[catalog].plugins[settings["kind"]] for catalog, settings in kinds]
-    needed = [NeededPlugin(plugin.interface, plugin.kind, plugin.package, plugin.version) for plugin in found]
-    return list(dict.fromkeys(needed))
+    return [registry.catalogs()[catalog].plugins[settings["kind"]] for catalog, settings in kinds]
 
 
 def _parse_settings(
@@ -312,7 +280,7 @@ def _parse_settings(
     unknown = NeededPlugin(catalog.interface, kind, "?", "?")
     saved_with = next((one for one in plugins if (one.interface, one.kind) == (catalog.interface, kind)), unknown)
     if kind in catalog.conflicts:  # installing is no remedy
-        raise PluginError(f"{folder} cannot be loaded: {catalog.conflict(kind)}; uninstall one of them")
+        raise PluginError(f"{folder} cannot be loaded: {catalog.conflict(kind)}; remove one of them")
     try:
         return catalog.parse(settings, problems=registry.problems)
     except ValidationError as error:
@@ -320,52 +288,6 @@ def _parse_settings(
         raise _incompatible(folder, saved_with, "; ".join(messages)) from None
     except ValueError as error:
         raise _incompatible(folder, saved_with, text_of(error)) from None
-
-
-def read_model_manifest(folder: Path) -> ModelManifest:
-    """Read ``model.json``.
-
-    Raises:
-        StorageError: the folder is not a trained model, one of a newer version, or damaged; names every fault.
-    """
-    path = folder / "model.json"
-    try:
-        content = path.read_text(encoding="utf-8")
-        written = json.loads(content)
-        if not isinstance(written, dict):
-            raise ValueError("it holds no JSON object")
-    except (FileNotFoundError, NotADirectoryError):
-        raise StorageError(f"{folder} is not a trained model: it holds no model.json") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise StorageError(f"{path} cannot be read: {first_line(error)}") from None
-    if type(written.get("format")) is not int or not 1 <= written["format"] <= FORMAT:
-        raise StorageError(
-            f"{path} has format {written.get('format')!r:.40}, this topwork ({version('topwork')}) reads formats 1 to "
-            f"{FORMAT}; use topwork {written.get('topwork', '?')!s:.40}, which wrote it"
-        )
-    try:
-        manifest = ModelManifest.model_validate_json(json.dumps(_in_newest_format(written)))
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {describe_error(fault)}" for fault in error.errors()]
-        more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
-        raise StorageError("\n".join(f"{path} is damaged: {fault:.200}" for fault in [*faults[:10], *more])) from None
-    if manifest.sha256 is not None and manifest.sha256 != _sha256_of_values(written):
-        raise StorageError(f"{path} is damaged: its sha256 is not the one that it names; copy the folder again")
-    return manifest
-
-
-def _in_newest_format(written: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a manifest says as the newest format says it."""
-    if written["format"] != 1 or not isinstance(classes := written.get("classes"), dict):
-        return dict(written)
-    labels = {task: {"kind": "classes", "names": names} for task, names in classes.items()}
-    return {**written, "labels": labels}
-
-
-def _sha256_of_values(manifest: Mapping[str, Any]) -> str:
-    """The sha256 of what a manifest says, but for this number itself, however the JSON is laid out."""
-    values = {name: value for name, value in manifest.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _incompatible(folder: Path, plugin: NeededPlugin, why: str) -> PluginError:

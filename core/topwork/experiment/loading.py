@@ -11,10 +11,12 @@ from pydantic_core import ErrorDetails
 
 from topwork.errors import ConfigurationError, did_you_mean, quote, reason_of, shorten, text_of
 from topwork.experiment.origin import Origin
-from topwork.experiment.schema import CATALOGS, Experiment, Task
+from topwork.experiment.plugin_entry import CATALOGS
+from topwork.experiment.schema import Experiment, Task
 from topwork.experiment.source import FILE_FIELDS, Source
 from topwork.experiment.yaml_text import MAX_CHARACTERS, MAX_DEPTH, KeyPath, NotYamlError, read_yaml
-from topwork.registry import Registry, discover
+from topwork.plugin_file import PluginFile, read_plugin_file
+from topwork.registry import Registry, discover, with_files
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,6 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
         ConfigurationError: names every error with its line and column, and the nearest valid key.
     """
     path = Path(path)
-    registry = registry if registry is not None else discover()
     text = _read_text(path)
     try:
         read = read_yaml(text)
@@ -46,6 +47,8 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     raw: dict[str, Any] = read.value
     set_at = {_set(raw, override): override for override in overrides}
     origin = Origin(path, text, read.places, set_at)
+    files = _read_plugin_files(raw, origin)
+    registry = discover(files) if registry is None else with_files(registry, files)
     try:
         experiment = Experiment.model_validate(raw, context={"registry": registry})
     except ValidationError as error:
@@ -57,6 +60,50 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     resolved = experiment.model_copy(update={"data": _resolve_files(experiment, origin)})
     resolved._origin = origin
     return resolved
+
+
+def _read_plugin_files(raw: dict[str, Any], origin: Origin) -> list[PluginFile]:
+    """Read the files under ``plugins``, and put them in the place of their paths; what is no path stays as it is.
+
+    Raises:
+        ConfigurationError: some cannot be read, or are not what they were; names all such.
+    """
+    entries = raw["plugins"] if isinstance(raw.get("plugins"), list) else []
+    files: list[PluginFile] = []
+    errors: list[str] = []
+    for number, entry in enumerate(entries):
+        path, sha256 = (entry.get("path"), entry.get("sha256")) if isinstance(entry, dict) else (entry, None)
+        if not isinstance(path, str) or (isinstance(entry, dict) and entry.keys() - {"path", "sha256"}):
+            continue
+        where = origin.locate("plugins", number)
+        try:
+            file = read_plugin_file(_absolute(Path(path), origin, "plugins", number))
+            if sha256 not in (None, file.sha256):
+                raise ConfigurationError(
+                    f"{file.path} has changed: its sha256 is {file.sha256}, not {quote(sha256, 80)}"
+                )
+        except ConfigurationError as error:
+            errors += [f"{where}: {line}" for line in text_of(error).splitlines()]
+        else:
+            entries[number] = file
+            files.append(file)
+    if errors:
+        raise ConfigurationError("\n".join(errors))
+    return files
+
+
+def _absolute(file: Path, origin: Origin, *place: str | int) -> Path:
+    """Return a file from the experiment file's folder, or from here where its name came with ``--set``.
+
+    Raises:
+        ConfigurationError: it is not a path.
+    """
+    assert origin.file is not None
+    base = Path() if origin.is_overridden(*place) else origin.file.parent
+    try:
+        return (base / file.expanduser()).resolve()
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"{quote(str(file))} is not a path: {error}") from None
 
 
 def _read_text(path: Path) -> str:
@@ -131,19 +178,16 @@ def _index(items: list[Any], key: str, where: str) -> int:
 
 def _resolve_files(experiment: Experiment, origin: Origin) -> dict[str, Source]:
     """Make file names absolute: from the experiment file's folder, or from here where they came with ``--set``."""
-    assert origin.file is not None
     resolved = {}
     for name, source in experiment.data.items():
         absolute = {}
         for field in FILE_FIELDS:
             if (file := getattr(source, field)) is None:
                 continue
-            base = Path() if origin.is_overridden("data", name, field) else origin.file.parent
             try:
-                absolute[field] = (base / file.expanduser()).resolve()
-            except (RuntimeError, ValueError) as error:
-                where = origin.locate("data", name, field)
-                raise ConfigurationError(f"{where}: {quote(str(file))} is not a path: {error}") from None
+                absolute[field] = _absolute(file, origin, "data", name, field)
+            except ConfigurationError as error:
+                raise error.located(origin.locate("data", name, field)) from None
         resolved[name] = source.model_copy(update=absolute)
     return resolved
 

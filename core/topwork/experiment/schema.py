@@ -1,14 +1,14 @@
 """The schema of an experiment. The defaults are the reference recipe's."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     PrivateAttr,
     SerializeAsAny,
     StringConstraints,
-    ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -18,6 +18,7 @@ from topwork.experiment.label_format import LabelColumns, LabelFormat, OnMissing
 from topwork.experiment.objective import parse_objective
 from topwork.experiment.optimizer_option import OptimizerOption
 from topwork.experiment.origin import Origin
+from topwork.experiment.plugin_entry import find_plugin, find_plugin_file, with_default_kinds
 from topwork.experiment.section import Section
 from topwork.experiment.source import Fraction, Source
 from topwork.experiment.study import StudySettings
@@ -27,58 +28,14 @@ from topwork.interfaces.head import HeadConfig, Reading
 from topwork.interfaces.labels import LabelSet, Numbers, WordLabels
 from topwork.interfaces.loss_weighting import LossWeightingConfig
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
-from topwork.interfaces.plugin import Count, PluginConfig
+from topwork.interfaces.plugin import Count
 from topwork.interfaces.pooling import PoolingConfig
 from topwork.interfaces.sampler import SamplerConfig
-from topwork.registry import Registry, check_settings
+from topwork.plugin_file import PluginFile
 
 # Task and source names become parts of metric names, parameter names and file names.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-
-#: Which catalog of the registry answers for which plugin field.
-CATALOGS = {
-    "backbone": "backbones",
-    "pooling": "poolings",
-    "head": "heads",
-    "freeze": "freeze_strategies",
-    "optimizer": "optimizer_groupings",
-    "sampling": "samplers",
-    "weighting": "loss_weightings",
-}
-
-_DEFAULT_KINDS = {
-    "backbone": "distilbert",
-    "pooling": "cls",
-    "head": "classification",
-    "freeze": "all_except",
-    "optimizer": "heads_and_backbone",
-    "sampling": "proportional",
-    "weighting": "fixed",
-}
-
-
-def find_plugin(raw: object, info: ValidationInfo) -> object:
-    """Validate a plugin's entry with the config class that its ``kind`` names; a config object stands for itself."""
-    if isinstance(raw, PluginConfig):
-        check_settings(raw)
-        return raw
-    registry = info.context.get("registry") if info.context else None
-    if not isinstance(registry, Registry):
-        raise ValueError("validate with context={'registry': discover()}, so that the installed plugins are known")
-    assert info.field_name is not None
-    return registry.catalogs()[CATALOGS[info.field_name]].parse(raw, problems=[])
-
-
-def _with_default_kinds(raw: object, *names: str) -> object:
-    """Add the default plugins that a mapping leaves out, or of which it gives settings but no kind."""
-    if not isinstance(raw, Mapping):
-        return raw
-    given = {name: raw.get(name, {}) for name in names}
-    completed = {
-        name: {"kind": _DEFAULT_KINDS[name], **entry} for name, entry in given.items() if isinstance(entry, dict)
-    }
-    return {**raw, **completed}
 
 
 class Task(Section):
@@ -113,7 +70,7 @@ class Task(Section):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, raw: object) -> object:
-        return _with_default_kinds(raw, "head")
+        return with_default_kinds(raw, "head")
 
     @field_validator("label")
     @classmethod
@@ -249,9 +206,14 @@ class Window(Section):
 
 
 class Experiment(Section):
-    """A whole experiment. In Python, validate with ``context={"registry": discover()}`` or pass plugin configs."""
+    """A whole experiment. In Python, validate with ``context={"registry": discover()}`` or pass plugin configs.
+
+    Attributes:
+        plugins: Python files beside the experiment that register plugins which are not installed as packages.
+    """
 
     name: Name
+    plugins: tuple[Annotated[PluginFile, BeforeValidator(find_plugin_file)], ...] = ()
     data: dict[Name, Source] = Field(min_length=1)
     backbone: SerializeAsAny[BackboneConfig]
     pooling: SerializeAsAny[PoolingConfig]
@@ -273,7 +235,19 @@ class Experiment(Section):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, raw: object) -> object:
-        return _with_default_kinds(raw, "backbone", "pooling", "freeze", "optimizer", "sampling", "weighting")
+        return with_default_kinds(raw, "backbone", "pooling", "freeze", "optimizer", "sampling", "weighting")
+
+    @field_validator("plugins")
+    @classmethod
+    def _files_differ_in_name(cls, files: tuple[PluginFile, ...]) -> tuple[PluginFile, ...]:
+        names = [file.path.name for file in files]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"plugin files must differ in name, but {enumerate_names(twice)} is there twice")
+        return files
+
+    @field_serializer("plugins")
+    def _without_text(self, files: tuple[PluginFile, ...]) -> list[dict[str, str]]:
+        return [{"path": str(file.path), "sha256": file.sha256} for file in files]
 
     @model_validator(mode="after")
     def _texts_fit(self) -> Self:

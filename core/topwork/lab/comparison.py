@@ -8,6 +8,7 @@ from topwork.engine.evaluation.estimates import Estimate, estimate
 from topwork.errors import ConfigurationError, PluginError
 from topwork.interfaces.head import Metric
 from topwork.lab.tracking.finished_run import FinishedRun, find_runs
+from topwork.plugin_file import not_trusted
 from topwork.registry import Registry, discover
 
 
@@ -30,15 +31,18 @@ class Comparison:
     differences: dict[str, list[Difference]]
 
 
-def compare(runs: Sequence[str], *, uri: str | None = None) -> Comparison:
+def compare(runs: Sequence[str], *, uri: str | None = None, trust_plugins: bool = False) -> Comparison:
     """Compare finished runs on the rows that they were evaluated on.
 
     Args:
         runs: two or more, by MLflow's run id or by name; the first is what the others are compared with.
         uri: the MLflow store; without it MLFLOW_TRACKING_URI, or else mlflow.db in the working directory.
+        trust_plugins: whether the plugin files of runs, which are code, may run. Those that have run in this process
+            already may.
 
     Raises:
-        ConfigurationError: a run is not there, or they cannot be compared.
+        ConfigurationError: a run is not there, or they cannot be compared; or it has plugin files, and they are not
+            trusted.
         PluginError: a run's head is not installed.
         StorageError: the store cannot be read.
     """
@@ -49,10 +53,11 @@ def compare(runs: Sequence[str], *, uri: str | None = None) -> Comparison:
     for run, other in zip(finished[1:], others, strict=True):
         if why := why_not_comparable(first, other):
             raise ConfigurationError(f"runs {finished[0].name} and {run.name} cannot be compared: {why}")
-    registry = discover()
+    registries = [_registry(run, trusted=trust_plugins) for run in finished]  # each with the text that it was run with
     estimates, differences = {}, {}
     for task in (task for task in first.labels if all(task in other.labels for other in others)):
-        targets, metrics = first.targets[task], [_metrics(run, task, registry) for run in finished]  # heads may differ
+        targets = first.targets[task]
+        metrics = [_metrics(run, task, registry) for run, registry in zip(finished, registries, strict=True)]
         outputs = [run.outputs.by_seed(task) for run in finished]
         for name in (name for name in metrics[0] if all(name in having for having in metrics)):
             by_run = [(having[name], of_seeds) for having, of_seeds in zip(metrics, outputs, strict=True)]
@@ -67,6 +72,20 @@ def compare(runs: Sequence[str], *, uri: str | None = None) -> Comparison:
         estimates=estimates,
         differences=differences,
     )
+
+
+def _registry(run: FinishedRun, *, trusted: bool) -> Registry:
+    """Return what is installed, and the plugins of a run's own files.
+
+    Raises:
+        ConfigurationError: there are some, and they are not trusted.
+    """
+    if names := not_trusted(run.files, trusted=trusted):
+        raise ConfigurationError(
+            f"run {run.name} has plugin files of its own, code that runs when it is compared: {names}; read them among "
+            "its artifacts, and if you trust them, compare with --trust-plugins, from Python with trust_plugins=True"
+        )
+    return discover(run.files)
 
 
 def _metrics(run: FinishedRun, task: str, registry: Registry) -> dict[str, Metric]:

@@ -36,6 +36,7 @@ from topwork.lab.run_record import (
 )
 from topwork.lab.tracking.store import redact_uri
 from topwork.lab.tracking.unsent import Unsent
+from topwork.plugin_file import PluginFile
 from topwork.registry import Registry
 
 #: What a process that is killed leaves of a file that it was writing.
@@ -87,6 +88,10 @@ class RunFolder:
     def end(self, state: Literal["finished", "failed"], reason: str = "") -> None:
         """Note that the run has come to its end, and remove what is only needed to go on."""
         self.update(state=state, reason=reason, ended=time.time())
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove what is only needed to go on, of a run that has come to its end."""
         for path in [path for path in self.path.rglob(".*") if UNFINISHED_FILE.fullmatch(path.name)]:
             path.unlink(missing_ok=True)  # a killed process was writing it
         for training in self.trainings():
@@ -229,6 +234,9 @@ def opened_run(
     own = before is not None and same_place(model_path(path, before), model)
     if before and before.state == "unfinished":
         _check_model(RunFolder(path, before), model, own=own, several=experiment.training.seeds is not None)
+    elif before and own:
+        with holding(path, "trained"):
+            RunFolder(path, before).remove_leftovers()  # of a process that was killed at its very end
     with (
         reserved(model, existing=own and before is not None and before.state == "unfinished"),
         holding(path, "trained"),
@@ -242,7 +250,13 @@ def opened_run(
             return
         if model.exists():
             raise exists_error(model)
-        record = RunRecord(name=name, model=relative, alone=alone, experiment=dump_experiment(experiment, path))
+        record = RunRecord(
+            name=name,
+            model=relative,
+            alone=alone,
+            experiment=dump_experiment(experiment, path),
+            plugins=named_files(experiment),
+        )
         yield RunFolder(path, record)
 
 
@@ -287,6 +301,11 @@ def dump_experiment(experiment: Experiment, path: Path) -> dict[str, Any]:
     return written
 
 
+def named_files(experiment: Experiment) -> tuple[PluginFile, ...]:
+    """Return an experiment's plugin files by their names alone."""
+    return tuple(file.model_copy(update={"path": Path(file.path.name)}) for file in experiment.plugins)
+
+
 def load_recorded_experiment(path: Path, record: RunRecord, registry: Registry) -> Experiment:
     """Return the experiment of a run.
 
@@ -307,7 +326,9 @@ def load_recorded_experiment(path: Path, record: RunRecord, registry: Registry) 
 
 
 def _change_files(written: Mapping[str, Any], change: Callable[[str], str]) -> None:
-    """Change the names of all files of data."""
+    """Change the names of all files."""
+    for file in written.get("plugins", ()):
+        file["path"] = change(file["path"])
     for source in written["data"].values():
         for field in FILE_FIELDS:
             if source.get(field) is not None:

@@ -23,7 +23,7 @@ from topwork.registry import Registry
 
 #: Settings that change nothing of what is trained.
 NO_IDENTITY = re.compile(
-    rf"name|tracking\..+|training\.(store|checkpoint_minutes)|data\.[^.]+\.({'|'.join(FILE_FIELDS)})"
+    rf"name|plugins|tracking\..+|training\.(store|checkpoint_minutes)|data\.[^.]+\.({'|'.join(FILE_FIELDS)})"
 )
 
 #: What changes with settings and data.
@@ -53,15 +53,20 @@ def identity_of_training(
     settings = {
         name: str(value) for name, value in flatten(experiment.dump()).items() if not NO_IDENTITY.fullmatch(name)
     }
-    return settings | {
-        "sha256 of the data": prepared.dataset.digest,
-        "plan": prepared.plan.digest,
-        **_plugins(experiment, registry),
-        f"{NUMERIC}device": processor(device),
-        f"{NUMERIC}threads": str(torch.get_num_threads()),
-        f"{NUMERIC}topwork": f"{version('topwork')}{code_of('topwork')}",
-        **{f"{NUMERIC}{name}": version(name) for name in ("torch", "transformers", "accelerate")},
-    }
+    files = {f"plugin file {file.path.name}": f"sha256 {file.sha256}" for file in experiment.plugins}
+    return (
+        settings
+        | files
+        | {
+            "sha256 of the data": prepared.dataset.digest,
+            "plan": prepared.plan.digest,
+            **_plugins(experiment, registry),
+            f"{NUMERIC}device": processor(device),
+            f"{NUMERIC}threads": str(torch.get_num_threads()),
+            f"{NUMERIC}topwork": f"{version('topwork')}{code_of('topwork')}",
+            **{f"{NUMERIC}{name}": version(name) for name in ("torch", "transformers", "accelerate")},
+        }
+    )
 
 
 def check_same(
@@ -143,7 +148,7 @@ def _plugins(experiment: Experiment, registry: Registry) -> dict[str, str]:
     for catalog, kind in kinds_of(experiment):
         plugin = registry.catalogs()[catalog].plugins.get(kind)
         if plugin is not None:
-            code = code_of(plugin.config.__module__.partition(".")[0])
+            code = code_of(plugin.config.__module__.partition(".")[0]) if plugin.is_installed else ""
             found[f"{PLUGIN}{plugin.interface} {kind}"] = f"{plugin.package} {plugin.version}{code}"
     return found
 

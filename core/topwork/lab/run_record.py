@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from topwork.errors import StorageError, first_line
+from topwork.plugin_file import PluginFile
 
 #: The folder, beside a model, of the runs that make models there.
 RUNS = "runs"
@@ -39,6 +40,7 @@ class RunRecord(BaseModel):
         reason: why it failed.
         model: the model's folder, from that of the run.
         alone: whether each task is trained by itself too.
+        plugins: its plugin files.
         experiment: as JSON values, its files from the folder of the run.
         identity: what must be the same where it goes on, in words.
         inexact: why it went on although it may give other bits than it would have given undisturbed; mostly empty.
@@ -60,6 +62,7 @@ class RunRecord(BaseModel):
     model: str
     alone: bool = False
     experiment: dict[str, Any]
+    plugins: tuple[PluginFile, ...] = ()
     identity: dict[str, str] = {}
     inexact: list[str] = []
     mlflow: dict[str, str] = {}

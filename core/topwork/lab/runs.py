@@ -22,7 +22,7 @@ from topwork.files import check_room, is_held
 from topwork.lab.alone import check_alone, gains_of_joining
 from topwork.lab.processes import exit_on_sigterm
 from topwork.lab.result import Result, SeedsResult, UnsavedError
-from topwork.lab.run_folder import RunFolder, dump_experiment, load_recorded_experiment, opened_run
+from topwork.lab.run_folder import RunFolder, dump_experiment, load_recorded_experiment, named_files, opened_run
 from topwork.lab.run_identity import check_same, identity_of_run
 from topwork.lab.run_record import RunRecord, find_runs, model_path, read_record
 from topwork.lab.runner import Runner
@@ -122,7 +122,7 @@ def resume(
             else f"failed: {record.reason}"
         )
         raise ConfigurationError(f"run {path} {why}")
-    experiment = load_recorded_experiment(path, record, discover())
+    experiment = load_recorded_experiment(path, record, discover(record.plugins))
     folder = Path(output) if output else model_path(path, record)
     with exit_on_sigterm(), opened_run(experiment, record.name, folder, alone=record.alone, path=path) as opened:
         if experiment.training.seeds is None:
@@ -203,7 +203,11 @@ def begin(
         StorageError: its folder cannot be written.
     """
     identity = identity_of_run(experiment, prepared, runner.registry, make_accelerator(experiment.training).device)
-    written: dict[str, Any] = {"experiment": dump_experiment(experiment, run.path), "identity": identity}
+    written: dict[str, Any] = {
+        "experiment": dump_experiment(experiment, run.path),
+        "plugins": named_files(experiment),
+        "identity": identity,
+    }
     if store := runner.store:
         written |= {"tracking_uri": relative_uri(store.uri, run.path), "experiment_id": store.experiment_id}
     elif run.record.mlflow:
@@ -285,7 +289,7 @@ def _runner(experiment: Experiment, run: RunFolder, observer: Observer | None) -
     Raises:
         StorageError: the MLflow store cannot be used; where a run goes on that is in it, it may be away for now.
     """
-    registry, tracking = discover(), experiment.tracking
+    registry, tracking = discover(experiment.plugins), experiment.tracking
     noted = absolute_uri(run.record.tracking_uri, run.path)
     if run.resumed and noted and "***@" not in noted and not (tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
         tracking = tracking.model_copy(update={"uri": noted})  # the one in the folder in which it was begun

@@ -1,7 +1,9 @@
 """Small experiments for the engine's tests, and one trained MiniLM that they share."""
 
 import csv
+import os
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,3 +209,9 @@ def on_minilm(make: Callable[..., Experiment]) -> Callable[..., Experiment]:
         return experiment.model_copy(update={"data": {name: source.model_copy(update=changes)}})
 
     return build
+
+
+@pytest.fixture
+def copy(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of the model's folder; its files are links, so replace them and never write into them."""
+    return Path(shutil.copytree(finished.folder, tmp_path / "model", copy_function=os.link))

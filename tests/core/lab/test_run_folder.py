@@ -87,6 +87,18 @@ def test_at_its_end_only_the_record_is_left(run: RunFolder) -> None:
     assert record.ended >= record.begun
 
 
+@pytest.mark.reliability("A2")
+def test_what_a_process_that_was_killed_at_the_very_end_left_is_removed_by_the_same_command(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    run.training().checkpoints.save(1, 3, {})
+    run.update(state="finished")
+    (tmp_path / "m").mkdir()
+    with pytest.raises(StorageError, match="m exists already"), opened_run(small(), "x", tmp_path / "m", alone=False):
+        pytest.fail("it was opened")
+    assert [path.name for path in run.path.rglob("*")] == ["run.json"]
+
+
 def test_a_run_that_begins_writes_nothing_by_itself(tmp_path: Path) -> None:
     with opened_run(small(), "a-run", tmp_path / "models" / "m", alone=False) as run:
         assert not run.resumed

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from topwork.errors import ConfigurationError, PluginError, TopworkError, describe, quote, text_of
 from topwork.interfaces.plugin import PluginConfig
-from topwork.registry import package_of, unchanged_torch_settings
+from topwork.registry import is_of_package, line_in_package, package_of, unchanged_torch_settings
 
 #: What MLflow takes as part of a metric's name.
 METRIC_NAME = r"[\w. -]+"
@@ -63,7 +63,7 @@ def errors_of_plugins(configs: Mapping[str, PluginConfig], running: Callable[[],
             raise
         candidates = sorted(configs.items(), key=lambda one: one[0] != running())
         modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-        for belongs in (operator.eq, _belongs):  # in the plugin's own module, or else in its package
+        for belongs in (operator.eq, is_of_package):  # in the plugin's own module, or else in its package
             for module, (where, config) in product(reversed(modules), candidates):
                 if belongs(module, type(config).__module__):
                     raise PluginError(describe(error)).located(named(where, plugin_of(config, error))) from error
@@ -130,19 +130,9 @@ def named(where: str, name: str) -> str:
 
 def _line_of(config: type[PluginConfig], error: BaseException | None) -> str:
     """Return ``file:line`` of the innermost call within the plugin's package, or else of its config class."""
-    found = None
-    while error is not None:
-        for frame, line in traceback.walk_tb(error.__traceback__):
-            if _belongs(frame.f_globals.get("__name__", ""), config.__module__):
-                found = f"{frame.f_code.co_filename}:{line}"
-        error = error.__cause__ or error.__context__
+    if found := line_in_package(error, config.__module__):
+        return found
     try:
-        return found or f"{inspect.getsourcefile(config)}:{inspect.getsourcelines(config)[1]}"
+        return f"{inspect.getsourcefile(config)}:{inspect.getsourcelines(config)[1]}"
     except (OSError, TypeError):  # made where there is no file, such as in a notebook
         return f"class {config.__name__}"
-
-
-def _belongs(module: str, home: str) -> bool:
-    """Whether a module is of the package that ``home`` is of; of topwork itself, whether it is that module."""
-    package = home.partition(".")[0]
-    return module == home if package == "topwork" else module.partition(".")[0] == package

@@ -53,7 +53,7 @@ def probe(experiment: Experiment, *, workers: int | None = None, observer: Study
     """
     started = time.time()
     observer = observer or StudyObserver()
-    cache, registry = PreparationCache(), discover()
+    cache, registry = PreparationCache(), discover(experiment.plugins)
     frozen = with_frozen_encoder(experiment)
     baseline = cache.prepare(with_overrides(frozen, {"training.seeds": None}, registry))
     check_splits(baseline, "probe")
@@ -91,7 +91,7 @@ def with_frozen_encoder(experiment: Experiment) -> Experiment:
     parts: dict[str, Any] = {"freeze": {"kind": "all"}, "pooling": {"kind": "cls"}}
     if len(pooled) < len(experiment.tasks):
         parts["training.tasks"] = pooled
-    varied = with_overrides(experiment, parts, discover())
+    varied = with_overrides(experiment, parts, discover(experiment.plugins))
     return varied.model_copy(update={"study": experiment.study})
 
 

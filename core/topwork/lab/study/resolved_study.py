@@ -23,7 +23,7 @@ from topwork.registry import Registry
 VALIDATION = "validation/"
 
 #: Settings that do not affect results, or are in the identity under another name.
-NO_IDENTITY = ("name", "tracking.", "training.store", "training.seed", "training.checkpoint_minutes")
+NO_IDENTITY = ("name", "plugins", "tracking.", "training.store", "training.seed", "training.checkpoint_minutes")
 
 #: Settings that studies of version 0.1 know nothing of; they are in the identity where they are not the default.
 ADDED = re.compile(
@@ -228,6 +228,7 @@ def identity_of(study: ResolvedStudy, data_digest: str) -> dict[str, str]:
     identity = {f"search of {one.path}": one.dimension.describe() for one in study.search}
     identity |= {"objective": "; ".join(settings.objectives), "epoch": settings.epoch or "as trained"}
     identity |= {"seeds": ", ".join(map(str, study.seeds)), "sha256 of the data": data_digest}
+    identity |= {f"plugin file {file.path.name}": f"sha256 {file.sha256}" for file in study.experiment.plugins}
     files = [f"data.{source}.{field}" for source in study.experiment.data for field in FILE_FIELDS]
     set_otherwise = flatten(study.experiment.model_dump(mode="json", exclude_defaults=True))
     return identity | {

@@ -35,7 +35,7 @@ def study(experiment: Experiment, *, observer: StudyObserver | None = None) -> S
     started = time.time()
     observer = observer or StudyObserver()
     cache = PreparationCache()
-    resolved = resolve_study(experiment, discover())
+    resolved = resolve_study(experiment, discover(experiment.plugins))
     check_url(resolved.storage_url)
     observer.resolved(resolved)
     with open_study(resolved, lambda: plan_study(resolved, cache), started) as run:

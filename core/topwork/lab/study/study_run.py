@@ -51,6 +51,7 @@ class StudyRun:
         tracked = log and TrackedRun(uri=log.store.uri, experiment_id=log.store.experiment_id, run_id=log.run_id)
         return WorkerJob(
             experiment=study.experiment.model_dump(mode="json", exclude_unset=True),
+            plugins=study.experiment.plugins,
             folder=study.folder,
             storage=study.storage_url,
             tracked=tracked,

@@ -52,7 +52,7 @@ def transfer(
     started = time.time()
     observer = observer or StudyObserver()
     cache = PreparationCache()
-    resolved = resolve_study(with_subsets(experiment, workers), discover())
+    resolved = resolve_study(with_subsets(experiment, workers), discover(experiment.plugins))
     check_url(resolved.storage_url)
     observer.resolved(resolved)
     with open_study(resolved, lambda: _plan(resolved, cache), started) as run:

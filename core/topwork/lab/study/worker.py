@@ -75,7 +75,7 @@ class Worker:
     def __init__(self, job: WorkerJob, stop: threading.Event) -> None:
         self.job = job
         self.stop = stop
-        self.registry = discover()
+        self.registry = discover(job.plugins)
         experiment = Experiment.model_validate(job.experiment, context={"registry": self.registry})
         self.study = resolve_study(experiment, self.registry)
         self.queue: TrialQueue = join_trial_queue(

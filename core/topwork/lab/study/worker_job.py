@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from topwork.engine.training.checkpoint_folder import CheckpointFolder
+from topwork.plugin_file import PluginFile
 
 #: Where the checkpoints of trials are, in the folder of a study.
 CHECKPOINTS = "checkpoints"
@@ -28,6 +29,7 @@ class WorkerJob(BaseModel):
 
     Attributes:
         experiment: with its study section; file names are absolute.
+        plugins: the experiment's plugin files, as they were when the study began.
         folder: where trials' outputs and checkpoints are kept.
         storage: the study's database.
         tracked: None where nothing is tracked.
@@ -37,6 +39,7 @@ class WorkerJob(BaseModel):
     """
 
     experiment: dict[str, Any]
+    plugins: tuple[PluginFile, ...]
     folder: Path
     storage: str
     tracked: TrackedRun | None

@@ -1,7 +1,7 @@
 """Read finished runs back from MLflow."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,13 @@ from ruamel.yaml import YAML
 from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.errors import ConfigurationError, StorageError, did_you_mean, first_line
 from topwork.lab.tracking.store import PARENT_TAG, STUDY_TAG, existing_uri, flatten, redact_uri
+from topwork.plugin_file import PluginFile, read_plugin_file
 
 #: The artifact with the outputs of a run's model for the rows that it was evaluated on.
 OUTPUTS_FILE = "outputs.safetensors"
+
+#: The folder of artifacts with the plugin files of a run.
+PLUGINS = "plugins"
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,14 @@ class FinishedRun:
         name: the run's name.
         settings: every setting of its experiment, by path.
         heads: the settings of each task's head.
+        files: its plugin files.
         outputs: of its model, for the rows that it was evaluated on.
     """
 
     name: str
     settings: dict[str, str]
     heads: dict[str, Any]
+    files: list[PluginFile]
     outputs: SplitOutputs
 
 
@@ -107,7 +113,21 @@ def _read(client: MlflowClient, run: Run) -> FinishedRun:
         settings = Path(client.download_artifacts(run.info.run_id, "experiment.resolved.yaml", folder)).read_text(
             "utf-8"
         )
-    experiment = YAML(typ="safe", pure=True).load(settings)
+        experiment = YAML(typ="safe", pure=True).load(settings)
+        files = [_plugin_file(client, run, entry, folder) for entry in experiment.get("plugins", ())]
     heads = {task: described["head"] for task, described in experiment["tasks"].items()}
     flat = {path: str(value) for path, value in flatten(experiment).items() if path != "name"}
-    return FinishedRun(name, flat, heads, SplitOutputs.from_bytes(content, name=f"{artifact} of run {name}"))
+    return FinishedRun(name, flat, heads, files, SplitOutputs.from_bytes(content, name=f"{artifact} of run {name}"))
+
+
+def _plugin_file(client: MlflowClient, run: Run, entry: Mapping[str, str], folder: str) -> PluginFile:
+    """Return a plugin file of a run.
+
+    Raises:
+        StorageError: it is not what the run was trained with.
+    """
+    artifact = f"{PLUGINS}/{Path(entry['path']).name}"
+    file = read_plugin_file(Path(client.download_artifacts(run.info.run_id, artifact, folder)))
+    if file.sha256 != entry["sha256"]:
+        raise StorageError(f"{artifact} of run {run.info.run_name} is damaged: its sha256 is not the one that it had")
+    return file

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.errors import StorageError, describe, first_line
 from topwork.experiment.schema import Experiment
-from topwork.lab.tracking.finished_run import OUTPUTS_FILE
+from topwork.lab.tracking.finished_run import OUTPUTS_FILE, PLUGINS
 from topwork.lab.tracking.store import (
     REASON_TAG,
     TrackingStore,
@@ -92,6 +92,8 @@ class RunWriter:
     def _log_experiment(self, experiment: Experiment) -> None:
         self._log_text("experiment.yaml", redact_text(experiment.origin.text or as_yaml(experiment)))
         self._log_resolved(experiment)
+        for file in experiment.plugins:
+            self._log_text(f"{PLUGINS}/{file.path.name}", file.text)
 
     def _log_resolved(self, experiment: Experiment) -> None:
         self._log_text("experiment.resolved.yaml", redact_text(as_yaml(experiment)))

@@ -19,7 +19,8 @@ class ServedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         import topwork
 
-        self.trained = topwork.load_model(context.artifacts["model"])
+        trusted = bool((context.model_config or {}).get("trust_plugins"))
+        self.trained = topwork.load_model(context.artifacts["model"], trust_plugins=trusted)
 
     # mlflow accepts this shorter signature and reads the type of the input off it.
     def predict(self, model_input: list[str]) -> pandas.DataFrame:  # type: ignore[override]

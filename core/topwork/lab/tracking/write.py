@@ -19,6 +19,7 @@ from mlflow.models import Model
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
+from topwork.engine.model_manifest import PLUGINS
 from topwork.lab.tracking.store import TrackingStore, tracking_uri_set
 
 #: MLflow takes 1,000 at once.
@@ -168,6 +169,7 @@ class RunEditor:
                 artifacts={"model": str(served.folder)},
                 input_example=served.example,
                 pip_requirements=served.requirements,
+                model_config={"trust_plugins": False} if (served.folder / PLUGINS).is_dir() else None,
             )
 
     def _has_model(self) -> bool:

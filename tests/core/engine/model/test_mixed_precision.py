@@ -22,7 +22,8 @@ from topwork.engine.model.mixed_precision import (
     precision_of_stage,
 )
 from topwork.engine.model.multitask import MultiTaskModel
-from topwork.engine.model_folder import load_model, read_model_manifest, save_model
+from topwork.engine.model_folder import load_model, save_model
+from topwork.engine.model_manifest import read_model_manifest
 from topwork.engine.trained_model import TrainedModel
 from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from topwork.lab.study.worker_job import TrackedRun, WorkerJob, outputs_file
+from topwork.plugin_file import PluginFile
 
 
 def test_a_job_is_one_line_that_reads_back() -> None:
     job = WorkerJob(
         experiment={"name": "a\nname", "training": {"clip_norm": None}},
+        plugins=(PluginFile(path=Path("my_head.py"), sha256="0" * 64, text="import topwork\n"),),
         folder=Path("/somewhere"),
         storage="sqlite:////somewhere/study.db",
         tracked=TrackedRun(uri="sqlite:////somewhere/mlflow.db", experiment_id="1", run_id="abc"),
