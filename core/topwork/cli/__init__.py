@@ -15,6 +15,7 @@ from topwork.errors import TopworkError, text_of
 
 if TYPE_CHECKING:
     from topwork.experiment.schema import Experiment
+    from topwork.registry import Registry
 
 logger = logging.getLogger("topwork")
 
@@ -63,6 +64,10 @@ StoreUri = Annotated[
 TrustPlugins = Annotated[
     bool,
     typer.Option("--trust-plugins", help="Run the plugin files that came with it, which are code."),
+]
+ExperimentOfPlugins = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="An experiment, whose plugin files count too.", show_default=False),
 ]
 Texts = Annotated[
     list[str] | None, typer.Argument(help="Texts; standard input where there are none, or for -.", show_default=False)
@@ -323,6 +328,41 @@ def plugins(format: Output = Format.TABLE) -> None:
     from topwork.cli.show_plugins import show_plugins
 
     show_plugins(format)
+
+
+@app.command()
+def explain(
+    subject: Annotated[
+        str,
+        typer.Argument(metavar="WHAT", help="An interface, a kind, or a setting by its path.", show_default=False),
+    ],
+    file: ExperimentOfPlugins = None,
+) -> None:
+    """Say what an interface, a plugin or a setting is: head, binary, training.patience."""
+    from topwork.cli.explain import explain
+
+    explain(subject, registry_with(file))
+
+
+@app.command()
+def schema(
+    file: ExperimentOfPlugins = None,
+    output: Annotated[
+        Path | None, typer.Option(help="A file to write it to [default: print it].", show_default=False)
+    ] = None,
+) -> None:
+    """Print the JSON schema of the experiment file, by which editors complete and check it."""
+    from topwork.cli.show_schema import show_schema
+
+    show_schema(registry_with(file), output)
+
+
+def registry_with(file: Path | None) -> "Registry":
+    """Return what is installed, and the plugin files that an experiment names."""
+    from topwork.experiment.loading import load_plugin_files
+    from topwork.registry import discover
+
+    return discover(load_plugin_files(file) if file else [])
 
 
 def main() -> None:

@@ -35,18 +35,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     Raises:
         ConfigurationError: names every error with its line and column, and the nearest valid key.
     """
-    path = Path(path)
-    text = _read_text(path)
-    try:
-        read = read_yaml(text)
-    except NotYamlError as error:
-        line, column = error.place
-        raise ConfigurationError(f"{path}:{line}:{column}: {error}") from None
-    if not isinstance(read.value, dict):
-        raise ConfigurationError(f"{path}: an experiment is a mapping of sections; start with `name: my-experiment`")
-    raw: dict[str, Any] = read.value
-    set_at = {_set(raw, override): override for override in overrides}
-    origin = Origin(path, text, read.places, set_at)
+    raw, origin = _read(Path(path), overrides)
     files = _read_plugin_files(raw, origin)
     registry = discover(files) if registry is None else with_files(registry, files)
     try:
@@ -60,6 +49,34 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), *, registry
     resolved = experiment.model_copy(update={"data": _resolve_files(experiment, origin)})
     resolved._origin = origin
     return resolved
+
+
+def load_plugin_files(path: Path) -> list[PluginFile]:
+    """Read the plugin files that an experiment file names, whatever else is in it.
+
+    Raises:
+        ConfigurationError: it or one of them cannot be read.
+    """
+    return _read_plugin_files(*_read(path, ()))
+
+
+def _read(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
+    """Read an experiment file as it stands, and where everything in it stands.
+
+    Raises:
+        ConfigurationError: it cannot be read, is no mapping, or an override does not fit it.
+    """
+    text = _read_text(path)
+    try:
+        read = read_yaml(text)
+    except NotYamlError as error:
+        line, column = error.place
+        raise ConfigurationError(f"{path}:{line}:{column}: {error}") from None
+    if not isinstance(read.value, dict):
+        raise ConfigurationError(f"{path}: an experiment is a mapping of sections; start with `name: my-experiment`")
+    raw: dict[str, Any] = read.value
+    set_at = {_set(raw, override): override for override in overrides}
+    return raw, Origin(path, text, read.places, set_at)
 
 
 def _read_plugin_files(raw: dict[str, Any], origin: Origin) -> list[PluginFile]:

@@ -209,7 +209,20 @@ class Experiment(Section):
     """A whole experiment. In Python, validate with ``context={"registry": discover()}`` or pass plugin configs.
 
     Attributes:
+        name: of the experiment, in MLflow and in file names.
         plugins: Python files beside the experiment that register plugins which are not installed as packages.
+        data: sources of rows, by names of your own.
+        backbone: the pretrained encoder.
+        pooling: how the hidden states of a text become one vector.
+        window: divides texts that are longer than the backbone reads; null truncates them.
+        tasks: label columns, each learnt by one head, by names of your own.
+        freeze: what of the backbone trains.
+        optimizer: which learning rate each parameter that trains has.
+        sampling: which rows of which source come in which order.
+        weighting: how the losses of several tasks become one step.
+        training: the loop.
+        tracking: where runs are logged.
+        study: what ``topwork study`` searches.
     """
 
     name: Name

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PlainValidator, StringConstraints, field_validator, model_validator
+from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema, field_validator, model_validator
 
 from topwork.errors import enumerate_names, quote
 from topwork.experiment.objective import parse_objective
@@ -37,7 +37,14 @@ def an_objective(raw: object) -> str | list[str]:
     return texts if isinstance(raw, list) else texts[0]
 
 
-Number = Annotated[int | float, PlainValidator(a_number)]
+Number = Annotated[int | float, PlainValidator(a_number), WithJsonSchema({"type": "number"})]
+
+#: One metric, or an expression over several; or a list of such.
+Objectives = Annotated[
+    str | list[str],
+    PlainValidator(an_objective),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
 
 #: What a study may not search: trials would be evaluated on different rows, or it has no bearing on their results.
 FIXED = r"(name|study|data|tracking)(\..*)?|training\.seed|tasks(\.[^.]*(\.(label|labels(\..*)?|source))?)?"
@@ -135,7 +142,7 @@ class StudySettings(Section):
     """
 
     search: dict[Annotated[str, StringConstraints(max_length=500)], Dimension] = Field(min_length=1)
-    objective: Annotated[str | list[str], PlainValidator(an_objective)]
+    objective: Objectives
     trials: Count = 30
     baseline: bool = Field(default=True, strict=True)
     workers: Count = 2

@@ -192,3 +192,12 @@ def _too_deep(place: Place) -> NotYamlError:
 
 def _place(node: Node) -> Place:
     return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+def write_inline(value: object) -> str:
+    """Write a value of JSON as YAML in one line."""
+    writer, buffer = YAML(typ="safe", pure=True), StringIO()
+    writer.default_flow_style, writer.width = True, 2**30
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel declares it as None
+    writer.dump(value, buffer)
+    return buffer.getvalue().removesuffix("\n...\n").removesuffix("\n")

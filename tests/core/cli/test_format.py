@@ -4,7 +4,7 @@ from typer.main import get_command
 
 from topwork.cli import app
 
-PRINTS_NO_TABLE = {"sync", "encode", "ui", "path", "verify", "prune"}
+PRINTS_NO_TABLE = {"sync", "explain", "schema", "encode", "ui", "path", "verify", "prune"}
 
 
 def test_every_command_with_a_table_has_a_format() -> None:
