@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from topwork.building_blocks import rowwise as rowwise
     from topwork.confusion import confusion_figure as confusion_figure
     from topwork.engine.model_folder import load_model as load_model
+    from topwork.engine.observer import EncodingReport as EncodingReport
+    from topwork.engine.observer import Epoch as Epoch
+    from topwork.engine.observer import Observer as Observer
+    from topwork.engine.observer import TrainingStep as TrainingStep
     from topwork.engine.trained_model import TrainedModel as TrainedModel
     from topwork.errors import ConfigurationError as ConfigurationError
     from topwork.errors import DataError as DataError
@@ -93,6 +97,7 @@ _MODULES = {
     ),
     "confusion": ("confusion_figure",),
     "engine.model_folder": ("load_model",),
+    "engine.observer": ("EncodingReport", "Epoch", "Observer", "TrainingStep"),
     "engine.trained_model": ("TrainedModel",),
     "errors": (
         "ConfigurationError",

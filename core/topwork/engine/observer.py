@@ -1,8 +1,10 @@
 """Callbacks of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from torch import nn
 
 #: Where activations are: on disk, in memory, computed for each batch, or, with an empty prefix, nothing to compute.
 Location = Literal["store", "memory", "recomputed", "token ids"]
@@ -23,6 +25,22 @@ class Epoch:
     metrics: dict[str, float]
     learning_rates: dict[str, float]
     texts_per_second: float
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What one step gave.
+
+    Attributes:
+        epoch, number: of the epoch, and in it, from 1.
+        losses: the mean loss of each task that had labelled rows.
+        learning_rates: of each group.
+    """
+
+    epoch: int
+    number: int
+    losses: Mapping[str, float]
+    learning_rates: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -55,7 +73,19 @@ class EncodingReport:
 
 
 class Observer:
-    """Watches a run; what it does not override is ignored."""
+    """Watches a run; what it does not override is ignored.
+
+    It may read everything and must change nothing; what it draws from torch's random numbers is put back. Where it
+    raises, that is logged, the run goes on, and it is not called again; only a TopworkError that it raises ends the
+    run. A run that goes on after an interruption calls it from there on, and first ``resumed``.
+
+    Attributes:
+        every_step: whether ``step`` is called.
+        stop_reason: why training should end after this epoch, as it would where patience runs out; empty to go on.
+    """
+
+    every_step: bool = False
+    stop_reason: str = ""
 
     def run(self, name: str) -> None:
         """One of several runs begins: of a seed, or of a task alone."""
@@ -72,5 +102,17 @@ class Observer:
     def encoded(self, report: EncodingReport) -> None:
         """The activations are there."""
 
+    def start(self, model: nn.Module) -> None:
+        """Training begins, or goes on, with this model, whose parameters and modules may be read from now on.
+
+        Its parts are called ``backbone``, ``pooling`` and ``heads.<task>``.
+        """
+
+    def step(self, step: TrainingStep) -> None:
+        """A step is taken; parameters that train still have the gradients of it."""
+
     def epoch(self, epoch: Epoch) -> None:
         """An epoch is finished and measured."""
+
+    def end(self, best_epoch: int, metrics: Mapping[str, float]) -> None:
+        """Training has come to its end; the model has the weights that are kept, and these are their metrics."""

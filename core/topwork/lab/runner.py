@@ -3,7 +3,6 @@
 import logging
 import secrets
 import tempfile
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from topwork.engine.evaluation.estimates import estimates
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase
 from topwork.engine.model_folder import check_saved_model, holds_model, save_model
-from topwork.engine.observer import EncodingReport, Epoch, Observer
+from topwork.engine.observer import Observer
 from topwork.engine.preparation import Preparation, check_drawing, check_saving
 from topwork.engine.preparation_cache import PreparationCache
 from topwork.engine.trained_model import TrainedModel
@@ -28,6 +27,7 @@ from topwork.engine.training.loop import Fit
 from topwork.errors import StorageError, TrainingError, describe, first_line
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import EVALUATED, SplitName
+from topwork.lab.observers import Observers
 from topwork.lab.processes import StopSignals
 from topwork.lab.result import Result, UnsavedError
 from topwork.lab.run_folder import RunFolder, RunTraining
@@ -88,7 +88,7 @@ class Runner:
         name = f"{run}-{name}"
         with log_run(self.store, name, below=log, training=training) if self.store else nullcontext() as child:
             if child:
-                child.start(prepared, self.registry, brief=True)
+                child.log_start(prepared, self.registry, brief=True)
             result, outputs = self.run(prepared, name, folder, child, training)
         if training:
             training.keep(result, outputs)
@@ -225,37 +225,6 @@ def _how_saved_model_differs(prepared: Preparation, folder: Path) -> str:
         logger.warning(differs)
         return differs
     return ""
-
-
-class Observers(Observer):
-    """Several observers as one."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self.observers = observers
-
-    def resumed(self, epochs: Sequence[Epoch], steps: int) -> None:
-        for observer in self.observers:
-            observer.resumed(epochs, steps)
-
-    def run(self, name: str) -> None:
-        for observer in self.observers:
-            observer.run(name)
-
-    def begin(self, phase: str, total: int) -> None:
-        for observer in self.observers:
-            observer.begin(phase, total)
-
-    def advance(self, done: int) -> None:
-        for observer in self.observers:
-            observer.advance(done)
-
-    def encoded(self, report: EncodingReport) -> None:
-        for observer in self.observers:
-            observer.encoded(report)
-
-    def epoch(self, epoch: Epoch) -> None:
-        for observer in self.observers:
-            observer.epoch(epoch)
 
 
 def _trained_model(prepared: Preparation) -> TrainedModel:

@@ -12,7 +12,6 @@ from typing import Any
 
 from topwork.engine.evaluation.comparison import SplitOutputs, metrics_of, stack_seeds
 from topwork.engine.evaluation.estimates import Estimate, estimate
-from topwork.engine.observer import Observer
 from topwork.engine.preparation import Preparation
 from topwork.engine.training.accelerator import make_accelerator
 from topwork.errors import ConfigurationError, StorageError, TrainingError, enumerate_names, text_of
@@ -20,6 +19,7 @@ from topwork.experiment.schema import Experiment
 from topwork.experiment.search import with_overrides
 from topwork.files import check_room, is_held
 from topwork.lab.alone import check_alone, gains_of_joining
+from topwork.lab.observers import Observers, Observing
 from topwork.lab.processes import exit_on_sigterm
 from topwork.lab.result import Result, SeedsResult, UnsavedError
 from topwork.lab.run_folder import RunFolder, dump_experiment, load_recorded_experiment, named_files, opened_run
@@ -41,7 +41,7 @@ def train(
     experiment: Experiment,
     *,
     output: str | Path | None = None,
-    observer: Observer | None = None,
+    observer: Observing = None,
     alone: bool = False,
     allow_inexact: bool = False,
 ) -> Result:
@@ -51,7 +51,7 @@ def train(
 
     Args:
         output: the model's folder, which must not exist; a new one in ``models`` where it is not given.
-        observer: its methods are called while the run trains.
+        observer: its methods are called while the run trains; there may be several.
         alone: train each task by itself too, and say what it gained from the others.
         allow_inexact: let a run go on also where it may give other bits than it would have given undisturbed.
 
@@ -72,7 +72,7 @@ def train_seeds(
     experiment: Experiment,
     *,
     output: str | Path | None = None,
-    observer: Observer | None = None,
+    observer: Observing = None,
     alone: bool = False,
     allow_inexact: bool = False,
 ) -> SeedsResult:
@@ -100,7 +100,7 @@ def resume(
     run: str | Path,
     *,
     output: str | Path | None = None,
-    observer: Observer | None = None,
+    observer: Observing = None,
     allow_inexact: bool = False,
 ) -> Result | SeedsResult:
     """Go on with a run that was interrupted, as the command would that began it.
@@ -130,7 +130,7 @@ def resume(
         return _train_seeds(experiment, opened, observer, allow_inexact=allow_inexact)
 
 
-def _train(experiment: Experiment, run: RunFolder, observer: Observer | None, *, allow_inexact: bool) -> Result:
+def _train(experiment: Experiment, run: RunFolder, observer: Observing, *, allow_inexact: bool) -> Result:
     """Carry out a run of one seed."""
     runner, alone = _runner(experiment, run, observer), run.record.alone
     if alone:
@@ -141,7 +141,7 @@ def _train(experiment: Experiment, run: RunFolder, observer: Observer | None, *,
     name, training = run.record.name, run.training()
     with ending(run), log_run(runner.store, name, training=training) if runner.store else nullcontext() as log:
         if log:
-            log.start(prepared, runner.registry)
+            log.log_start(prepared, runner.registry)
             log.note_inexact(run.record.inexact)
         if training.has_finished(run.model):
             result, outputs = training.load(run.model, redact_uri(log.store.uri) if log else None)
@@ -156,9 +156,7 @@ def _train(experiment: Experiment, run: RunFolder, observer: Observer | None, *,
         return replace(result, warnings=[*result.warnings, *warnings])
 
 
-def _train_seeds(
-    experiment: Experiment, run: RunFolder, observer: Observer | None, *, allow_inexact: bool
-) -> SeedsResult:
+def _train_seeds(experiment: Experiment, run: RunFolder, observer: Observing, *, allow_inexact: bool) -> SeedsResult:
     """Carry out a run of several seeds."""
     seeds = experiment.training.seeds or (experiment.training.seed,)
     runner, alone = _runner(experiment, run, observer), run.record.alone
@@ -171,7 +169,7 @@ def _train_seeds(
     name, training = run.record.name, run.training()
     with ending(run), log_run(runner.store, name, training=training) if runner.store else nullcontext() as log:
         if log:
-            log.start(replace(prepared, experiment=experiment), runner.registry)
+            log.log_start(replace(prepared, experiment=experiment), runner.registry)
             log.note_inexact(run.record.inexact)
         run.model.mkdir(parents=True, exist_ok=run.resumed)
         by_seed: dict[int, Result] = {}
@@ -283,7 +281,7 @@ def _names(experiment: Experiment, output: str | Path | None) -> tuple[str, Path
     return os.environ.get("MLFLOW_RUN_NAME") or unique, Path(output) if output else Path("models") / unique
 
 
-def _runner(experiment: Experiment, run: RunFolder, observer: Observer | None) -> Runner:
+def _runner(experiment: Experiment, run: RunFolder, observer: Observing) -> Runner:
     """Return what carries out a run.
 
     Raises:
@@ -302,7 +300,7 @@ def _runner(experiment: Experiment, run: RunFolder, observer: Observer | None) -
                 raise
             logger.warning("%s; the run goes on, and what is logged waits in %s", error, run.path)
             store = store_of(tracking_uri_of(tracking.uri), run.record.experiment_id, away=True)
-    return Runner(registry, store, observer or Observer(), run)
+    return Runner(registry, store, Observers(observer), run)
 
 
 def _prepare(runner: Runner, experiment: Experiment, run: RunFolder, *, models: int) -> Preparation:

@@ -22,14 +22,13 @@ from torch import Tensor, nn
 from run_helpers import only_run, small
 from small_experiment import QUICKSTART
 from topwork.engine.model_folder import load_model
-from topwork.engine.observer import EncodingReport, Epoch, Observer
+from topwork.engine.observer import Epoch, Observer
 from topwork.errors import StorageError, TrainingError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Head, HeadConfig, Metric
 from topwork.interfaces.labels import Classes
 from topwork.lab import runner as runner_module
 from topwork.lab.result import UnsavedError
-from topwork.lab.runner import Observers
 from topwork.lab.runs import train
 from topwork_plugins.heads.binary import BinaryConfig
 
@@ -125,33 +124,6 @@ def test_a_store_that_cannot_be_reached_is_said_before_anything_is_trained(tmp_p
     with pytest.raises(StorageError, match=r"^the MLflow store http://127\.0\.0\.1:9 cannot be reached: "):
         train(small("tracking.uri=http://127.0.0.1:9"), output=tmp_path / "model")
     assert not (tmp_path / "model").exists()
-
-
-def test_several_observers_are_told_the_same() -> None:
-    class Recorder(Observer):
-        def __init__(self) -> None:
-            self.calls: list[tuple[object, ...]] = []
-
-        def begin(self, phase: str, total: int) -> None:
-            self.calls.append((phase, total))
-
-        def advance(self, done: int) -> None:
-            self.calls.append((done,))
-
-        def encoded(self, report: EncodingReport) -> None:
-            self.calls.append((report,))
-
-        def epoch(self, epoch: Epoch) -> None:
-            self.calls.append((epoch,))
-
-    recorders = [Recorder(), Recorder()]
-    observers = Observers(recorders)
-    report, finished = EncodingReport(1, 1, 1.0, "memory", ""), Epoch(1, {}, {}, 1.0)
-    observers.begin("encoding", 3)
-    observers.advance(2)
-    observers.encoded(report)
-    observers.epoch(finished)
-    assert recorders[0].calls == recorders[1].calls == [("encoding", 3), (2,), (report,), (finished,)]
 
 
 def terminate() -> None:

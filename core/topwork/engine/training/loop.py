@@ -17,7 +17,7 @@ from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.model.plugin_checks import is_out_of_memory
 from topwork.engine.model.seeding import derive_seed, seeded
-from topwork.engine.observer import Epoch, Observer
+from topwork.engine.observer import Epoch, Observer, TrainingStep
 from topwork.engine.training.checkpoints import Checkpoints
 from topwork.engine.training.gradients import GradientStatistics, chosen_batches
 from topwork.engine.training.optimizer import make_optimizer, set_learning_rates, start_phase
@@ -99,10 +99,11 @@ def fit(
     optimizer = state.optimizer = make_optimizer(model, weighting, phase, settings)
     if saved:
         state.load_moments(saved)
+    observer.start(model)
     joint = JointLoss(wrapped, model, weighting, loss_weights, settings.accumulation, accelerator)
     checkpoints.start()
 
-    while state.epoch <= settings.epochs and not stopping.should_stop():
+    while state.epoch <= settings.epochs and not stopping.should_stop() and not (state.epochs and observer.stop_reason):
         if (now := plan.phase_of(state.epoch)) != phase:  # other layers train from here on, so the cut moves
             phase = now
             start_phase(phase, model, weighting, optimizer)
@@ -123,10 +124,19 @@ def fit(
     if (best := plan.phase_of(stopping.best_epoch)) != phase:  # an earlier phase, with another cut or another prefix
         start_phase(best, model, weighting, optimizer)
         data = load_examples(best)
-    return finish(joint, stopping, state.epochs, data)
+    fitted = finish(joint, stopping, state.epochs, data, stop_reason=observer.stop_reason)
+    observer.end(fitted.best_epoch, fitted.metrics)
+    return fitted
 
 
-def finish(joint: JointLoss, stopping: Stopping, epochs: list[Epoch], data: Mapping[SplitName, Examples]) -> Fit:
+def finish(
+    joint: JointLoss,
+    stopping: Stopping,
+    epochs: list[Epoch],
+    data: Mapping[SplitName, Examples],
+    *,
+    stop_reason: str,
+) -> Fit:
     """Measure the weights that are kept, where they are of several epochs, and leave the model ready for use."""
     metrics = epochs[stopping.best_epoch - 1].metrics
     if set(stopping.best_epochs.values()) != {stopping.best_epoch}:
@@ -135,6 +145,8 @@ def finish(joint: JointLoss, stopping: Stopping, epochs: list[Epoch], data: Mapp
     joint.model.eval()
     tune_heads(joint.model, data, device=joint.accelerator.device)
     notes = stopping.drift(epochs, metrics)
+    if stop_reason:
+        notes.append(f"an observer ended training after epoch {len(epochs)}: {stop_reason}")
     return Fit(epochs, stopping.best_epoch, stopping.best_epochs, metrics, data, notes)
 
 
@@ -239,6 +251,8 @@ def train_epoch(
             optimizer.step()
             joint.after_step(examples, labelled)
             partial.add(step, rows=len(labelled), rates=rates, seconds=perf_counter() - started)
+            if observer.every_step:
+                observer.step(TrainingStep(state.epoch, number, step.losses, rates))
             checkpoints.step_done(state)
             observer.advance(1)
 

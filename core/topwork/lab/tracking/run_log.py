@@ -90,7 +90,7 @@ class RunLog(RunWriter, Observer):
         )
         self._log_tags({"activations.where": where, "activations.note": note[:MAX_PARAMETER_LENGTH]})
 
-    def start(self, prepared: Preparation, registry: Registry, *, brief: bool = False) -> None:
+    def log_start(self, prepared: Preparation, registry: Registry, *, brief: bool = False) -> None:
         """Log everything that is known before training.
 
         Args:

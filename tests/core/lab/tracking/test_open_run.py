@@ -26,7 +26,7 @@ from topwork.registry import discover
 @pytest.mark.reliability("D57")
 def test_a_long_parameter_is_shortened_with_a_note(log: RunLog) -> None:
     patterns = ["layer.1.ffn"] * 1000
-    log.start(prepare(small(f"tracking.uri={log.store.uri}", f"freeze.patterns={patterns}")), discover())
+    log.log_start(prepare(small(f"tracking.uri={log.store.uri}", f"freeze.patterns={patterns}")), discover())
     value = run_of(log).data.params["freeze.patterns"]
     assert len(value) <= MAX_PARAMETER_LENGTH < len(str(patterns))
     assert value.startswith("['layer.1.ffn', ")

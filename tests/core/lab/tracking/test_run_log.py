@@ -183,7 +183,7 @@ def test_versions_and_plugins_are_tags(tracked: TrackedRun) -> None:
 def test_a_large_experiment_has_all_its_parameters(log: RunLog) -> None:
     tasks = {f"task{number}": Task(label="sentiment", head=BinaryConfig(hidden=())) for number in range(40)}
     experiment = small(f"tracking.uri={log.store.uri}").model_copy(update={"tasks": tasks})
-    log.start(prepare(experiment), discover())
+    log.log_start(prepare(experiment), discover())
     assert flatten(experiment.dump()).keys() - run_of(log).data.params.keys() == {"name"}
 
 
@@ -191,7 +191,7 @@ def test_a_large_experiment_has_all_its_parameters(log: RunLog) -> None:
 def test_an_experiment_made_in_python_is_kept_as_resolved(log: RunLog) -> None:
     read = small(f"tracking.uri={log.store.uri}")
     experiment = Experiment.model_validate(read.dump(), context={"registry": discover()})
-    log.start(prepare(experiment), discover())
+    log.log_start(prepare(experiment), discover())
     uri = f"{run_of(log).info.artifact_uri}/experiment.yaml"
     text = Path(mlflow.artifacts.download_artifacts(uri)).read_text()
     assert YAML(typ="safe").load(text) == experiment.dump()
