@@ -68,7 +68,8 @@ class Catalog(Generic[ConfigT]):
     def check(self, config: object) -> str:
         """Return the kind of ``config``, or raise PluginError where it breaks the interface."""
         if not (isinstance(config, type) and issubclass(config, self.base)):
-            raise PluginError(f"a {self.interface} must be a subclass of {self.base.__name__}, got {config!r}")
+            got = config.__qualname__ if isinstance(config, type) else quote(config)
+            raise PluginError(f"a {self.interface} must be a subclass of {self.base.__name__}, got {got}")
         if inspect.isabstract(config):
             missing = ", ".join(sorted(config.__abstractmethods__))
             raise PluginError(f"{config.__name__} does not implement {missing}")

@@ -99,7 +99,7 @@ REGISTER = "\n@topwork.hookimpl\ndef register_heads(register):\n    register({})
         ("import topwork\n", "FILE is broken: it registers nothing; is a hook missing its @topwork.hookimpl?"),
         (
             f"import topwork\n{REGISTER.format('int')}",
-            "a head must be a subclass of HeadConfig, got <class 'int'> (FILE:5)",
+            "a head must be a subclass of HeadConfig, got int (FILE:5)",
         ),
         (f"import torch\ntorch.set_default_dtype(torch.float64)\n{HEAD}", "it changes torch's default dtype from"),
     ],

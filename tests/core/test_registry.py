@@ -210,7 +210,7 @@ BROKEN = {
     "an abstract config": (head("acme").replace("def build", "def bild"), "MyHeadConfig does not implement build"),
     "a config of another interface": (
         head("acme").replace("register_heads", "register_poolings"),
-        "a pooling must be a subclass of PoolingConfig, got <class 'acme.MyHeadConfig'>",
+        "a pooling must be a subclass of PoolingConfig, got MyHeadConfig",
     ),
     "an object instead of a class": (
         head("acme").replace("register(MyHeadConfig)", "register(MyHeadConfig())"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from topwork.interfaces.plugin import PluginConfig
+from topwork.plugin_file import read_plugin_file
 from topwork.registry import discover
 
 #: The columns of the vectors that plugins are tried on.
@@ -18,18 +20,29 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class PluginContract:
-    """Holds for plugins of every interface."""
+    """Holds for plugins of every interface.
+
+    Attributes:
+        config: the plugin under test.
+        plugin_file: the file that registers it, where that is not installed but named in experiments.
+    """
 
     config: ClassVar[PluginConfig]
+    plugin_file: ClassVar[str | Path | None] = None
 
     def setup_method(self) -> None:
         """Give every check the same random numbers; pytest calls this before each."""
         torch.manual_seed(0)
 
     def test_is_registered_under_its_kind(self) -> None:
-        registry = discover()
+        files = [read_plugin_file(Path(self.plugin_file))] if self.plugin_file else []
+        registry = discover(files)
         registered = [plugin.config for plugin in registry.plugins() if plugin.kind == self.config.kind]
-        assert type(self.config) in registered, registry.problems
+        if files:  # a module of its own is made of it, and so a class
+            names = [config.__qualname__ for config in registered if config.__module__ == files[0].module]
+            assert type(self.config).__qualname__ in names, f"{self.plugin_file} does not register {self.config.kind}"
+        else:
+            assert type(self.config) in registered, registry.problems
 
     def test_settings_survive_a_round_trip_through_a_file(self) -> None:
         for written in (self.config.model_dump(mode="json"), self.config.model_dump(mode="json", exclude_unset=True)):
