@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from topwork.cli import cache
+from topwork.cli import cache, new
 from topwork.cli.environment import ensure_home, escape_what_streams_cannot_show
 from topwork.cli.format import ExportFormat, Format, PredictionFormat
 from topwork.cli.signals import resend_dropped_signals
@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cache.app, name="cache")
+app.add_typer(new.app, name="new")
 
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file.", show_default=False)]
 ModelFolder = Annotated[Path, typer.Argument(help="The folder of a trained model.", show_default=False)]

@@ -1,0 +1,1 @@
+"""What ``topwork new`` writes from."""
