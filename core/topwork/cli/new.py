@@ -1,6 +1,7 @@
 """``topwork new``: a plugin of each interface, or an experiment."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,3 +29,17 @@ def _command(interface: str) -> Callable[[str], None]:
 for _interface in INTERFACES:
     _words = f"{'an' if _interface[0] == 'o' else 'a'} {_interface.replace('-', ' ')}"
     app.command(_interface, help=f"Write {_words}, with tests and an experiment.")(_command(_interface))
+
+
+@app.command()
+def experiment(
+    data: Annotated[Path, typer.Argument(help="A file with a text and labels in each row.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="The experiment [default: named after the data].", show_default=False)
+    ] = None,
+) -> None:
+    """Write a first experiment for a file of data, which trains as it is."""
+    from topwork.cli.new_experiment import new_experiment
+    from topwork.registry import discover
+
+    new_experiment(data, output or Path(f"{data.name.partition('.')[0]}.yaml"), discover())
