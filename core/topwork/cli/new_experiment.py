@@ -11,7 +11,7 @@ from typing import Any
 from topwork.cli.tables import console
 from topwork.data.dataset import load_dataset
 from topwork.data.files import decompress, find_files, format_suffix, read_file
-from topwork.data.guess import Column, Guess, guess
+from topwork.data.guess import Column, Guess, guess, without_foreign
 from topwork.data.readers import read
 from topwork.data.rows import RowError
 from topwork.errors import ConfigurationError, DataError, text_of
@@ -60,6 +60,8 @@ def new_experiment(data: Path, output: Path, registry: Registry) -> None:
         found = guess(rows)
     except ValueError as error:
         raise ConfigurationError(f"{data}: {error}") from None
+    for path in files_of_splits(data).values():
+        found = without_foreign(found, _rows(path, Source(path=path, columns=columns))[0])
     if format_suffix(find_files(data)[0]) == ".conllu":
         found = replace(found, labels=tuple(column for column in found.labels if column.name == "upos"))
     if not found.labels:
@@ -202,7 +204,7 @@ def _task(column: Column, *, pair: bool) -> Iterator[str]:
         why = "   # all classes, since the training rows may lack rare ones" if "order" in labels else ""
         yield f"    labels: {write_inline(labels)}{why}"
     if column.missing:
-        yield f"    missing: skip   # {column.missing:,} rows have no such label"
+        yield f"    missing: skip   # rows without such a label: {column.missing:,}"
     yield f"    head: {{kind: {heads[column.kind]}}}{hint}"
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from topwork.data.labels import is_missing, read_number
@@ -85,6 +85,20 @@ def guess(rows: Sequence[Mapping[str, Any]]) -> Guess:
     return Guess(texts, labels, tuple(column for column in rest if column not in labels), len(rows))
 
 
+def without_foreign(guessed: Guess, rows: Sequence[Mapping[str, Any]]) -> Guess:
+    """Set those labels aside that have other classes in rows to evaluate on, as what only describes a file has."""
+    foreign = []
+    for column in guessed.labels:
+        if column.kind == "classes" and column.classes:
+            cells = [row.get(column.name) for row in rows]
+            given = {str(cell).strip() for cell in cells if not is_missing(cell, strip=True)}
+            if given - {str(name).strip() for name in column.classes}:
+                foreign.append(replace(column, kind=None, why="its classes are others in the other files"))
+    names = {column.name for column in foreign}
+    labels = tuple(column for column in guessed.labels if column.name not in names)
+    return replace(guessed, labels=labels, others=(*guessed.others, *foreign))
+
+
 def _texts(columns: Mapping[str, Column]) -> tuple[Column, ...]:
     """Choose the column of words, the two of a pair, or the one with the likeliest name, or else the longest texts."""
     for name in WORDS_NAMES:
@@ -99,8 +113,7 @@ def _texts(columns: Mapping[str, Column]) -> tuple[Column, ...]:
             return (found[name],)
     longest = sorted(found.values(), key=lambda column: -column.length)
     if len(found) == 2 and longest[0].length < 2 * longest[1].length:
-        first, second = found.values()  # of like length, so that they seem to be a pair
-        return first, second
+        return tuple(found.values())  # of like length, so that they seem to be a pair
     words = [column for column in columns.values() if column.kind == "words"]
     return tuple(longest[:1] or words[:1])
 
@@ -177,7 +190,7 @@ def _strings(name: str, given: Sequence[str], missing: int) -> Column:
     if len(counts) == 1:
         return Column(name, None, "it is the same in all rows", missing)
     if len(counts) <= most and words < 6:
-        sets = _separated(counts, most=len(counts) - 1)
+        sets = _separated(counts, most=len(counts))
         if sets is None or _is_one_class_each(counts, sets[0]):
             return Column(name, "classes", f"{len(counts)} classes", missing, counts)
     else:
