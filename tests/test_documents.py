@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,23 +15,20 @@ from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
 import topwork
-from topwork.cli import main as topwork_main
+from pages import blocks_of
 from topwork.experiment.schema import Experiment
 from topwork.experiment.section import Section
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-REFERENCE = (ROOT / "experiments" / "settings.md").read_text(encoding="utf-8")
-
-#: What makes the README's trainings short; they are run whole by `make demo` and by whoever reads on.
-SHORT = ["--set", "training.epochs=1", "--set", "study.trials=2"]
+REFERENCE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 
 
 def blocks(language: str) -> list[str]:
     """The fenced blocks of a language in the README."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    return [block.code for block in blocks_of(ROOT / "README.md", language)]
 
 
 def run(*command: str, folder: Path) -> str:
@@ -43,51 +39,12 @@ def run(*command: str, folder: Path) -> str:
     return done.stdout
 
 
-def command_of(line: str) -> list[str]:
-    """The command in a line of the README, made short where it trains."""
-    words = shlex.split(line, comments=True)
-    return [*words, *SHORT] if words[1] in ("train", "study") else words
-
-
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the experiments, to run the README's commands in."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "experiments", folder / "experiments")
     return folder
-
-
-def run_here(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run a ``topwork`` command line in this process, which has imported what it needs, and return what it prints."""
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as leaving:
-        topwork_main()
-    printed = capsys.readouterr()
-    assert not leaving.value.code, printed.err
-    return printed.out
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_readme_run_in_the_order_of_reading(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("topwork ")]
-    lines = [line for line in lines if "reviews.txt" not in line]  # real data is not part of the project
-    assert len(lines) >= 5
-    monkeypatch.chdir(checkout)
-    printed = {line: run_here(command_of(line), monkeypatch, capsys) for line in lines}
-    plan = printed["topwork plan experiments/quickstart.yaml"]
-    shown = blocks("text")[0]
-    assert [line.rstrip() for line in shown.splitlines()] == [line.rstrip() for line in plan.splitlines()]
-
-
-@pytest.mark.slow
-def test_the_python_of_the_readme_runs(checkout: Path) -> None:
-    script = next(block for block in blocks("python") if "load_experiment" in block)
-    printed = run(sys.executable, "-c", script, folder=checkout).splitlines()
-    assert printed[0].startswith("Estimate(value=")
-    assert printed[1] in ("books", "camera", "dvd", "health", "music", "software")
-    assert printed[2] == "(1, 384)"
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:
@@ -107,24 +64,10 @@ def test_the_head_of_the_readme_is_the_one_that_is_installed_and_trained() -> No
     listings = blocks("python")
     assert (package / "topwork_prototypes.py").read_text(encoding="utf-8") in listings
     assert (package / "test_prototypes.py").read_text(encoding="utf-8") in listings
-    assert blocks("toml")[0] in (package / "pyproject.toml").read_text(encoding="utf-8")
+    shown = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs/plugins/head.md").read_text(), flags=re.M | re.S)[0]
+    assert shown in (package / "pyproject.toml").read_text(encoding="utf-8")
     code = [line for line in (package / "topwork_prototypes.py").read_text().splitlines() if line.strip()]
     assert len(code) < 30
-
-
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)]+)\)", README))))
-def test_what_the_readme_links_to_exists(target: str) -> None:
-    if target.startswith("#"):
-        assert target.removeprefix("#") in [
-            heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
-        ]
-    else:
-        assert (ROOT / target).is_file()
-
-
-def test_the_readme_names_every_shipped_kind() -> None:
-    missing = [plugin.kind for plugin in topwork.discover().plugins() if f"{plugin.kind}" not in README]
-    assert not missing
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
@@ -190,8 +133,3 @@ def test_every_setting_stands_in_the_reference_with_its_default(setting: str) ->
 def test_the_reference_has_no_settings_that_are_not_there() -> None:
     assert ROWS.keys() == SETTINGS.keys()
     assert len(SETTINGS) > 50
-
-
-def test_what_the_reference_links_to_exists() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)", REFERENCE):
-        assert (ROOT / "experiments" / target).resolve().is_file()

@@ -3,7 +3,8 @@
 
 One process, one thread setting: DistilBERT's real shape with random weights (speed does not depend on them), the first
 500 reviews at up to 512 tokens, 400 to train on, 20 epochs, batches of 20. Of the other loops one epoch is measured and
-multiplied by 20; everything of topwork is measured whole. Writes results/frozen_prefix.json and frozen_prefix.png.
+multiplied by 20; everything of topwork is measured whole. Writes results/frozen_prefix.json and
+docs/figures/frozen_prefix.png.
 """
 
 import argparse
@@ -275,7 +276,7 @@ def draw(results: Mapping[str, Any]) -> None:
     axes.set_xlabel("seconds for 20 epochs on 400 reviews (* one epoch measured, times 20)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
-    figure.savefig(HERE / "results" / "frozen_prefix.png", dpi=150)
+    figure.savefig(HERE.parents[1] / "docs" / "figures" / "frozen_prefix.png", dpi=150)
 
 
 if __name__ == "__main__":

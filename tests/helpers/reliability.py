@@ -126,7 +126,7 @@ def page() -> str:
 
 def _link(test: str) -> str:
     path, _, name = test.partition("::")
-    return f"[{name.removeprefix('test_').replace('_', ' ')}](../{path})"
+    return f"{name.removeprefix('test_').replace('_', ' ')} (`{path}`)"
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ def train_seeds(
     Args:
         output: a folder for the models, which must not exist: ``seed-0`` and so on in it; a new one in ``models`` where
             it is not given.
-        observer, alone, allow_inexact: see ``train``.
+        observer: see ``train``.
+        alone: see ``train``.
+        allow_inexact: see ``train``.
 
     Raises:
         TopworkError: what is wrong, and what to do about it. The MLflow runs that began are closed.
@@ -108,7 +110,8 @@ def resume(
     Args:
         run: its folder.
         output: another folder for the model.
-        observer, allow_inexact: see ``train``.
+        observer: see ``train``.
+        allow_inexact: see ``train``.
 
     Raises:
         TopworkError: what is wrong, and what to do about it.

@@ -307,7 +307,7 @@ def test_the_table_of_types_says_what_these_tests_found() -> None:
     said = dict.fromkeys(DIVIDED, "attention and feed-forward network of each layer")
     said |= dict.fromkeys(WHOLE, "whole layers") | {kind: f"refused: {why}" for kind, why in REFUSED.items()}
     rows = [f"| `{kind}` | {said[kind]} |" for kind in sorted(said)]
-    page = Path(__file__).parents[3] / "experiments" / "encoders.md"
+    page = Path(__file__).parents[3] / "docs" / "encoders.md"
     assert [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")] == rows
 
 
