@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from topwork.errors import first_line as first_line
     from topwork.experiment.loading import load_experiment as load_experiment
     from topwork.experiment.schema import Experiment as Experiment
+    from topwork.experiment.schema import Task as Task
+    from topwork.experiment.schema import Tracking as Tracking
+    from topwork.experiment.schema import Training as Training
+    from topwork.experiment.source import Source as Source
+    from topwork.experiment.source import Split as Split
     from topwork.interfaces.backbone import Backbone as Backbone
     from topwork.interfaces.backbone import BackboneConfig as BackboneConfig
     from topwork.interfaces.backbone import Stage as Stage
@@ -68,6 +73,7 @@ if TYPE_CHECKING:
     from topwork.interfaces.pooling import PoolingConfig as PoolingConfig
     from topwork.interfaces.sampler import SamplerConfig as SamplerConfig
     from topwork.lab.comparison import compare as compare
+    from topwork.lab.runs import plan as plan
     from topwork.lab.runs import resume as resume
     from topwork.lab.runs import train as train
     from topwork.lab.runs import train_seeds as train_seeds
@@ -111,7 +117,8 @@ _MODULES = {
         "first_line",
     ),
     "experiment.loading": ("load_experiment",),
-    "experiment.schema": ("Experiment",),
+    "experiment.schema": ("Experiment", "Task", "Tracking", "Training"),
+    "experiment.source": ("Source", "Split"),
     "interfaces.backbone": ("Backbone", "BackboneConfig", "Stage"),
     "interfaces.freeze_strategy": ("FreezeStrategyConfig",),
     "interfaces.head": (
@@ -133,7 +140,7 @@ _MODULES = {
     "interfaces.pooling": ("Layer", "Pooling", "PoolingConfig"),
     "interfaces.sampler": ("SamplerConfig",),
     "lab.comparison": ("compare",),
-    "lab.runs": ("resume", "train", "train_seeds"),
+    "lab.runs": ("plan", "resume", "train", "train_seeds"),
     "lab.study.probe": ("probe",),
     "lab.study.run_study": ("study",),
     "lab.study.transfer": ("transfer",),

@@ -185,12 +185,16 @@ def package_of(config: type[PluginConfig]) -> str:
     return f"package {_package(found)}" if found else f"module {config.__module__}"
 
 
+class ChangedSettingsError(PluginError):
+    """A plugin's code changed torch's global settings."""
+
+
 @contextmanager
 def unchanged_torch_settings() -> Iterator[None]:
     """Put torch's global settings back to what they were before a plugin's code ran.
 
     Raises:
-        PluginError: it changed them; says which.
+        ChangedSettingsError: it changed them; says which.
     """
     before = _torch_settings()
     try:
@@ -201,7 +205,7 @@ def unchanged_torch_settings() -> Iterator[None]:
             _TORCH_SETTINGS[name][1](before[name])
     if changed:
         found = " and ".join(f"{name} from {before[name]} to {value}" for name, value in changed.items())
-        raise PluginError(f"it changes torch's {found}, which every other plugin would meet")
+        raise ChangedSettingsError(f"it changes torch's {found}, which every other plugin would meet")
 
 
 def _torch_settings() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import ValidationInfo
 from topwork.errors import quote
 from topwork.interfaces.plugin import PluginConfig
 from topwork.plugin_file import PluginFile
-from topwork.registry import Registry, check_settings
+from topwork.registry import Registry, check_settings, discover
 
 #: Which catalog of the registry answers for which plugin field.
 CATALOGS = {
@@ -38,9 +38,9 @@ def find_plugin(raw: object, info: ValidationInfo) -> object:
     if isinstance(raw, PluginConfig):
         check_settings(raw)
         return raw
-    registry = info.context.get("registry") if info.context else None
+    registry = info.context.get("registry") if info.context else discover()
     if not isinstance(registry, Registry):
-        raise ValueError("validate with context={'registry': discover()}, so that the installed plugins are known")
+        raise ValueError("in a context there must be a registry: context={'registry': topwork.discover()}")
     assert info.field_name is not None
     return registry.catalogs()[CATALOGS[info.field_name]].parse(raw, problems=[])
 

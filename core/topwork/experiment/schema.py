@@ -206,7 +206,7 @@ class Window(Section):
 
 
 class Experiment(Section):
-    """A whole experiment. In Python, validate with ``context={"registry": discover()}`` or pass plugin configs.
+    """A whole experiment. In Python plugins are given as configs, or as mappings with a ``kind`` that is installed.
 
     Attributes:
         name: of the experiment, in MLflow and in file names.

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from topwork.experiment.encoding import find_codec
 from topwork.experiment.section import Section
@@ -128,6 +128,12 @@ class Source(Section):
     limit: Count | None = None
     on_faulty_rows: Literal["error", "skip"] = "error"
     split: Split | None = None
+
+    @field_validator(*FILE_FIELDS)
+    @classmethod
+    def _from_here(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        """Make a path that a script gives absolute; those of a file are read from its folder, in a context."""
+        return path if path is None or info.context is not None else path.expanduser().absolute()
 
     @field_validator("columns")
     @classmethod

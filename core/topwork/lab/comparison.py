@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from topwork.engine.evaluation.comparison import Difference, difference, differing, metrics_of, why_not_comparable
 from topwork.engine.evaluation.estimates import Estimate, estimate
 from topwork.errors import ConfigurationError, PluginError
+from topwork.html import html_table
 from topwork.interfaces.head import Metric
 from topwork.lab.tracking.finished_run import FinishedRun, find_runs
 from topwork.plugin_file import not_trusted
@@ -29,6 +30,18 @@ class Comparison:
     settings: dict[str, list[str | None]]
     estimates: dict[str, list[Estimate]]
     differences: dict[str, list[Difference]]
+
+    def _repr_html_(self) -> str:
+        """Show settings that differ and differences from the first run, for notebooks."""
+        settings = [(name, *("" if one is None else one for one in values)) for name, values in self.settings.items()]
+        rows = [
+            (metric, run, f"{estimate.value:.3f}", f"{one.value:+.3f}", f"{one.low:+.3f} to {one.high:+.3f}")
+            for metric, differences in self.differences.items()
+            for run, estimate, one in zip(self.names[1:], self.estimates[metric][1:], differences, strict=True)
+        ]
+        columns = ("metric", "run", "#value", "#difference", "#95 % interval")
+        first = html_table("settings that differ", ("setting", *self.names), settings)
+        return first + html_table(f"{self.split} rows, differences from {self.names[0]}", columns, rows)
 
 
 def compare(runs: Sequence[str], *, uri: str | None = None, trust_plugins: bool = False) -> Comparison:

@@ -1,5 +1,6 @@
 """What a finished run hands to whoever reports it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from topwork.engine.evaluation.comparison import Difference
 from topwork.engine.evaluation.estimates import Estimate
 from topwork.engine.observer import Epoch
 from topwork.errors import StorageError
+from topwork.html import html_table
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Result:
     warnings: list[str]
     against_alone: dict[str, Difference] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        """Show the estimates, for notebooks."""
+        epochs = f"weights of epoch {self.best_epoch} of {len(self.epochs)}"
+        return html_of_estimates(f"{self.name}, {self.split} rows, {epochs}", self.estimates)
+
 
 @dataclass(frozen=True)
 class SeedsResult:
@@ -67,6 +74,12 @@ class SeedsResult:
     warnings: list[str]
     against_alone: dict[str, Difference] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        """Show the estimates, for notebooks."""
+        return html_of_estimates(
+            f"{self.name}, {self.split} rows, means over {len(self.by_seed)} seeds", self.estimates
+        )
+
 
 class UnsavedError(StorageError):
     """A run came to its end, but its model is not where it should be; the message says where it is.
@@ -78,3 +91,12 @@ class UnsavedError(StorageError):
     def __init__(self, message: str, result: Result) -> None:
         super().__init__(message)
         self.result = result
+
+
+def html_of_estimates(title: str, estimates: Mapping[str, Estimate]) -> str:
+    """Return metrics with their intervals as a table."""
+    rows = [
+        (*name.rpartition("/")[::2], f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}", f"{one.rows:,}")
+        for name, one in estimates.items()
+    ]
+    return html_table(title, ("task", "metric", "#value", "#95 % interval", "#rows"), rows)

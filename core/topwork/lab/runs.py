@@ -12,7 +12,8 @@ from typing import Any
 
 from topwork.engine.evaluation.comparison import SplitOutputs, metrics_of, stack_seeds
 from topwork.engine.evaluation.estimates import Estimate, estimate
-from topwork.engine.preparation import Preparation
+from topwork.engine.model.plan import Plan
+from topwork.engine.preparation import Preparation, prepare
 from topwork.engine.training.accelerator import make_accelerator
 from topwork.errors import ConfigurationError, StorageError, TrainingError, enumerate_names, text_of
 from topwork.experiment.schema import Experiment
@@ -35,6 +36,15 @@ from topwork.registry import discover
 INEXACT = "this run was interrupted, and may not give the bits that it would have given undisturbed: {}"
 
 logger = logging.getLogger(__name__)
+
+
+def plan(experiment: Experiment) -> Plan:
+    """Resolve an experiment against the real model and its rows; nothing is encoded or trained.
+
+    Raises:
+        TopworkError: what is wrong, and what to do about it.
+    """
+    return prepare(experiment).plan
 
 
 def train(
@@ -61,11 +71,12 @@ def train(
     """
     if experiment.training.seeds is not None:
         raise ConfigurationError("training.seeds has several seeds; train them with topwork.train_seeds")
+    observers = Observers(observer)
     name, folder = _names(experiment, output)
     if output is None:
         _tell_of_unfinished(experiment, folder.parent)
     with exit_on_sigterm(), opened_run(experiment, name, folder, alone=alone) as run:
-        return _train(experiment, run, observer, allow_inexact=allow_inexact)
+        return _train(experiment, run, observers, allow_inexact=allow_inexact)
 
 
 def train_seeds(
@@ -91,11 +102,12 @@ def train_seeds(
     Raises:
         TopworkError: what is wrong, and what to do about it. The MLflow runs that began are closed.
     """
+    observers = Observers(observer)
     name, folder = _names(experiment, output)
     if output is None:
         _tell_of_unfinished(experiment, folder.parent)
     with exit_on_sigterm(), opened_run(experiment, name, folder, alone=alone) as run:
-        return _train_seeds(experiment, run, observer, allow_inexact=allow_inexact)
+        return _train_seeds(experiment, run, observers, allow_inexact=allow_inexact)
 
 
 def resume(
@@ -116,7 +128,7 @@ def resume(
     Raises:
         TopworkError: what is wrong, and what to do about it.
     """
-    path = Path(run)
+    path, observers = Path(run), Observers(observer)
     record = read_record(path)
     if record.state != "unfinished":
         why = (
@@ -129,11 +141,11 @@ def resume(
     folder = Path(output) if output else model_path(path, record)
     with exit_on_sigterm(), opened_run(experiment, record.name, folder, alone=record.alone, path=path) as opened:
         if experiment.training.seeds is None:
-            return _train(experiment, opened, observer, allow_inexact=allow_inexact)
-        return _train_seeds(experiment, opened, observer, allow_inexact=allow_inexact)
+            return _train(experiment, opened, observers, allow_inexact=allow_inexact)
+        return _train_seeds(experiment, opened, observers, allow_inexact=allow_inexact)
 
 
-def _train(experiment: Experiment, run: RunFolder, observer: Observing, *, allow_inexact: bool) -> Result:
+def _train(experiment: Experiment, run: RunFolder, observer: Observers, *, allow_inexact: bool) -> Result:
     """Carry out a run of one seed."""
     runner, alone = _runner(experiment, run, observer), run.record.alone
     if alone:
@@ -159,7 +171,7 @@ def _train(experiment: Experiment, run: RunFolder, observer: Observing, *, allow
         return replace(result, warnings=[*result.warnings, *warnings])
 
 
-def _train_seeds(experiment: Experiment, run: RunFolder, observer: Observing, *, allow_inexact: bool) -> SeedsResult:
+def _train_seeds(experiment: Experiment, run: RunFolder, observer: Observers, *, allow_inexact: bool) -> SeedsResult:
     """Carry out a run of several seeds."""
     seeds = experiment.training.seeds or (experiment.training.seed,)
     runner, alone = _runner(experiment, run, observer), run.record.alone
@@ -284,7 +296,7 @@ def _names(experiment: Experiment, output: str | Path | None) -> tuple[str, Path
     return os.environ.get("MLFLOW_RUN_NAME") or unique, Path(output) if output else Path("models") / unique
 
 
-def _runner(experiment: Experiment, run: RunFolder, observer: Observing) -> Runner:
+def _runner(experiment: Experiment, run: RunFolder, observer: Observers) -> Runner:
     """Return what carries out a run.
 
     Raises:
@@ -303,7 +315,7 @@ def _runner(experiment: Experiment, run: RunFolder, observer: Observing) -> Runn
                 raise
             logger.warning("%s; the run goes on, and what is logged waits in %s", error, run.path)
             store = store_of(tracking_uri_of(tracking.uri), run.record.experiment_id, away=True)
-    return Runner(registry, store, Observers(observer), run)
+    return Runner(registry, store, observer, run)
 
 
 def _prepare(runner: Runner, experiment: Experiment, run: RunFolder, *, models: int) -> Preparation:

@@ -134,9 +134,15 @@ def test_a_config_of_another_interface_is_refused(registry: Registry) -> None:
     assert set(errors(registry, pooling=NoneConfig())) == {"pooling"}
 
 
-def test_validation_without_a_registry_says_what_to_pass() -> None:
-    with pytest.raises(ValidationError, match=r"validate with context=\{'registry': discover\(\)\}"):
-        Experiment.model_validate({"name": "small", "data": REVIEWS, "tasks": MOOD})
+def test_in_a_script_kinds_are_those_that_are_installed() -> None:
+    given = {"name": "small", "data": REVIEWS, "tasks": MOOD, "pooling": {"kind": "mean"}}
+    experiment = Experiment.model_validate(given)
+    assert experiment.pooling.kind == "mean"
+
+
+def test_a_context_without_a_registry_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"in a context there must be a registry: context="):
+        Experiment.model_validate({"name": "small", "data": REVIEWS, "tasks": MOOD}, context={"else": 1})
 
 
 def test_an_experiment_cannot_be_changed(registry: Registry) -> None:

@@ -49,8 +49,14 @@ def test_a_source_has_one_file_or_one_for_each_split(source: dict[str, Any], err
 
 
 def test_a_source_lists_its_files_by_split() -> None:
-    assert Source(path=Path("a.csv")).files() == {"all": Path("a.csv")}
-    assert Source(test=Path("c.csv"), train=Path("a.csv")).files() == {"train": Path("a.csv"), "test": Path("c.csv")}
+    assert Source(path=Path("/a.csv")).files() == {"all": Path("/a.csv")}
+    files = Source(test=Path("/c.csv"), train=Path("/a.csv")).files()
+    assert files == {"train": Path("/a.csv"), "test": Path("/c.csv")}
+
+
+def test_the_path_of_a_script_is_from_here_and_that_of_a_file_as_it_is_written() -> None:
+    assert Source(path=Path("a.csv")).path == Path.cwd() / "a.csv"
+    assert Source.model_validate({"path": "a.csv"}, context={}).path == Path("a.csv")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import nn
 from run_helpers import small
 from topwork.engine.model_folder import load_model
 from topwork.engine.observer import EncodingReport, Epoch, Observer, TrainingStep
-from topwork.errors import DataError
+from topwork.errors import ConfigurationError, DataError
 from topwork.experiment.schema import Experiment
 from topwork.lab.observers import Observers
 from topwork.lab.runs import resume, train, train_seeds
@@ -218,3 +218,69 @@ def test_no_observer_is_one_that_does_nothing() -> None:
 def test_a_signal_that_comes_while_it_is_called_is_no_error_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(untracked(), output=tmp_path / "model", observer=Interrupting(1))
+
+
+class Careless(Observer):
+    """Changes what it must not change, in one way."""
+
+    every_step = True
+
+    def __init__(self, change: str) -> None:
+        self.change = change
+
+    def start(self, model: nn.Module) -> None:
+        self.model = model
+
+    def step(self, step: TrainingStep) -> None:
+        if self.change == "mode":
+            self.model.eval()
+        elif self.change == "dtype":
+            torch.set_default_dtype(torch.float64)
+        elif self.change == "gradients":
+            torch.set_grad_enabled(False)
+        else:
+            step.losses.clear()  # type: ignore[attr-defined]  # what is tested
+
+    def epoch(self, epoch: Epoch) -> None:
+        epoch.metrics.clear()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("mode", "it changes the model's mode, which is train() or eval()"),
+        ("dtype", "it changes torch's default dtype from torch.float32 to torch.float64"),
+        ("gradients", "it changes torch's grad mode from True to False"),
+        ("values", ""),
+    ],
+)
+def test_what_it_changes_is_put_back(change: str, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dropout = "tasks.category.head.dropout=0.3"
+    train(untracked(dropout), output=tmp_path / "alone")
+    with caplog.at_level(logging.WARNING):
+        result = train(untracked(dropout), output=tmp_path / "model", observer=Careless(change))
+    assert told in caplog.text
+    assert ("the run goes on without it" in caplog.text) == bool(told)
+    assert all(map(torch.equal, weights(tmp_path / "alone"), weights(tmp_path / "model")))
+    assert "training/loss" in result.epochs[0].metrics
+
+
+class Raising(Observer):
+    """Fails where it is asked for what it wants."""
+
+    @property
+    def stop_reason(self) -> str:  # type: ignore[override]  # what is tested
+        raise RuntimeError("no reason")
+
+
+def test_a_property_that_fails_is_told_of_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert len(train(untracked(), output=tmp_path / "model", observer=Raising()).epochs) == 3
+    assert "observer Raising failed in stop_reason: RuntimeError: no reason" in caplog.text
+
+
+@pytest.mark.parametrize("given", [Recorder, [Recorder], "observer", 3])
+def test_what_is_no_observer_is_refused_before_a_run_is_begun(given: object, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"an observer is an object of a subclass of topwork\.Observer, got"):
+        train(untracked(), output=tmp_path / "model", observer=given)  # type: ignore[arg-type]  # what is tested
+    assert list(tmp_path.iterdir()) == []

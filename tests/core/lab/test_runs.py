@@ -23,13 +23,13 @@ from run_helpers import only_run, small
 from small_experiment import QUICKSTART
 from topwork.engine.model_folder import load_model
 from topwork.engine.observer import Epoch, Observer
-from topwork.errors import StorageError, TrainingError
+from topwork.errors import DataError, StorageError, TrainingError
 from topwork.experiment.schema import Experiment, Task
 from topwork.interfaces.head import Head, HeadConfig, Metric
 from topwork.interfaces.labels import Classes
 from topwork.lab import runner as runner_module
 from topwork.lab.result import UnsavedError
-from topwork.lab.runs import train
+from topwork.lab.runs import plan, train
 from topwork_plugins.heads.binary import BinaryConfig
 
 RESERVE = """\
@@ -135,7 +135,7 @@ def interrupt() -> None:
 
 
 def fail() -> None:
-    raise RuntimeError("out of ink")
+    raise DataError("out of ink")
 
 
 class Interrupting(Observer):
@@ -154,7 +154,7 @@ class Interrupting(Observer):
     [
         (terminate, SystemExit, "KILLED", "interrupted: SystemExit"),
         (interrupt, KeyboardInterrupt, "KILLED", "interrupted: KeyboardInterrupt"),
-        (fail, RuntimeError, "FAILED", "RuntimeError: out of ink"),
+        (fail, DataError, "FAILED", "DataError: out of ink"),
     ],
 )
 def test_an_interrupted_run_is_closed_with_its_reason(
@@ -347,3 +347,39 @@ def test_training_outside_the_main_thread_touches_no_handler(tmp_path: Path) -> 
     thread.join()
     assert (tmp_path / "model" / "model.json").exists()
     assert set(handlers) == {before}
+
+
+def test_a_plan_computes_nothing_and_shows_itself_in_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    planned = plan(small())
+    assert planned.trainable_numbers > 0
+    assert list(tmp_path.iterdir()) == []
+    html = planned._repr_html_()
+    assert "what trains from epoch 1" in html
+    assert '<td style="text-align:left">heads</td>' in html
+    assert planned.digest[:12] in html
+
+
+def test_results_show_themselves_in_notebooks(tmp_path: Path) -> None:
+    result = train(untracked(), output=tmp_path / "model")
+    html = result._repr_html_()
+    assert "weights of epoch 2 of 2" in html
+    assert html.count("<tr>") == 1 + len(result.estimates)
+
+
+def test_an_experiment_of_a_script_reads_files_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(QUICKSTART.parent / "data" / "synthetic_reviews.csv", "rows.csv")
+    experiment = Experiment.model_validate(
+        {
+            "name": "script",
+            "data": {"rows": {"path": "rows.csv", "limit": 60}},
+            "backbone": {"kind": "tiny"},
+            "freeze": {"kind": "all"},
+            "tasks": {"category": {"label": "category"}},
+            "training": {"epochs": 1, "device": "cpu"},
+        }
+    )
+    assert experiment.data["rows"].path == tmp_path / "rows.csv"
+    monkeypatch.chdir("/")
+    assert "category/accuracy" in train(experiment, output=tmp_path / "model").estimates

@@ -20,6 +20,7 @@ from topwork.engine.model.prefix import Cut
 from topwork.errors import PluginError
 from topwork.experiment.origin import Origin
 from topwork.experiment.schema import Training
+from topwork.html import html_table
 from topwork.interfaces.backbone import Stage
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.loss_weighting import LossWeighting
@@ -136,6 +137,28 @@ class Plan:
     def phase_of(self, epoch: int) -> Phase:
         """Return the phase that an epoch, from 1, belongs to."""
         return self.phases[bisect_right(self.phases, epoch, key=lambda phase: phase.first) - 1]
+
+    def _repr_html_(self) -> str:
+        """Show what trains, for notebooks."""
+        tables = [
+            html_table(
+                f"what trains from epoch {phase.first}; cut: {phase.cut.keeps} kept of each text, "
+                f"{len(phase.prefix)} stages run once, {len(phase.suffix)} every epoch",
+                ("group", "#tensors", "#numbers", "#learning rate", "#weight decay"),
+                [
+                    (
+                        group.name,
+                        len(group.parameters),
+                        f"{self.size(group):,}",
+                        group.learning_rate,
+                        group.weight_decay,
+                    )
+                    for group in phase.groups
+                ],
+            )
+            for phase in self.phases
+        ]
+        return "".join([*tables, f"<p>frozen throughout: {self.frozen:,} numbers; plan {self.digest[:12]}</p>"])
 
     def dump(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
