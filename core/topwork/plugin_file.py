@@ -3,7 +3,7 @@
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from topwork.errors import ConfigurationError, quote, reason_of, text_of
+from topwork.errors import ConfigurationError, PluginError, quote, reason_of, shorten, text_of
 
 #: What the names of modules made of such files begin with; the sha256 of the text follows, so that equal text is one
 #: module, whose classes are the same wherever it is read from.
@@ -77,19 +77,43 @@ def import_plugin_file(file: PluginFile) -> ModuleType:
     spec = ModuleSpec(file.module, None, origin=str(file.path))
     module = module_from_spec(spec)
     module.__file__ = str(file.path)
+    before = set(sys.modules)
     sys.modules[file.module] = module  # pydantic looks for annotations there
     try:
         exec(compile(file.text, str(file.path), "exec"), module.__dict__)  # that its user named
+        _check_alone(file, before)
     except BaseException:
         del sys.modules[file.module]
         raise
     return module
 
 
+def _check_alone(file: PluginFile, before: Set[str]) -> None:
+    """Check that a plugin file has imported nothing that lies beside it, of which no text would be kept.
+
+    Raises:
+        PluginError: it has.
+    """
+    new = {
+        name: str(getattr(sys.modules[name], "__file__", "")) for name in sys.modules.keys() - before - {file.module}
+    }
+    beside = sorted(name for name, path in new.items() if path and Path(path).parent == file.path.parent)
+    if beside:
+        raise PluginError(
+            f"it imports {', '.join(beside)} from beside it, and only its own text is kept with runs and models; put "
+            "all into one file, or make a package: topwork new head NAME"
+        )
+
+
 def not_trusted(files: Sequence[PluginFile], *, trusted: bool) -> str:
     """Name the files whose code may not run: unless all are trusted, those that have not run in this process yet."""
     new = [] if trusted else [file for file in files if file.module not in sys.modules]
-    return ", ".join(f"{file.path.name} ({len(file.text.splitlines())} lines)" for file in new)
+    return ", ".join(f"{shorten(file.path.name)} ({_count(file.text)})" for file in new)
+
+
+def _count(text: str) -> str:
+    lines = len(text.splitlines())
+    return "1 line" if lines == 1 else f"{lines} lines"
 
 
 def name_of_module(module: str) -> str | None:

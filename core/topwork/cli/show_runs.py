@@ -61,7 +61,8 @@ def describe_run(path: Path) -> Row:
     model = model_path(path, record)
     if state == "finished":
         gone = f"its model is gone from {model}"
-        next_step = f"topwork predict {shlex.quote(str(model))} 'a text'" if model.exists() else gone
+        trust = " --trust-plugins" if record.plugins else ""
+        next_step = f"topwork predict {shlex.quote(str(model))} 'a text'{trust}" if model.exists() else gone
     elif state == "failed":
         next_step = record.reason.splitlines()[0]
     elif is_held(path):

@@ -23,6 +23,7 @@ from topwork.cli.output import Row, result_alone, rows_of_estimates, write_csv, 
 from topwork.cli.tables import console, show_estimates
 from topwork.engine.evaluation.comparison import Difference
 from topwork.engine.evaluation.estimates import Estimate
+from topwork.engine.model_manifest import PLUGINS
 from topwork.engine.observer import EncodingReport, Epoch, Observer
 from topwork.experiment.schema import Experiment
 from topwork.lab.result import Result, SeedsResult, UnsavedError
@@ -74,9 +75,14 @@ def show_result(result: Result, format: Format) -> None:
         title += f"; heads of epoch {of_heads}"
     show_estimates(result.estimates, title, against_alone=result.against_alone)
     if result.folder.exists():
-        quoted = shlex.quote(str(result.folder))
-        console.print(f"\nmodel: {result.folder}\n  topwork predict {quoted} 'a text'", soft_wrap=True)
+        predict = f"topwork predict {shlex.quote(str(result.folder))} 'a text'{trust(result.folder)}"
+        console.print(f"\nmodel: {result.folder}\n  {predict}", soft_wrap=True)
     show_run(result.name, result.tracking_uri)
+
+
+def trust(model: Path) -> str:
+    """Return the option without which a model is not loaded, because it has plugin files of its own."""
+    return " --trust-plugins" if (model / PLUGINS).is_dir() else ""
 
 
 def show_seeds(result: SeedsResult, format: Format) -> None:

@@ -16,6 +16,9 @@ PAIR_NAMES = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "
 #: Names that columns of words often have.
 WORDS_NAMES = ("words", "tokens", "form", "word")
 
+#: What is written of numbers that are none, or without end.
+NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
+
 #: What may stand between the labels of one cell.
 SEPARATORS = ("|", ";", ",")
 
@@ -108,9 +111,9 @@ def _texts(columns: Mapping[str, Column]) -> tuple[Column, ...]:
     for first, second in PAIR_NAMES:
         if first in found and second in found:
             return found[first], found[second]
-    for name in TEXT_NAMES:
-        if name in found:
-            return (found[name],)
+    for likely in TEXT_NAMES:
+        if named := [column for name, column in found.items() if name.lower() == likely]:
+            return (named[0],)
     longest = sorted(found.values(), key=lambda column: -column.length)
     if len(found) == 2 and longest[0].length < 2 * longest[1].length:
         return tuple(found.values())  # of like length, so that they seem to be a pair
@@ -131,16 +134,26 @@ def _column(name: str, cells: Sequence[Any]) -> Column:
     if all(isinstance(cell, list) for cell in given):
         return _lists(name, given, missing)
     if all(isinstance(cell, Mapping) for cell in given):
+        if any(_numbers(cell.values()) is None for cell in given):
+            return Column(name, None, "objects of other things than numbers", missing)
         return Column(name, "shares", "objects with shares of classes", missing)
     if any(isinstance(cell, list | Mapping) for cell in given):
         return Column(name, None, "it has lists or objects in some rows alone", missing)
     if (numbers := _numbers(given)) is not None:
         return _numeric(name, numbers, given, missing)
+    if _numbers([cell for cell in given if str(cell).strip().lower() not in NOT_FINITE]) is not None:
+        return Column(name, None, "numbers, of which some are not finite", missing)
+    if any(not character.isprintable() for cell in given for character in str(cell).strip()[:200]):
+        written = [str(cell) for cell in given]
+        found = _strings(name, written, missing)
+        return found if found.kind in ("text", None) else replace(found, kind=None, why="it has control characters")
     return _strings(name, [str(cell) for cell in given], missing)
 
 
 def _lists(name: str, given: Sequence[list[Any]], missing: int) -> Column:
     """Lists are words where they are long, and sets of labels where there are few different ones."""
+    if not all(type(item) in (str, int) for cell in given for item in cell):
+        return Column(name, None, "lists of other things than names", missing)
     items = Counter(str(item) for cell in given for item in cell)
     mean = sum(map(len, given)) / len(given)
     if len(items) <= MAX_CLASSES and mean < 4:
@@ -175,7 +188,8 @@ def _numeric(name: str, numbers: Sequence[float], given: Sequence[Any], missing:
         return Column(name, None, "it is the same in all rows", missing)
     if whole and len(distinct) == len(numbers) and distinct[-1] - distinct[0] < 1.1 * len(numbers):
         return Column(name, None, "it numbers the rows", missing)
-    if whole and len(distinct) <= min(20, len(numbers) / 3):
+    written_whole = not any("." in str(cell) for cell in given)
+    if whole and written_whole and len(distinct) <= min(20, len(numbers) / 3):
         return Column(name, "classes", f"{len(distinct)} whole numbers", missing, Counter(str(cell) for cell in given))
     low, high = distinct[0], distinct[-1]
     return Column(name, "numbers", f"numbers from {low:g} to {high:g}", missing)
@@ -198,7 +212,7 @@ def _strings(name: str, given: Sequence[str], missing: int) -> Column:
     if sets:
         separator, labels = sets
         return Column(name, "sets", f"{len(labels)} labels, several in a cell", missing, labels, separator)
-    if words >= 3 or (length >= 20 and words >= 2):
+    if words >= 3 or (length >= 20 and words >= 2) or (name.lower() in TEXT_NAMES and length >= 5):
         return Column(name, "text", f"texts of {words:.0f} words", missing, length=length)
     return Column(name, None, f"{len(counts):,} different values in {len(given):,} rows", missing, length=length)
 

@@ -32,6 +32,10 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SHOWN = 5
 
 
+#: What is said of a cell that should have a number.
+NO_NUMBER = "a number is wanted"
+
+
 class MissingLabelError(ValueError):
     """There is no label."""
 
@@ -65,13 +69,13 @@ def read_number(value: object) -> float:
         ValueError: it is none, or not finite.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"a number is wanted, got {quote(value)}")
+        raise ValueError(f"{NO_NUMBER}, got {quote(value)}")
     try:
         number = float(value) if not isinstance(value, str) or _NUMBER.fullmatch(value.strip()) else math.nan
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError(f"a number is wanted, got {quote(value)}")
+        raise ValueError(f"{NO_NUMBER}, got {quote(value)}")
     return number
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from topwork.data.files import decompress, find_files, format_suffix, join_digests, read_file
 from topwork.data.hub import read_from_hub
-from topwork.data.label_reader import LabelReader, RowLabel
-from topwork.data.labels import MissingLabelError
+from topwork.data.label_reader import LabelReader, RowLabel, heads_for
+from topwork.data.labels import NO_NUMBER, MissingLabelError
 from topwork.data.readers import read
 from topwork.data.rows import Row, RowError
 from topwork.data.texts import Text, Words, read_text, read_words
 from topwork.errors import DataError, fit_screen
 from topwork.experiment.label_format import AS_WRITTEN, LabelColumns
 from topwork.experiment.source import Source
-from topwork.interfaces.labels import LabelSpace
+from topwork.interfaces.labels import Classes, LabelSpace, Numbers
 
 #: How many faulty rows a message names; it always gives the total.
 SHOWN = 20
@@ -76,6 +76,10 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], 
     if faults.problems and not (skippable and source.on_faulty_rows == "skip"):
         hints = ["to leave out faulty rows, set `on_faulty_rows: skip` of the source"] if skippable else []
         hints += [f"where rows may lack a label, set tasks.{task}.missing: skip" for task in sorted(builder.lacking)]
+        if any(NO_NUMBER in problem for problem in faults.problems):
+            numeric = [task for task, reader in builder.readers.items() if reader.space is Numbers]
+            classes = heads_for(Classes)
+            hints += [f"head {columns[task].head} of task {task} takes numbers; classes: {classes}" for task in numeric]
         raise DataError("\n".join([*summarize(faults.problems), *hints]))
     if not table.texts:
         none = "none of its rows has a label" if builder.unlabelled else "the file holds no rows"

@@ -291,6 +291,8 @@ def _parse_settings(
 
 
 def _incompatible(folder: Path, plugin: NeededPlugin, why: str) -> PluginError:
+    if plugin.package == "?":
+        return PluginError(f"{folder} needs {plugin.interface} {plugin.kind!r}, of which it has no file: {why}")
     return PluginError(
         f"{folder} needs {plugin.interface} {plugin.kind!r} of package {plugin.package} {plugin.version}: "
         f"{why}; install it with: pip install '{plugin.package}=={plugin.version}'"

@@ -34,9 +34,11 @@ class NeededPlugin:
 
 
 def _check_inside(name: str) -> str:
+    path = PurePosixPath(name)
     if (
-        PurePosixPath(name).parts[:1] not in {("backbone",), ("plugins",)}
-        or ".." in PurePosixPath(name).parts
+        path.as_posix() != name
+        or path.parts[:1] not in {("backbone",), (PLUGINS,)}
+        or ".." in path.parts
         or "\0" in name
     ):
         raise ValueError(f"{name!r} is not a file in backbone/ or plugins/")

@@ -75,13 +75,14 @@ class EncodingReport:
 class Observer:
     """Watches a run; what it does not override is ignored.
 
-    It may read everything and must change nothing; what it draws from torch's random numbers is put back. Where it
-    raises, that is logged, the run goes on, and it is not called again; only a TopworkError that it raises ends the
-    run. A run that goes on after an interruption calls it from there on, and first ``resumed``.
+    It may read everything and must change nothing; what it draws from torch's random numbers on the CPU is put back.
+    Where it raises, that is logged, the run goes on, and it is not called again; only a TopworkError that it raises
+    ends the run. A run that goes on after an interruption calls it from there on, and first ``resumed``.
 
     Attributes:
         every_step: whether ``step`` is called.
         stop_reason: why training should end after this epoch, as it would where patience runs out; empty to go on.
+            Before each of several trainings it is emptied.
     """
 
     every_step: bool = False

@@ -1,6 +1,7 @@
 """Read an experiment file. Every error is reported at once as ``file:line:column: path: message``."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -94,7 +95,7 @@ def _read_plugin_files(raw: dict[str, Any], origin: Origin) -> list[PluginFile]:
             continue
         where = origin.locate("plugins", number)
         try:
-            file = read_plugin_file(_absolute(Path(path), origin, "plugins", number))
+            file = read_plugin_file(_absolute(Path(path), origin, "plugins", number, follow=False))
             if sha256 not in (None, file.sha256):
                 raise ConfigurationError(
                     f"{file.path} has changed: its sha256 is {file.sha256}, not {quote(sha256, 80)}"
@@ -109,8 +110,11 @@ def _read_plugin_files(raw: dict[str, Any], origin: Origin) -> list[PluginFile]:
     return files
 
 
-def _absolute(file: Path, origin: Origin, *place: str | int) -> Path:
+def _absolute(file: Path, origin: Origin, *place: str | int, follow: bool = True) -> Path:
     """Return a file from the experiment file's folder, or from here where its name came with ``--set``.
+
+    Args:
+        follow: whether links are followed.
 
     Raises:
         ConfigurationError: it is not a path.
@@ -118,7 +122,8 @@ def _absolute(file: Path, origin: Origin, *place: str | int) -> Path:
     assert origin.file is not None
     base = Path() if origin.is_overridden(*place) else origin.file.parent
     try:
-        return (base / file.expanduser()).resolve()
+        path = base / file.expanduser()
+        return path.resolve() if follow else Path(os.path.abspath(path))  # noqa: PTH100  (pathlib keeps `..`)
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(f"{quote(str(file))} is not a path: {error}") from None
 

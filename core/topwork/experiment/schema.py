@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from topwork.errors import did_you_mean, enumerate_names
+from topwork.errors import did_you_mean, enumerate_names, quote
 from topwork.experiment.label_format import LabelColumns, LabelFormat, OnMissing
 from topwork.experiment.objective import parse_objective
 from topwork.experiment.optimizer_option import OptimizerOption
@@ -249,6 +249,13 @@ class Experiment(Section):
     @classmethod
     def _defaults(cls, raw: object) -> object:
         return with_default_kinds(raw, "backbone", "pooling", "freeze", "optimizer", "sampling", "weighting")
+
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _is_list(cls, raw: object) -> object:
+        if isinstance(raw, str | dict):
+            raise ValueError(f"plugins is a list of files, such as [my_head.py], got {quote(raw)}")
+        return raw or ()
 
     @field_validator("plugins")
     @classmethod

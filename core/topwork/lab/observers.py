@@ -45,6 +45,9 @@ class Observers(Observer):
         return next((reason for one in list(self.observers) if (reason := self._reason_of(one))), "")
 
     def run(self, name: str) -> None:
+        for observer in self.observers:
+            if observer.__dict__.get("stop_reason"):  # of the training before
+                observer.stop_reason = ""
         self._call("run", name)
 
     def begin(self, phase: str, total: int) -> None:

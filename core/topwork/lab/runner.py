@@ -3,6 +3,7 @@
 import logging
 import secrets
 import tempfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from topwork.engine.trained_model import TrainedModel
 from topwork.engine.training.accelerator import make_accelerator
 from topwork.engine.training.checkpoints import Checkpoints, StopRequest
 from topwork.engine.training.loop import Fit
-from topwork.errors import StorageError, TrainingError, describe, first_line
+from topwork.errors import StorageError, TopworkError, TrainingError, describe, first_line, text_of
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import EVALUATED, SplitName
 from topwork.lab.observers import Observers
@@ -125,6 +126,7 @@ class Runner:
         evaluated = prepared.split_outputs(split, outputs, fitted.data[split])
         measured = estimates(prepared.model.tasks, outputs, evaluated.targets)
         notes = [f"{name}: {estimate.note}" for name, estimate in measured.items() if estimate.note]
+        notes += decoding_faults(prepared, outputs)
         for note in fitted.notes:
             logger.warning(note)
         result = Result(
@@ -213,6 +215,19 @@ def _save(prepared: Preparation, folder: Path, registry: Registry) -> tuple[Path
         else:
             return place, "\n".join(unsaved)
     return None, "\n".join(unsaved)
+
+
+def decoding_faults(prepared: Preparation, outputs: Mapping[str, torch.Tensor]) -> list[str]:
+    """Say, and log, what goes wrong where outputs for the evaluated rows are decoded; mostly nothing."""
+    faults = []
+    reads = {name: task.head.reads for name, task in prepared.experiment.trained_tasks.items()}
+    for task in (task for task in outputs if reads[task] != "words"):  # words are decoded by texts of one length
+        try:
+            prepared.model.tasks[task].decode(outputs[task])
+        except TopworkError as error:
+            faults.append(f"the model cannot predict: {text_of(error)}")
+            logger.warning(faults[-1])
+    return faults
 
 
 def _how_saved_model_differs(prepared: Preparation, folder: Path) -> str:

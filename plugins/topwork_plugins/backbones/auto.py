@@ -34,6 +34,9 @@ NO_RESULT = ("_name_or_path", "architectures", "dtype", "transformers_version", 
 #: The file beside transformers' own in which a saved backbone says how it computes attention.
 ATTENTION = "attention.json"
 
+#: How transformers itself computes attention.
+KNOWN_ATTENTION = ("eager", "sdpa")
+
 
 class AutoBackbone(topwork.Backbone):
     """A model of transformers as its embeddings, its layers, and what follows the last of them.
@@ -126,6 +129,8 @@ class AutoBackbone(topwork.Backbone):
             if not (folder / name).is_file():
                 raise ValueError(f"{name} is missing")
         attention = json.loads((folder / ATTENTION).read_text(encoding="utf-8"))["attention"]
+        if attention not in KNOWN_ATTENTION:  # transformers would fetch others, which are code
+            raise ValueError(f"{ATTENTION} must name one of {', '.join(KNOWN_ATTENTION)}, got {attention!r:.60}")
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         model = transformers.AutoModel.from_config(config, attn_implementation=attention, trust_remote_code=False)
         return cls(without_pooler(model.float()), Tokenizer.from_file(str(folder / "tokenizer.json")))

@@ -61,6 +61,15 @@ def test_a_section_is_told_with_its_settings(command: Command) -> None:
     assert "all_except where it is not given; topwork explain KIND tells its settings" in out
 
 
+def test_an_interface_is_found_as_the_command_line_writes_it(command: Command) -> None:
+    assert command("explain", "freeze-strategy")[1] == command("explain", "freeze strategy")[1]
+
+
+def test_what_a_list_holds_is_told(command: Command) -> None:
+    assert "a list, each text, or a mapping" in command("explain", "plugins")[1]
+    assert "for each, by a path of a setting:" in command("explain", "study.search")[1]
+
+
 def test_a_setting_of_a_plugin_is_found_below_any_name(command: Command) -> None:
     _, out, _ = command("explain", "tasks.my_task.head.label_smoothing")
     assert "spread evenly over all classes" in out
@@ -69,7 +78,7 @@ def test_a_setting_of_a_plugin_is_found_below_any_name(command: Command) -> None
 def test_what_is_not_there_is_refused_with_the_nearest(command: Command) -> None:
     code, out, err = command("explain", "trainig.patience")
     assert (code, out) == (2, "")
-    assert "there is no interface, kind or setting 'trainig.patience'; did you mean training.patience?" in err
+    assert "no interface, kind, setting or public name 'trainig.patience'; did you mean training.patience?" in err
     assert "did you mean binary?" in command("explain", "bniary")[2]
     assert command("explain", "training.patience.more")[0] == 2
 
@@ -84,6 +93,15 @@ def test_a_kind_of_a_plugin_file_is_found_by_the_experiment_that_names_it(
     assert "it has no settings" in out
     assert f"where: {tmp_path / 'my_head.py'}:" in out
     assert command("explain", "shifted")[0] == 2
+
+
+def test_a_public_name_is_told_with_its_docstring(command: Command) -> None:
+    for subject in ("Decoded", "topwork.Decoded"):
+        code, out, _ = command("explain", subject)
+        assert code == 0
+        assert out.startswith("topwork.Decoded\nWhat a head says of N texts.")
+    assert "a number" not in command("explain", "Rate")[1]
+    assert "float" in command("explain", "Rate")[1]
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,26 @@ def test_faulty_rows_are_left_out_and_that_is_written(command: Command, write: C
     assert experiment.data["rows"].on_faulty_rows == "skip"
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_what_stands_between_fields_is_seen(command: Command, write: Callable[..., Path], mark: str) -> None:
+    rows = [f"this is the text of the row {n}{mark}{'yn'[n % 2]}" for n in range(60)]
+    experiment, _ = begin(command, write("rows.csv", "\n".join([f"text{mark}label", *rows]) + "\n"))
+    assert heads(experiment) == {"label": "binary"}
+
+
+def test_columns_whose_names_look_alike_are_two_tasks(command: Command, write: Callable[..., Path]) -> None:
+    rows = [{"text": f"this is the text of row {n}", "a b": "yn"[n % 2], "a_b": "xyz"[n % 3]} for n in range(60)]
+    experiment, _ = begin(command, write("rows.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows)))
+    assert heads(experiment) == {"a_b": "binary", "a_b_2": "classification"}
+
+
+def test_what_it_writes_and_does_not_fit_is_an_error_of_data(command: Command, write: Callable[..., Path]) -> None:
+    text = "text,label\n" + "".join(f"this is the text of row {n},{'yn'[n % 2]}\n" for n in range(4))
+    code, _, err = command("new", "experiment", write("rows.csv", text))
+    assert code == 3
+    assert "rows.yaml is written, but does not fit all rows yet" in err
+
+
 def test_pairs_are_named_together(command: Command, write: Callable[..., Path]) -> None:
     rows = [f"a first sentence {n}\ta second sentence {n}\t{n % 6 / 2}" for n in range(60)]
     experiment, _ = begin(command, write("rows.tsv", "sentence1\tsentence2\tscore\n" + "\n".join(rows) + "\n"))

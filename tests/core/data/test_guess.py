@@ -41,6 +41,12 @@ def columns(**cells: list[Any]) -> dict[str, Column]:
         ([{"yes": 2, "no": 1}], "shares", "objects with shares of classes"),
         ([["a"], "b"], None, "it has lists or objects in some rows alone"),
         ([f"a longer sentence of its own {n}" for n in range(30)], "text", "texts of 7 words"),
+        ([0.0, 1.0], "numbers", "numbers from 0 to 1"),
+        (["nan", "1.5", "2.5", "inf"], None, "numbers, of which some are not finite"),
+        ([[0.5, 1.5], [2.5]], None, "lists of other things than names"),
+        ([[["a"], ["b"]]], None, "lists of other things than names"),
+        ([{"a": 1, "b": {"c": 2}}], None, "objects of other things than numbers"),
+        (["a\nb", "c"], None, "it has control characters"),
     ],
 )
 def test_a_column_is_what_its_cells_look_like(cells: list[Any], kind: str | None, why: str) -> None:
@@ -65,6 +71,11 @@ def test_the_name_decides_among_several_texts() -> None:
     found = guess(rows)
     assert [text.name for text in found.texts] == ["review"]
     assert [column.name for column in found.others] == ["summary"]
+
+
+def test_a_column_that_is_named_so_has_texts_also_without_blanks() -> None:
+    rows = [{"Text": f"这本书非常好看我很喜欢第{number}次", "label": "ab"[number % 2]} for number in range(30)]
+    assert [text.name for text in guess(rows).texts] == ["Text"]
 
 
 def test_the_longest_texts_are_taken_where_no_name_tells() -> None:

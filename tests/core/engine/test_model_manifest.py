@@ -201,3 +201,12 @@ def test_a_manifest_edited_in_any_way_is_read_or_refused_with_its_place(tiny_mod
     path.write_bytes(whole)
     assert load_model(tiny_model).predict(["a text"])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000  # kB
+
+
+@pytest.mark.parametrize(
+    "name", ["./plugins/x.py", "plugins/../x.py", "/plugins/x.py", "plugins//x.py", "other/x.py", "x"]
+)
+def test_a_file_that_is_named_in_another_way_is_refused(copy: Path, name: str) -> None:
+    edit(copy, lambda manifest: manifest["files_sha256"].update({name: "0" * 64}))
+    with pytest.raises(StorageError, match=r"is not a file in backbone/ or plugins/"):
+        load_model(copy)

@@ -74,7 +74,7 @@ def test_an_experiment_that_was_written_down_is_read_with_the_same_text_only(tmp
 @pytest.mark.parametrize(
     ("plugins", "told"),
     [
-        ("my_head.py", "2:1: plugins: input should be a valid tuple, got 'my_head.py'"),
+        ("my_head.py", "2:1: plugins: plugins is a list of files, such as [my_head.py], got 'my_head.py'"),
         ("[3]", "2:11: plugins.0: a plugin file is named by its path, such as my_head.py, got 3"),
         ("[{file: my_head.py}]", "2:11: plugins.0: a plugin file is named by its path, such as my_head.py, got {"),
         ("[{path: my_head.py, text: x}]", "2:11: plugins.0: a plugin file is named by its path"),

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("installed")
 SOUND = '''
 """A head that does what is expected of it; each comment is where it may fail."""
 
+import typing
 from typing import Literal
 
 from matplotlib.figure import Figure
@@ -180,10 +181,26 @@ CHANGED = {
         "the module must give (2",
     ),
     "something else than a head": ("return topwork.Head(", "return dict(", "build must give a Head, got {"),
+    "one label space in place of some": (
+        'kind: Literal["odd"] = "odd"',
+        'kind: Literal["odd"] = "odd"\n    label_spaces: typing.ClassVar = topwork.Classes',
+        "label_spaces of OddConfig must be a tuple of some of topwork.Classes, topwork.LabelSet, ",
+    ),
+    "a label space as a setting": (
+        'kind: Literal["odd"] = "odd"',
+        'kind: Literal["odd"] = "odd"\n    label_spaces: tuple = (topwork.Classes,)',
+        "label_spaces of OddConfig is no setting: write it as typing.ClassVar",
+    ),
+    "a reading that is none": (
+        'kind: Literal["odd"] = "odd"',
+        'kind: Literal["odd"] = "odd"\n    reads: typing.ClassVar = "texts"',
+        "reads of OddConfig must be one of pooled, two pooled, words, got 'texts'",
+    ),
     "a metric of no numbers": ("dim=1) == targets).float()", "dim=1) == targets)", "metric 'hits'"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Field name:UserWarning")  # pydantic says so too, where a variable is a field
 @pytest.mark.parametrize("fault", CHANGED)
 def test_what_breaks_the_interface_is_told_by_the_name_of_the_file(fault: str, tmp_path: Path, store_uri: str) -> None:
     before, after, told = CHANGED[fault]

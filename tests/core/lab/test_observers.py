@@ -201,6 +201,12 @@ def test_a_run_that_goes_on_tells_it_of_the_epochs_before(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_reason_to_stop_is_of_one_training(tmp_path: Path) -> None:
+    result = train_seeds(untracked("training.seeds=[0, 1]"), output=tmp_path / "models", observer=StopAfter(2))
+    assert [len(one.epochs) for one in result.by_seed.values()] == [2, 2]
+
+
+@pytest.mark.slow
 def test_of_several_seeds_each_training_is_told_apart(tmp_path: Path) -> None:
     recorder = Recorder()
     train_seeds(untracked("training.seeds=[0, 1]", epochs=1), output=tmp_path / "models", observer=recorder)

@@ -12,6 +12,7 @@ from plugin_files import HEAD, SHIFTED, forget, write_head
 from run_helpers import only_run, small
 from small_experiment import QUICKSTART, SMALL
 from study_helpers import settings
+from topwork.cli.show_training import trust
 from topwork.engine.model_folder import load_model
 from topwork.engine.observer import Epoch, Observer
 from topwork.errors import ConfigurationError, PluginError, StorageError
@@ -149,3 +150,31 @@ def test_an_error_in_it_is_told_with_the_line_of_its_file(make: Make, tmp_path: 
     with pytest.raises(PluginError) as caught:
         train(load_experiment(QUICKSTART, [*SMALL, f"plugins=[{path}]", SHIFTED, "tracking.enabled=false"]))
     assert f"plugin 'shifted' of file my_head.py, {path}:{line}: the module failed: AttributeError" in str(caught.value)
+
+
+def test_a_model_that_cannot_predict_what_it_was_evaluated_on_says_so(make: Make, tmp_path: Path) -> None:
+    text = HEAD.replace("BIAS", "0.0").replace(
+        "decode=topwork.decode_logits(labels)",
+        "decode=lambda outputs: topwork.Decoded(['unsure' if len(outputs) > 12 else labels.names[0]] * len(outputs), "
+        "outputs.softmax(dim=1))",
+    )
+    experiment = make()
+    path = tmp_path / "late.py"
+    path.write_text(text)
+    late = [f"plugins=[{path}]", SHIFTED, "tracking.enabled=false"]
+    result = train(load_experiment(QUICKSTART, [*SMALL, *late]), output=tmp_path / "model")
+    assert experiment.plugins
+    assert any("the model cannot predict: " in one and "got 'unsure'" in one for one in result.warnings)
+
+
+def test_the_command_that_is_printed_says_that_it_is_trusted(make: Make, tmp_path: Path) -> None:
+    train(make(), output=tmp_path / "own")
+    train(make("tasks.category.head={kind: classification}", "plugins=[]"), output=tmp_path / "shipped")
+    assert (trust(tmp_path / "own"), trust(tmp_path / "shipped")) == (" --trust-plugins", "")
+
+
+def test_a_link_is_read_under_its_own_name(tmp_path: Path) -> None:
+    write_head(tmp_path / "stored-under-a-digest")
+    (tmp_path / "my_head.py").symlink_to(tmp_path / "stored-under-a-digest")
+    (file,) = small(f"plugins=[{tmp_path / 'my_head.py'}]", SHIFTED).plugins
+    assert file.path == tmp_path / "my_head.py"

@@ -116,7 +116,9 @@ def _read(client: MlflowClient, run: Run) -> FinishedRun:
         experiment = YAML(typ="safe", pure=True).load(settings)
         files = [_plugin_file(client, run, entry, folder) for entry in experiment.get("plugins", ())]
     heads = {task: described["head"] for task, described in experiment["tasks"].items()}
-    flat = {path: str(value) for path, value in flatten(experiment).items() if path != "name"}
+    flat = {path: str(value) for path, value in flatten(experiment).items() if path not in ("name", "plugins")}
+    if files:
+        flat["plugins"] = ", ".join(f"{file.path.name} {file.version}" for file in files)
     return FinishedRun(name, flat, heads, files, SplitOutputs.from_bytes(content, name=f"{artifact} of run {name}"))
 
 

@@ -109,6 +109,7 @@ class RunLog(RunWriter, Observer):
             if count < len(split.texts)
         }
         settings = {name: value for name, value in flatten(experiment.dump()).items() if name != "name"}
+        settings["plugins"] = ", ".join(f"{file.path.name} {file.version}" for file in experiment.plugins)
         if experiment.tracking.uri:
             settings["tracking.uri"] = redact_uri(experiment.tracking.uri)
         shortened = {name: short(value) for name, value in (settings | counts).items()}
