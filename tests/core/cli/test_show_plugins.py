@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from start_up import install
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -56,3 +57,13 @@ def test_plugins_are_listed_for_programs_too(command: Command) -> None:
     rows = list(csv.DictReader(io.StringIO(out)))
     assert rows == json.loads(other)
     assert {row["kind"] for row in rows if row["interface"] == "head"} >= {"binary", "classification"}
+
+
+def test_thirty_more_plugins_are_listed(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        install(tmp_path, number)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, out, _ = command("plugins", "--format", "json")
+    assert code == 0
+    kinds = {row["kind"]: row["package"] for row in json.loads(out)}
+    assert [kinds[f"kind_{number}"] for number in range(30)] == [f"topwork-kind-{number}" for number in range(30)]
