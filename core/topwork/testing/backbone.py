@@ -14,7 +14,7 @@ from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.model.encoder_checks import check_stages
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.interfaces.backbone import Backbone, BackboneConfig, Stage
-from topwork.testing.plugin import PluginContract, check_gradients_reach
+from topwork.testing.plugin import PluginContract, check_gradients_reach, telling
 from topwork.testing.tiny import FirstToken
 
 
@@ -34,35 +34,40 @@ class BackboneContract(PluginContract):
 
     def test_stages_have_names_of_their_own(self) -> None:
         names = [stage.name for stage in self.config.build().stages()]
-        assert sorted(set(names)) == sorted(names)
+        assert sorted(set(names)) == sorted(names), f"two stages have one name: {', '.join(sorted(names))}"
 
     def test_layers_are_counted_from_0(self) -> None:
         layers = [stage.layer for stage in self.config.build().stages() if stage.layer is not None]
-        assert layers == sorted(layers)
-        assert set(layers) == set(range(len(set(layers))))
+        told = f"stages must be of layer 0, 1, 2, ... in this order, got {layers}"
+        assert layers == sorted(layers), told
+        assert set(layers) == set(range(len(set(layers)))), told
 
     def test_weights_are_float32(self) -> None:
-        assert {parameter.dtype for parameter in self.config.build().parameters()} == {torch.float32}
+        odd = {name: one.dtype for name, one in self.config.build().named_parameters() if one.dtype != torch.float32}
+        assert not odd, f"build must load weights as float32, got {odd}"
 
     def test_texts_have_the_same_tokens_alone_and_among_others(self) -> None:
         tokenizer = self.config.build().tokenizer
         together = [encoding.ids for encoding in tokenizer.encode_batch(self.texts)]
-        assert together == [tokenizer.encode(text).ids for text in self.texts]
+        alone = [tokenizer.encode(text).ids for text in self.texts]
+        assert together == alone, f"the tokenizer gives other tokens among others, {together}, than alone, {alone}"
 
     def test_hidden_states_are_as_wide_as_it_says(self) -> None:
         backbone = self.config.build().eval()
         ids, mask = self._read(backbone)
-        assert backbone(ids, mask).shape == (*ids.shape, backbone.width)
+        shape, wanted = tuple(backbone(ids, mask).shape), (*ids.shape, backbone.width)
+        assert shape == wanted, f"hidden states must be (B, T, D), {wanted}, got {shape}"
 
     def test_the_forward_pass_is_the_fold_of_its_stages(self) -> None:
         backbone = self.config.build().eval()
         ids, mask = self._read(backbone)
-        assert torch.equal(backbone(ids, mask), Backbone.forward(backbone, ids, mask))
+        same = torch.equal(backbone(ids, mask), Backbone.forward(backbone, ids, mask))
+        assert same, "forward must be the fold of the stages; leave it as Backbone has it"
 
     def test_eval_mode_is_deterministic(self) -> None:
         backbone = self.config.build().eval()
         ids, mask = self._read(backbone)
-        assert torch.equal(backbone(ids, mask), backbone(ids, mask))
+        assert torch.equal(backbone(ids, mask), backbone(ids, mask)), "in eval mode it must give the same bits twice"
 
     def test_gradients_reach_all_parameters(self) -> None:
         backbone = self.config.build()
@@ -95,7 +100,11 @@ class BackboneContract(PluginContract):
             after[mask].square().sum().backward()
             for parameter in (p for later in stages[number:] for module in later.modules for p in module.parameters()):
                 torch.testing.assert_close(
-                    parameter.grad, whole[id(parameter)], atol=1e-4, rtol=1e-4, msg=f"cut before {stages[number].name}"
+                    parameter.grad,
+                    whole[id(parameter)],
+                    atol=1e-4,
+                    rtol=1e-4,
+                    msg=telling(f"gradients must be those of the whole; cut before {stages[number].name}"),
                 )
 
     def test_padding_changes_next_to_nothing(self) -> None:
@@ -115,7 +124,8 @@ class BackboneContract(PluginContract):
             mixes = _lets_tokens_see_others(stage, hidden, mask) or (
                 number > 0 and _sees_positions(stage, hidden, mask)
             )
-            assert mixes == stage.mixes_tokens, stage.name
+            told = f"stage {stage.name} says mixes_tokens={stage.mixes_tokens}, but a token's output depends"
+            assert mixes == stage.mixes_tokens, f"{told} on {'others' if mixes else 'itself alone'}"
             hidden = stage.run(hidden, mask)
 
     @torch.no_grad()
@@ -125,12 +135,13 @@ class BackboneContract(PluginContract):
         hidden = ids
         for number, stage in enumerate(backbone.stages()):
             after = stage.run(hidden, mask)
+            told = telling(f"the first token must be the same alone, and in stage {stage.name} it is another")
             if stage.run_first_token is not None:
                 alone = stage.run_first_token(hidden, mask)
-                torch.testing.assert_close(alone, after[:, :1], atol=1e-4, rtol=1e-4, msg=stage.name)
+                torch.testing.assert_close(alone, after[:, :1], atol=1e-4, rtol=1e-4, msg=told)
             elif number > 0 and not stage.mixes_tokens:
                 alone = stage.run(hidden[:, :1], mask[:, :1])
-                torch.testing.assert_close(alone, after[:, :1], atol=1e-4, rtol=1e-4, msg=stage.name)
+                torch.testing.assert_close(alone, after[:, :1], atol=1e-4, rtol=1e-4, msg=told)
             hidden = after
 
     @torch.no_grad()
@@ -145,11 +156,13 @@ class BackboneContract(PluginContract):
             together = encode(model.prefix, sequences, device=torch.device("cpu"))
             for number in range(len(self.texts)):
                 alone = encode(model.prefix, sequences.take(torch.tensor([number])), device=torch.device("cpu"))
-                assert torch.equal(alone.values, together.take(torch.tensor([number])).values)
+                same = torch.equal(alone.values, together.take(torch.tensor([number])).values)
+                assert same, f"{self.texts[number]!r} gets other bits alone than among others; see topwork.rowwise"
 
     def test_its_architecture_is_written_as_json(self) -> None:
         architecture = dict(self.config.build().architecture())
-        assert json.loads(json.dumps(architecture)) == architecture
+        read = json.loads(json.dumps(architecture))
+        assert read == architecture, f"architecture must be names with texts and numbers, got {architecture}"
 
     def test_it_is_restored_without_its_original_weights(self) -> None:
         backbone = self.config.build().eval()
@@ -158,10 +171,13 @@ class BackboneContract(PluginContract):
             restored = self.config.restore(Path(folder)).eval()
         restored.load_state_dict(backbone.state_dict())
         ids, mask = self._read(backbone)
-        assert torch.equal(restored(ids, mask), backbone(ids, mask))
-        assert restored.architecture() == backbone.architecture()
+        same = torch.equal(restored(ids, mask), backbone(ids, mask))
+        assert same, "restore must give what save wrote: with the same weights hidden states differ"
+        both = dict(restored.architecture()), dict(backbone.architecture())
+        assert both[0] == both[1], f"restore must give what save wrote: its architecture is {both[0]}, not {both[1]}"
         for text in (*self.texts, "a text that is too long " * 1000):
-            assert restored.tokenizer.encode(text).ids == backbone.tokenizer.encode(text).ids
+            tokens = [one.tokenizer.encode(text).ids for one in (restored, backbone)]
+            assert tokens[0] == tokens[1], f"restore must give the same tokenizer; {text[:40]!r} has other tokens"
 
     def _read(self, backbone: Backbone) -> tuple[Tensor, Tensor]:
         """Token ids (B, T) and mask (B, T) of the texts, the shorter first and padded with its last token."""

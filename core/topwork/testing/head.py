@@ -21,6 +21,7 @@ from topwork.engine.model.head_checks import (
     pieces_error,
     targets_for,
 )
+from topwork.errors import describe
 from topwork.interfaces.head import Head, HeadConfig, Label
 from topwork.interfaces.labels import NO_LABEL, Classes, Distribution, LabelSet, LabelSpace, Numbers, WordLabels
 from topwork.testing.plugin import (
@@ -30,6 +31,7 @@ from topwork.testing.plugin import (
     check_initial_weights,
     check_restored_module,
     gradient_of,
+    telling,
 )
 
 
@@ -51,15 +53,17 @@ class HeadContract(PluginContract):
         head = self._build()
         for rows in (1, 2, 7):
             loss = head.loss(head.module(*self._inputs(rows)), self._targets(rows))
-            assert loss.shape == ()
-            assert loss.isfinite()
+            told = f"the loss of {rows} texts must be one finite number"
+            assert loss.shape == (), f"{told}, got shape {tuple(loss.shape)}; is its mean missing?"
+            assert loss.isfinite(), f"{told}, got {loss.item()}"
 
     def test_the_loss_of_a_sure_mistake_is_finite(self) -> None:
         head = self._build()
         vectors, *mask = self._inputs(32)
         outputs = head.module(1000 * vectors, *mask)
         for target in self._targets(len(self.labels.names) + 32):
-            assert head.loss(outputs, self._repeated(target, 32)).isfinite()
+            loss = head.loss(outputs, self._repeated(target, 32))
+            assert loss.isfinite(), f"the loss of a sure mistake must be finite, got {loss.item()} of target {target}"
 
     def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_texts(self) -> None:
         head, outputs = self._try(7)
@@ -83,14 +87,16 @@ class HeadContract(PluginContract):
         head = self._build()
         vectors, *mask = self._inputs(32)
         vectors.requires_grad_()
-        assert gradient_of(head.loss(head.module(vectors, *mask), self._targets(32)), vectors).any()
+        reached = gradient_of(head.loss(head.module(vectors, *mask), self._targets(32)), vectors).any()
+        assert reached, "no gradient of the loss reaches what the head reads, so that the backbone would not be trained"
 
     def test_a_few_steps_lower_the_loss(self) -> None:
         head, inputs, targets, losses = self._learn()
-        assert losses[-1] < losses[0]
+        told = f"200 steps of AdamW must lower the loss, got {losses[0]:.4g}, then {losses[-1]:.4g}"
+        assert losses[-1] < losses[0], told
         # half the loss of wrong answers, not of the beginning: the loss of a label that is smoothed never nears 0
         wrong = head.loss(head.module.eval()(*inputs).detach(), self._wrong(targets))
-        assert losses[-1] < wrong / 2
+        assert losses[-1] < wrong / 2, f"{told}; that of wrong labels is {wrong:.4g}"
 
     def test_what_it_has_learnt_is_what_it_decodes(self) -> None:
         head, inputs, targets, _ = self._learn()
@@ -102,23 +108,27 @@ class HeadContract(PluginContract):
         decoded = check_decoded(head.decode(outputs), outputs.shape, self.labels)
         ordered = isinstance(self.labels, Classes) and self.labels.ordered  # the median may be named then
         if isinstance(self.labels, Classes | Distribution) and not ordered:
-            assert decoded.probabilities is not None
+            assert decoded.probabilities is not None, "decode must give probabilities of classes, got None"
             likeliest = [self.labels.names[number] for number in decoded.probabilities.argmax(dim=1)]
-            assert list(decoded.labels) == likeliest
+            told = f"the label must be the likeliest class, {likeliest}, got {list(decoded.labels)}"
+            assert list(decoded.labels) == likeliest, told
 
     def test_a_text_has_the_same_outputs_alone_and_among_others(self) -> None:
         module, inputs = self._build().module.eval(), self._inputs(9)
         rows = zip(*(one.split(1) for one in inputs), strict=True)
         for row, outputs in zip(rows, module(*inputs), strict=True):
             alone = module(*without_padding(row))[0]
-            torch.testing.assert_close(alone, outputs[: len(alone)])
+            torch.testing.assert_close(
+                alone, outputs[: len(alone)], msg=telling("a text must have the same outputs alone")
+            )
 
     def test_a_text_is_decoded_alike_alone_and_among_others(self) -> None:
         head, outputs = self._try(9)
         alone = [head.decode(row.clone()) for row in outputs.split(1)]
         decoded = head.decode(outputs)
         for number, one in enumerate(alone):
-            assert isinstance(self.labels, Numbers) or list(one.labels) == [decoded.labels[number]]
+            same = isinstance(self.labels, Numbers) or list(one.labels) == [decoded.labels[number]]
+            assert same, f"a text is decoded as {one.labels[0]} alone, and as {decoded.labels[number]} among others"
             if decoded.probabilities is not None and one.probabilities is not None:
                 torch.testing.assert_close(one.probabilities[0], decoded.probabilities[number])
 
@@ -127,7 +137,8 @@ class HeadContract(PluginContract):
         for metric in head.metrics:
             scores = metric.compute(outputs, self._targets(9))
             check_scores(metric.name, scores, 9, combined=metric.combine is not None)
-            assert metric.total(scores).isfinite(), metric.name
+            total = metric.total(scores)
+            assert total.isfinite(), f"metric {metric.name} must be a finite number, got {total.item()}"
 
     def test_metrics_raise_on_no_resample_of_the_texts(self) -> None:
         head, outputs = self._try(9)
@@ -142,7 +153,8 @@ class HeadContract(PluginContract):
             value = metric.total(metric.compute(outputs, targets))
             for order in (torch.randperm(9) for _ in range(5)):
                 shuffled = metric.total(metric.compute(outputs[order], targets[order]))
-                torch.testing.assert_close(shuffled, value, msg=metric.name)
+                told = telling(f"metric {metric.name} must not depend on the order of texts")
+                torch.testing.assert_close(shuffled, value, msg=told)
 
     def test_a_score_for_each_text_depends_on_that_text_alone(self) -> None:
         head, outputs = self._try(9)
@@ -151,7 +163,10 @@ class HeadContract(PluginContract):
             scores = metric.compute(outputs, targets)
             if scores.shape == (9,) or metric.combine:
                 alone = [metric.compute(outputs[i : i + 1], targets[i : i + 1]) for i in range(9)]
-                torch.testing.assert_close(torch.cat(alone), scores, msg=metric.name)
+                told = telling(
+                    f"the score of a text must depend on that text alone, and that of {metric.name} does not"
+                )
+                torch.testing.assert_close(torch.cat(alone), scores, msg=told)
 
     def test_a_weighted_metric_is_that_of_texts_that_are_there_as_often(self) -> None:
         head, outputs = self._try(9)
@@ -163,7 +178,10 @@ class HeadContract(PluginContract):
             for counts in (torch.ones(9), torch.tensor([2.0, 0, 1, 3, 0, 1, 1, 0, 1])):
                 drawn = rows.repeat_interleave(counts.long())
                 wanted = metric.compute(outputs[drawn], targets[drawn])
-                torch.testing.assert_close(measure(counts), wanted, equal_nan=True, msg=metric.name)
+                told = telling(
+                    f"weighted of metric {metric.name} must give what compute gives of texts that are there so often"
+                )
+                torch.testing.assert_close(measure(counts), wanted, equal_nan=True, msg=told)
 
     def test_metrics_are_no_better_for_wrong_answers_than_for_right_ones(self) -> None:
         head, inputs, targets, _ = self._learn()
@@ -171,15 +189,20 @@ class HeadContract(PluginContract):
         for metric in head.metrics:
             wrong = metric.total(metric.compute(outputs, self._wrong(targets)))
             gain = metric.total(metric.compute(outputs, targets)) - wrong
-            assert gain >= 0 if metric.greater_is_better else gain <= 0, f"is {metric.name} greater_is_better?"
+            told = f"metric {metric.name} is better for wrong answers; is it greater_is_better?"
+            assert gain >= 0 if metric.greater_is_better else gain <= 0, told
 
     def test_figures_are_drawn_whatever_classes_are_called(self) -> None:
         head, outputs = self._try(9)
         labels = replace(self.labels, names=tuple(f"{name} $\\frac$ & <b>" for name in self.labels.names))
         for figure in head.figures:
             drawn = figure.draw(outputs, self._targets(9), labels)
-            assert isinstance(drawn, Figure), figure.name
-            drawn.savefig(io.BytesIO(), format="png")
+            assert isinstance(drawn, Figure), f"figure {figure.name} must be a matplotlib Figure, got {drawn!r:.60}"
+            try:
+                drawn.savefig(io.BytesIO(), format="png")
+            except ValueError as error:
+                told = f"figure {figure.name} must be drawn whatever classes are called, also with $ in a name"
+                raise AssertionError(f"{told}: {describe(error)}") from error
 
     def test_outputs_are_left_as_they_are(self) -> None:
         head, outputs = self._try(9)
@@ -191,8 +214,9 @@ class HeadContract(PluginContract):
             metric.compute(outputs, targets)
         for figure in head.figures:
             figure.draw(outputs, targets, self.labels)
-        assert torch.equal(outputs, before)
-        assert torch.equal(targets, targets_before)
+        told = "loss, decode, metrics and figures must leave {} as they are"
+        assert torch.equal(outputs, before), told.format("outputs")
+        assert torch.equal(targets, targets_before), told.format("targets")
 
     def test_the_same_seed_gives_the_same_initial_weights(self) -> None:
         check_initial_weights(lambda: self._build().module)
@@ -252,6 +276,10 @@ class HeadContract(PluginContract):
         return target.expand(rows, *target.shape).clone()
 
 
+#: What decoding has to give back.
+LEARNT = "what was learnt must be what is decoded"
+
+
 def without_padding(inputs: HeadInputs) -> HeadInputs:
     """Return what a head reads of one row, without what stands behind the last word."""
     count = int(inputs[1].sum()) if len(inputs) == 2 else len(inputs[0][0])
@@ -266,11 +294,13 @@ def check_learnt(labels: LabelSpace, found: Sequence[Label], targets: Tensor) ->
         assert (error.abs().mean(dim=0) < spread.abs().mean(dim=0) / 2).all(), "numbers are no nearer than their mean"
     elif isinstance(labels, WordLabels):
         for label, row in zip(found, targets.tolist(), strict=True):
-            assert isinstance(label, tuple)
+            assert isinstance(label, tuple), f"decode must give a tuple of classes for words, got {label!r}"
             wanted = [labels.names[number] for number in row if number != NO_LABEL]
-            assert list(label[: len(wanted)]) == wanted
+            assert list(label[: len(wanted)]) == wanted, f"{LEARNT}: words are {wanted}, got {label}"
     elif isinstance(labels, LabelSet):
-        assert list(found) == [tuple(itertools.compress(labels.names, row)) for row in targets.tolist()]
+        sets = [tuple(itertools.compress(labels.names, row)) for row in targets.tolist()]
+        assert list(found) == sets, f"{LEARNT}: {sets}, got {list(found)}"
     else:
         numbers = targets.argmax(dim=1) if isinstance(labels, Distribution) else targets
-        assert list(found) == [labels.names[number] for number in numbers]
+        names = [labels.names[number] for number in numbers]
+        assert list(found) == names, f"{LEARNT}: {names}, got {list(found)}"

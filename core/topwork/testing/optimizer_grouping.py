@@ -24,19 +24,21 @@ class OptimizerGroupingContract(PluginContract):
     def test_rates_and_decays_are_finite_and_not_negative(self) -> None:
         for model in self._models():
             for group in self.config.groups(model):
-                assert 0 <= group.learning_rate < math.inf, group.name
-                assert 0 <= group.weight_decay < math.inf, group.name
+                for name in ("learning_rate", "weight_decay"):
+                    value = getattr(group, name)
+                    assert 0 <= value < math.inf, f"{name} of group {group.name} must be a number from 0, got {value}"
 
     def test_the_answer_does_not_depend_on_what_was_asked_before(self) -> None:
         models = list(self._models())
         answers = [list(self.config.groups(model)) for model in models]
-        assert [list(self.config.groups(model)) for model in reversed(models)] == answers[::-1]
+        again = [list(self.config.groups(model)) for model in reversed(models)]
+        assert again == answers[::-1], f"groups must depend on the model alone, got {answers[::-1]}, then {again}"
 
     def test_it_touches_nothing(self) -> None:
         for model in self._models():
             before = snapshot(model)
             self.config.groups(model)
-            assert snapshot(model) == before
+            assert snapshot(model) == before, "groups must change nothing of the model"
 
     def _models(self) -> Iterator[MultiTaskModel]:
         """Models of whose backbone nothing, something or everything trains, with a pooling that trains and without."""

@@ -42,11 +42,15 @@ class PluginContract:
             names = [config.__qualname__ for config in registered if config.__module__ == files[0].module]
             assert type(self.config).__qualname__ in names, f"{self.plugin_file} does not register {self.config.kind}"
         else:
-            assert type(self.config) in registered, registry.problems
+            told = (
+                f"{self.config.kind} must be registered by an entry point of the group topwork; installed: {registered}"
+            )
+            assert type(self.config) in registered, "\n".join([told, *registry.problems])
 
     def test_settings_survive_a_round_trip_through_a_file(self) -> None:
         for written in (self.config.model_dump(mode="json"), self.config.model_dump(mode="json", exclude_unset=True)):
-            assert type(self.config).model_validate(json.loads(json.dumps(written))) == self.config
+            read = type(self.config).model_validate(json.loads(json.dumps(written)))
+            assert read == self.config, f"settings must survive a file: {self.config!r} is read as {read!r}"
 
     def test_an_unknown_setting_is_refused(self) -> None:
         written = self.config.model_dump(mode="json") | {"a_setting_that_nothing_has": 1}
@@ -55,6 +59,11 @@ class PluginContract:
         except ValidationError:
             return
         raise AssertionError(f"{written} was read as {read!r}, so that a misspelt setting would pass in silence")
+
+
+def telling(sentence: str) -> Callable[[str], str]:
+    """Return what puts a sentence before the differences that torch finds."""
+    return lambda differences: f"{sentence}\n{differences}"
 
 
 def check_gradients_reach(module: nn.Module, outputs: Tensor) -> None:

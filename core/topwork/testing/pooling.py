@@ -14,6 +14,7 @@ from topwork.testing.plugin import (
     check_initial_weights,
     check_restored_module,
     gradient_of,
+    telling,
 )
 
 
@@ -33,22 +34,26 @@ class PoolingContract(PluginContract):
         junk = torch.where(mask[:, :, None], hidden, 100 * torch.randn_like(hidden))
         longer = torch.cat([junk, 100 * torch.randn(2, 3, WIDTH)], dim=1)
         pooled = pool_of_layers(pooling, empty, mask)
-        torch.testing.assert_close(pool_of_layers(pooling, junk, mask), pooled)
-        torch.testing.assert_close(pool_of_layers(pooling, longer, torch.nn.functional.pad(mask, (0, 3))), pooled)
+        told = telling("what stands under the mask must change nothing")
+        torch.testing.assert_close(pool_of_layers(pooling, junk, mask), pooled, msg=told)
+        padded = torch.nn.functional.pad(mask, (0, 3))
+        torch.testing.assert_close(pool_of_layers(pooling, longer, padded), pooled, msg=told)
 
     def test_a_text_is_pooled_alike_alone_and_among_others(self) -> None:
         pooling = self.config.build(WIDTH).eval()
         hidden, mask = self._texts()
         together = pool_of_layers(pooling, hidden.masked_fill(~mask[:, :, None], 0.0), mask)
+        told = telling("a text must be pooled as it is alone")
         for number, length in enumerate(mask.sum(dim=1).tolist()):
             alone = pool_of_layers(pooling, hidden[number : number + 1, :length], mask[number : number + 1, :length])
-            torch.testing.assert_close(alone, together[number : number + 1])
+            torch.testing.assert_close(alone, together[number : number + 1], msg=told)
 
     def test_reading_the_first_token_only_means_just_that(self) -> None:
         pooling = self.config.build(WIDTH).eval()
         hidden, mask = torch.randn(2, 5, WIDTH), torch.ones(2, 5, dtype=torch.bool)
         same = torch.equal(pooling(hidden, mask), pooling(hidden[:, :1], mask[:, :1]))
-        assert same == pooling.reads_first_token_only
+        told = f"reads_first_token_only is {pooling.reads_first_token_only}, but other tokens"
+        assert same == pooling.reads_first_token_only, f"{told} {'change nothing' if same else 'change the result'}"
 
     def test_gradients_reach_every_hidden_state_that_it_reads(self) -> None:
         pooling = self.config.build(WIDTH)

@@ -26,7 +26,8 @@ class SamplerContract(PluginContract):
         for sizes in self._sizes():
             for epoch in EPOCHS:
                 shares = checked_shares(self.config, sizes, epoch)
-                assert sum(divide(sum(sizes.values()), shares)) == sum(sizes.values())
+                rows = divide(sum(sizes.values()), shares)
+                assert sum(rows) == sum(sizes.values()), f"shares {shares} of {sizes} give {rows} rows"
 
     def test_every_source_gives_rows_in_some_epoch(self) -> None:
         for sizes in self._sizes():
@@ -36,13 +37,14 @@ class SamplerContract(PluginContract):
     def test_the_answer_does_not_depend_on_what_was_asked_before(self) -> None:
         asked = [(sizes, epoch) for sizes in self._sizes() for epoch in EPOCHS]
         answers = [dict(self.config.shares(*question)) for question in asked]
-        assert [dict(self.config.shares(*question)) for question in reversed(asked)] == answers[::-1]
+        again = [dict(self.config.shares(*question)) for question in reversed(asked)]
+        assert again == answers[::-1], "shares must depend on sizes and epoch alone, since a run that goes on asks anew"
 
     def test_sizes_are_not_changed(self) -> None:
         for sizes in self._sizes():
             given = dict(sizes)
             self.config.shares(given, 1)
-            assert given == sizes
+            assert given == sizes, f"shares must leave the sizes as they are, {sizes}, got {given}"
 
     def _sizes(self) -> Iterator[dict[str, int]]:
         """Sources of equal sizes, of different ones, and of very different ones."""

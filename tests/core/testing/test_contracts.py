@@ -99,6 +99,9 @@ def test_a_check_refuses_the_plugin_that_breaks_its_rule_and_no_other_does(contr
     found = failures(contract, broken.config)
     assert found.keys() == {broken.check} | broken.also, found
     assert type(found[broken.check]) is broken.error
+    first = str(found[broken.check]).splitlines()[0]
+    assert len(first.split()) >= 4, f"a failure says which sentence of the interface is broken, got {first!r}"
+    assert not first.startswith("assert "), first
 
 
 @pytest.mark.parametrize(("contract", "config"), SOUND, ids=[config.kind for _, config in SOUND])

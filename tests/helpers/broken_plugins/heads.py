@@ -239,7 +239,6 @@ BROKEN = [
     Broken(
         "test_figures_are_drawn_whatever_classes_are_called",
         OddHeadConfig(broken="takes dollars for formulas"),
-        ValueError,
     ),
     Broken("test_outputs_are_left_as_they_are", OddHeadConfig(broken="decodes in place")),
     Broken("test_the_same_seed_gives_the_same_initial_weights", OddHeadConfig(broken="has a generator of its own")),
