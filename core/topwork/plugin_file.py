@@ -39,7 +39,7 @@ class PluginFile(BaseModel):
     @property
     def module(self) -> str:
         """The name of the module that is made of it."""
-        return f"{MODULE_PREFIX}{self.sha256[:16]}"
+        return f"{MODULE_PREFIX}{self.sha256}"
 
     @property
     def version(self) -> str:
@@ -118,6 +118,6 @@ def _count(text: str) -> str:
 
 def name_of_module(module: str) -> str | None:
     """Return the name of the file that a module was made of; None where it is another module."""
-    if not re.fullmatch(rf"{MODULE_PREFIX}[0-9a-f]{{16}}", module):
+    if not re.fullmatch(rf"{MODULE_PREFIX}[0-9a-f]{{64}}", module):
         return None
     return Path(str(getattr(sys.modules.get(module), "__file__", module))).name
