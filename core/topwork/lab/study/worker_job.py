@@ -39,7 +39,7 @@ class WorkerJob(BaseModel):
     """
 
     experiment: dict[str, Any]
-    plugins: tuple[PluginFile, ...]
+    plugins: tuple[PluginFile, ...] = ()
     folder: Path
     storage: str
     tracked: TrackedRun | None
