@@ -68,6 +68,15 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
     assert [file for file in named if not (ROOT / file).is_file()] == []
 
 
+def test_how_each_kind_of_label_is_written_is_an_experiment() -> None:
+    for block in blocks_of(ROOT / "docs" / "labels.md", "yaml"):
+        shown = YAML(typ="safe", pure=True).load(block.code)
+        experiment = topwork.Experiment.model_validate(
+            {"name": "shown", "data": {"rows": {"path": "rows.jsonl"}}} | shown
+        )
+        assert experiment.tasks.keys() == shown["tasks"].keys()
+
+
 def test_the_readme_fits_two_hundred_lines() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 200
 
