@@ -82,12 +82,17 @@ class Observers(Observer):
             TopworkError: one of them raises it, to end the run.
         """
         for observer in list(self.observers):
-            if event == "step" and not self._asks_for_steps(observer):
+            method = getattr(observer, event)
+            if isinstance(observer, Observers):  # it sees to its own
+                method(*arguments)
+                continue
+            ignored = getattr(method, "__func__", None) is getattr(Observer, event)
+            if ignored or (event == "step" and not self._asks_for_steps(observer)):
                 continue
             random, trains = torch.get_rng_state(), self._model is not None and self._model.training
             try:
                 with unchanged_torch_settings():
-                    getattr(observer, event)(*arguments)
+                    method(*arguments)
                 if self._model is not None and self._model.training != trains:
                     self._model.train(trains)
                     raise ChangedSettingsError("it changes the model's mode, which is train() or eval()")
