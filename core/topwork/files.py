@@ -135,11 +135,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
             reach("folder filled", folder)
             for path in [*temporary.rglob("*"), temporary]:
                 path.chmod(0o755 if path.is_dir() else 0o644)  # a colleague may read it too
-                _sync(path)
+                sync(path)
             reach("folder synced", folder)
             temporary.rename(folder)
             reach("folder renamed", folder)
-            _sync(folder.parent)
+            sync(folder.parent)
         except OSError as error:
             raise _unwritable(folder, error) from error
         finally:
@@ -184,9 +184,9 @@ def create_database(file: Path, build: Callable[[Path], None]) -> None:
         _remove_database(temporary)  # a killed process left it: it no longer holds the lock
         try:
             build(temporary)
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(file)
-            _sync(file.parent)
+            sync(file.parent)
         finally:
             _remove_database(temporary)
 
@@ -231,7 +231,7 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             reach("file renamed", path)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise StorageError(f"{path} could not be written: {reason_of(error)}") from error
 
@@ -325,7 +325,12 @@ def _unwritable(folder: Path, error: OSError) -> StorageError:
     return StorageError(f"{folder} could not be written: {reason_of(error)}")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """See that what a file or folder holds is on the disk.
+
+    Raises:
+        OSError: it could not be brought there.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,6 +9,7 @@ import mmap
 import os
 import sys
 import tempfile
+import weakref
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -52,6 +53,7 @@ class ArrayWriter:
         self.columns = columns
         self.count = 0
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this does
+        weakref.finalize(self, self._file.close)
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add some rows.

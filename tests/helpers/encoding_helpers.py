@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from topwork.data.texts import Text
-from topwork.engine.encoding.corpus import Corpus, TextRead, make_corpus
+from topwork.engine.encoding.corpus import Corpus, TextsRead, make_corpus
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.encoding.ragged import Ragged
+from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store_decision import StoreDecision
 from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model.prefix import Cut
@@ -29,14 +31,20 @@ def corpus_of(tokenizer: Tokenizer, *columns: Sequence[Text | None], **splits: S
     given: dict[Any, Sequence[Sequence[Text | None]]] = {split: [texts] for split, texts in splits.items()}
     if columns:
         given["train"] = columns
-    texts = {
-        split: [[None if text is None else TextRead(text) for text in column] for column in of_split]
-        for split, of_split in given.items()
-    }
+    texts = {split: [texts_read(column) for column in of_split] for split, of_split in given.items()}
     return make_corpus(tokenizer, texts)
 
 
-def digests_of(corpus: Corpus) -> list[bytes]:
+def texts_read(
+    texts: Sequence[Text | None], *, pooled: Sequence[bool] | None = None, words: Sequence[bool] | None = None
+) -> TextsRead:
+    """Return a column of texts as heads read them; of None they read nothing."""
+    there = np.array([text is not None for text in texts])
+    of_words = np.zeros(len(texts), np.bool_) if words is None else np.array(words)
+    return TextsRead([text or "" for text in texts], there if pooled is None else np.array(pooled), of_words)
+
+
+def digests_of(corpus: Corpus) -> Digests:
     """Return what the hidden states of the texts' tokens are filed under."""
     return corpus.sequences.digests(EVERY_TOKEN)
 

@@ -7,11 +7,19 @@ from torch import Tensor
 
 from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore, StoredActivations, read_manifest
+from topwork.engine.encoding.store.digests import Digests
 
 
-def build(store: ActivationStore, digests: list[bytes], activations: Ragged) -> None:
+def add(store: ActivationStore, digests: Digests, activations: Ragged) -> None:
+    """Add a shard; call only while ``building``."""
+    shard = store.new_shard()
+    shard.append(digests, activations.values, activations.lengths)
+    store.add(shard)
+
+
+def build(store: ActivationStore, digests: Digests, activations: Ragged) -> None:
     with store.building(lambda: None):
-        store.add(digests, activations)
+        add(store, digests, activations)
 
 
 def shards_in(folder: Path) -> list[Path]:

@@ -108,7 +108,7 @@ class TrainedModel:
                 Prediction(label, likely)
                 for label, likely in zip(decoded.labels, _by_name(decoded, names), strict=True)
             ]
-        counts = examples.word_places.lengths[examples.text_ids[torch.from_numpy(rows), 0]]
+        counts = examples.word_places.lengths_of(examples.text_ids[torch.from_numpy(rows), 0])
         found: dict[int, Prediction] = {}
         for count in counts.unique().tolist():
             alike = (counts == count).nonzero()[:, 0]

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from store_helpers import add
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore
 from topwork.engine.encoding.store.cache_folder import list_entries
+from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
 
 Command = Callable[..., tuple[int, str, str]]
@@ -39,9 +41,9 @@ def store(root: Path) -> Store:
             "dtype": "float16",
         }
         made = ActivationStore(root, Key(description))
-        digests = [hashlib.sha256(str(number).encode()).digest() for number in range(texts)]
+        digests = Digests.of([hashlib.sha256(str(number).encode()).digest() for number in range(texts)])
         with made.building(lambda: None):
-            made.add(digests, Ragged(torch.ones(2 * texts, 4), offsets_of(torch.full((texts,), 2))))
+            add(made, digests, Ragged(torch.ones(2 * texts, 4), offsets_of(torch.full((texts,), 2))))
         last_used = time.time() - unused * 86400
         os.utime(made.folder, (last_used, last_used))
         return made
@@ -168,7 +170,7 @@ def test_prune_keeps_and_names_a_folder_that_is_being_added_to(command: Command,
 
 def test_prune_does_not_disturb_a_run_that_reads(command: Command, store: Store, root: Path) -> None:
     kept = store(texts=2000)
-    digests = [hashlib.sha256(str(number).encode()).digest() for number in range(200)]
+    digests = Digests.of([hashlib.sha256(str(number).encode()).digest() for number in range(200)])
     stored = ActivationStore(root, kept.key).find(digests)
     assert command("cache", "prune", "--unused", 0)[0] == 0
     assert not kept.folder.exists()

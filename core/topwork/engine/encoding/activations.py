@@ -1,7 +1,7 @@
 """A corpus to activations: out of the store where they are there, else computed, and kept where it pays."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from time import monotonic, perf_counter
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from topwork.engine.encoding.encoder import RecomputedActivations, encode, encode_batches
 from topwork.engine.encoding.examples import Activations
-from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.store.activation_store import SHARD_BYTES, ActivationStore, StoredActivations
+from topwork.engine.encoding.store.digests import Digests
+from topwork.engine.encoding.store.shard_file import ShardFile
 from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, decide_store, free_bytes, missing_bytes
 from topwork.engine.model.seeding import derive_seed
 from topwork.engine.observer import EncodingReport, Location, Observer
@@ -23,7 +24,7 @@ from topwork.errors import StorageError
 #: A shard is written after so many seconds even if it is small: no more is lost when a build is killed.
 SHARD_SECONDS = 60.0
 
-#: How many shards are written at a time, one of a store; each is in memory until then.
+#: How many shards are finished at a time, one of a store.
 WRITERS = 2
 
 #: Of a build of many bytes so many parts are written while the rest is encoded, none of them of fewer bytes than that.
@@ -129,36 +130,6 @@ def tolerance(job: EncodingJob) -> float:
     return max(1e-3, 4 * torch.finfo(coarsest).eps)
 
 
-def in_shards(
-    batches: Iterable[tuple[int, Int[Tensor, " B"], Float[Tensor, "B T columns"]]],
-    *,
-    expected: int = 0,
-) -> Iterator[tuple[int, Int[Tensor, " texts"], Ragged]]:
-    """Join batches into pieces to be written, those of each store by themselves.
-
-    Args:
-        batches: the number of a store, those (B,) of some texts, and their activations (B, T, D).
-        expected: the bytes of all of them, where that is known.
-    """
-    enough = min(SHARD_BYTES, max(PART_BYTES, expected // PARTS)) if expected else SHARD_BYTES
-    parts: dict[int, list[tuple[Tensor, Tensor]]] = {}
-    size, since = 0, monotonic()
-    for store, texts, activations in batches:
-        parts.setdefault(store, []).append((texts, activations))
-        size += activations.nbytes
-        if size >= enough or monotonic() - since >= SHARD_SECONDS:
-            yield from _joined(parts)
-            parts, size, since = {}, 0, monotonic()
-    yield from _joined(parts)
-
-
-def _joined(parts: Mapping[int, Sequence[tuple[Tensor, Tensor]]]) -> Iterator[tuple[int, Tensor, Ragged]]:
-    for store, batches in parts.items():
-        lengths = torch.cat([torch.full((len(texts),), activations.shape[1]) for texts, activations in batches])
-        values = torch.cat([activations.flatten(0, 1) for _, activations in batches])
-        yield store, torch.cat([texts for texts, _ in batches]), Ragged(values, offsets_of(lengths))
-
-
 def _through_store(
     job: EncodingJob,
     store: ActivationStore,
@@ -204,23 +175,52 @@ def _encode_missing(stores: Sequence[tuple[EncodingJob, ActivationStore]], obser
     batches = encode_batches(
         [one.prefix for one, _ in stores], sequences, device=job.device, dtype=job.dtype, progress=observer.advance
     )
-    add_shards(stores, in_shards(_lacking(batches, texts, lacks), expected=expected))
+    of_stores = [(job.digests, store) for job, store in stores]
+    write_shards(of_stores, _lacking(batches, texts, lacks), expected=expected)
     return len(texts), perf_counter() - started
 
 
-def add_shards(
-    stores: Sequence[tuple[EncodingJob, ActivationStore]], shards: Iterable[tuple[int, Int[Tensor, " texts"], Ragged]]
+def write_shards(
+    stores: Sequence[tuple[Digests, ActivationStore]],
+    batches: Iterable[tuple[int, Int[Tensor, " _B"], Float[Tensor, "_B _T columns"]]],
+    *,
+    expected: int = 0,
 ) -> None:
-    """Write shards while the next are encoded, two of different stores at a time, and one of each store at most."""
-    with ThreadPoolExecutor(WRITERS) as writers:
-        writing: dict[int, Future[None]] = {}
-        for number, texts, activations in shards:
-            if number in writing:
-                writing[number].result()
-            job, store = stores[number]
-            digests = [job.digests[text] for text in texts.tolist()]
-            writing[number] = writers.submit(store.add, digests, activations)
-        for future in writing.values():
+    """Add batches to stores, and finish shards while the next are encoded, one of a store at a time.
+
+    Args:
+        stores: with the digests of all texts.
+        batches: the number of a store, those (B,) of some texts, and what is kept of them (B, T, D).
+        expected: the bytes of all of them, where that is known.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    enough = min(SHARD_BYTES, max(PART_BYTES, expected // PARTS)) if expected else SHARD_BYTES
+    shards: dict[int, ShardFile] = {}
+    finishing: dict[int, Future[None]] = {}
+    since = monotonic()
+    with ExitStack() as unfinished, ThreadPoolExecutor(WRITERS) as writers:
+
+        def finish() -> None:
+            for number, shard in shards.items():
+                if number in finishing:
+                    finishing[number].result()
+                finishing[number] = writers.submit(stores[number][1].add, shard)
+            shards.clear()
+
+        for number, texts, activations in batches:
+            digests, store = stores[number]
+            if number not in shards:
+                shards[number] = store.new_shard()
+                unfinished.callback(shards[number].discard)
+            lengths = torch.full((len(texts),), activations.shape[1])
+            shards[number].append(digests.take(texts.numpy()), activations.flatten(0, 1), lengths)
+            if sum(shard.nbytes for shard in shards.values()) >= enough or monotonic() - since >= SHARD_SECONDS:
+                finish()
+                since = monotonic()
+        finish()
+        for future in finishing.values():
             future.result()
 
 
@@ -256,7 +256,7 @@ def _in_memory(
     observer.begin("encoding (tokens)", int(sequences.lengths.sum()))
     started = perf_counter()
     computed = encode(job.prefix, sequences, device=job.device, dtype=job.dtype, progress=observer.advance)
-    report = _report(job, "memory", reason, encoded=len(sequences.lengths), seconds=perf_counter() - started)
+    report = _report(job, "memory", reason, encoded=len(sequences), seconds=perf_counter() - started)
     return held.with_computed(computed) if held else computed, report
 
 

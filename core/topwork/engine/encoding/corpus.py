@@ -1,18 +1,22 @@
 """Texts to token ids, equal texts once."""
 
-from collections.abc import Collection, Mapping, Sequence
+import hashlib
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
+from numpy.typing import DTypeLike, NDArray
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from topwork.data.dataset import DataSplit
 from topwork.data.texts import Text, Words, parts_of
-from topwork.engine.encoding.ragged import Ragged, offsets_of, sequences_of
+from topwork.engine.encoding.distinct import KEY_BYTES, number_distinct
+from topwork.engine.encoding.ragged import Ragged, no_sequences, offsets_of, sequences_of
 from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.encoding.truncation import Shortener
 from topwork.engine.encoding.windows import windowing_tokenizer
@@ -20,21 +24,10 @@ from topwork.engine.model.plan import CorpusSize
 from topwork.errors import DataError, quote
 from topwork.experiment.source import SplitName
 from topwork.interfaces.head import Reading
+from topwork.mapped import ArrayWriter, zeros
 
-
-@dataclass(frozen=True)
-class TextRead:
-    """A text that heads read.
-
-    Attributes:
-        text: one, a pair as one sequence, or one that is divided into words.
-        pooled: whether a head reads its pooled vector.
-        words: whether a head reads its words.
-    """
-
-    text: Text
-    pooled: bool = True
-    words: bool = False
+#: Texts that are tokenized at a time.
+TEXTS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -68,47 +61,69 @@ class Corpus:
     @property
     def size(self) -> CorpusSize:
         """How much there is to read."""
-        every = torch.cat([text_ids[text_ids >= 0] for text_ids in self.text_ids.values()])
-        lengths = self.sequences.lengths
-        windows = self.windows.lengths[every] if self.windows else torch.ones_like(every)
+        lengths, of_texts = self.sequences.lengths, self.text_lengths
+        texts = tokens = divided = 0
+        for text_ids in self.text_ids.values():
+            read = text_ids[text_ids >= 0]
+            windows = (
+                self.windows.lengths_of(read) if self.windows else torch.ones((), dtype=torch.int64).expand_as(read)
+            )
+            texts, tokens = texts + int(windows.sum()), tokens + int(of_texts[read].sum())
+            divided += int((windows > 1).sum())
         return CorpusSize(
-            texts=int(windows.sum()),
-            tokens=int(self.text_lengths[every].sum()),
-            distinct_texts=len(lengths),
+            texts=texts,
+            tokens=tokens,
+            distinct_texts=len(self.sequences),
             distinct_tokens=int(lengths.sum()),
             distinct_pooled=int(self.sequences.pooled.sum()),
             distinct_words=int(self.sequences.word_starts.lengths.sum()),
             truncated=sum(int(truncated.sum()) for truncated in self.truncated.values()),
             unread_words=self.unread_words,
-            divided=int((windows > 1).sum()),
+            divided=divided,
         )
 
 
-class _Distinct:
-    """Sequences that differ in their token ids, or in which tokens begin words that are read, as they come."""
+class _Sequences:
+    """Sequences as they come, of which equal ones are brought together in the end.
+
+    They are equal where their token ids are, and the tokens that begin words that are read.
+    """
 
     def __init__(self) -> None:
-        self.numbers: dict[tuple[bytes, bytes], int] = {}
-        self.pooled: list[bool] = []
+        self._ids, self._starts = (ArrayWriter(np.int64) for _ in range(2))
+        self._id_counts, self._start_counts = (ArrayWriter(np.int64) for _ in range(2))
+        self._pooled = ArrayWriter(np.bool_)
+        self._keys = ArrayWriter(np.uint8, (KEY_BYTES,))
 
-    def add(self, token_ids: bytes, word_starts: bytes, *, pooled: bool) -> int:
-        """Return the number of a sequence, which may be there already."""
-        number = self.numbers.setdefault((token_ids, word_starts), len(self.pooled))
-        if number == len(self.pooled):
-            self.pooled.append(pooled)
-        elif pooled:
-            self.pooled[number] = True
-        return number
+    def add(self, token_ids: Ragged, word_starts: Ragged, pooled: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Add B sequences, with the places of words that are read, and whether each is read as a whole.
 
-    def sequences(self) -> Sequences:
-        """Return all of them."""
-        token_ids, word_starts = ([key[part] for key in self.numbers] for part in (0, 1))
-        return Sequences(_ragged(token_ids), torch.tensor(self.pooled, dtype=torch.bool), _ragged(word_starts))
+        Returns what tells them apart, (B, 16).
+        """
+        keys = _keys(token_ids, word_starts)
+        self._ids.append(token_ids.values.numpy())
+        self._id_counts.append(token_ids.lengths.numpy())
+        self._starts.append(word_starts.values.numpy())
+        self._start_counts.append(word_starts.lengths.numpy())
+        self._pooled.append(pooled)
+        self._keys.append(keys)
+        return keys
+
+    def finish(self) -> tuple[Sequences, NDArray[np.int64]]:
+        """Return those that differ, and the number among them of each that was added."""
+        numbers, first = number_distinct(self._keys.finish())
+        token_ids = Ragged(torch.from_numpy(self._ids.finish()), _offsets(self._id_counts))
+        word_starts = Ragged(torch.from_numpy(self._starts.finish()), _offsets(self._start_counts))
+        pooled = np.zeros(len(first), np.bool_)
+        pooled[numbers[self._pooled.finish()]] = True
+        rows = torch.from_numpy(first)
+        every = Sequences(token_ids, torch.ones(len(numbers), dtype=torch.bool), word_starts).take(rows)
+        return Sequences(every.token_ids, torch.from_numpy(pooled), every.word_starts), numbers
 
 
 def make_corpus(
     tokenizer: Tokenizer,
-    texts: Mapping[SplitName, Sequence[Sequence[TextRead | None]]],
+    texts: Mapping[SplitName, Sequence["TextsRead"]],
     *,
     prefix: str = "",
     stride: int | None = None,
@@ -126,77 +141,140 @@ def make_corpus(
     """
     if stride is not None:
         return _in_windows(windowing_tokenizer(tokenizer, stride), texts)
-    distinct = _Distinct()
-    text_ids: dict[SplitName, Tensor] = {}
-    truncated: dict[SplitName, Tensor] = {}
+    every = _Sequences()
+    truncated = {split: _places(columns, np.bool_) for split, columns in texts.items()}
     unread_words = 0
     for split, columns in texts.items():
-        text_ids[split] = torch.full((len(columns[0]), len(columns)), -1)
-        truncated[split] = torch.zeros(text_ids[split].shape, dtype=torch.bool)
         for number, column in enumerate(columns):
-            read = [one for one in column if one is not None]
-            found = tokenize(tokenizer, [one.text for one in read], prefix=prefix)
-            sequences = zip(read, sequences_of(found.token_ids), sequences_of(found.word_starts), strict=True)
-            ids = [distinct.add(ids, starts if one.words else b"", pooled=one.pooled) for one, ids, starts in sequences]
-            there = torch.tensor([text is not None for text in column])
-            text_ids[split][there, number] = torch.tensor(ids, dtype=torch.int64)
-            truncated[split][there, number] = found.truncated
-            counts = zip(read, found.word_starts.lengths.tolist(), strict=True)
-            unread_words += sum(len(parts_of(one.text)) - count for one, count in counts if one.words)
-    return Corpus(distinct.sequences(), text_ids, truncated, unread_words)
+            for rows, some in column.parts():
+                found = tokenize(tokenizer, some, prefix=prefix)
+                reads_words = column.words[rows]
+                every.add(found.token_ids, _only(found.word_starts, reads_words), column.pooled[rows])
+                truncated[split][rows, number] = found.truncated.numpy()
+                counts = zip(some, found.word_starts.lengths.tolist(), reads_words.tolist(), strict=True)
+                unread_words += sum(len(parts_of(text)) - count for text, count, read in counts if read)
+    sequences, numbers = every.finish()
+    return Corpus(sequences, _text_ids(texts, numbers), _as_tensors(truncated), unread_words)
 
 
-def _in_windows(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence[Sequence[TextRead | None]]]) -> Corpus:
+def _in_windows(tokenizer: Tokenizer, texts: Mapping[SplitName, Sequence["TextsRead"]]) -> Corpus:
     """Bring equal windows together, and texts that are divided into equal ones.
 
     Raises:
         DataError: a text is a pair, or divided into words.
     """
-    distinct, numbers = _Distinct(), dict[tuple[int, ...], int]()
-    text_ids: dict[SplitName, Tensor] = {}
-    for split, columns in texts.items():
-        text_ids[split] = torch.full((len(columns[0]), len(columns)), -1)
-        for column, read in enumerate(columns):
-            places = [place for place, one in enumerate(read) if one is not None]
-            whole = [one.text for one in read if one is not None]
-            if other := next((text for text in whole if not isinstance(text, str)), None):
+    every, counts, keys = _Sequences(), ArrayWriter(np.int64), ArrayWriter(np.uint8, (KEY_BYTES,))
+    for column in (column for columns in texts.values() for column in columns):
+        for _, some in column.parts():
+            if other := next((text for text in some if not isinstance(text, str)), None):
                 raise DataError(f"only single texts are divided into windows, and one is {quote(other)}")
-            for start in range(0, len(whole), 1000):  # in parts, as in ``tokenize``
-                encodings = tokenizer.encode_batch_fast(whole[start : start + 1000])
-                for place, first in zip(places[start : start + 1000], encodings, strict=True):
-                    windows = [np.array(one.ids, dtype="<i8").tobytes() for one in (first, *first.overflowing)]
-                    ids = tuple(distinct.add(window, b"", pooled=True) for window in windows)
-                    text_ids[split][place, column] = numbers.setdefault(ids, len(numbers))
-    truncated = {split: torch.zeros(ids.shape, dtype=torch.bool) for split, ids in text_ids.items()}
-    lengths = torch.tensor([len(ids) for ids in numbers], dtype=torch.int64)
-    of_texts = Ragged(torch.tensor([one for ids in numbers for one in ids], dtype=torch.int64), offsets_of(lengths))
-    return Corpus(distinct.sequences(), text_ids, truncated, 0, of_texts)
+            whole = [(first, *first.overflowing) for first in tokenizer.encode_batch_fast(some)]
+            windows = _ragged([window.ids for of_text in whole for window in of_text])
+            of_windows = every.add(windows, no_sequences(len(windows)), np.ones(len(windows), np.bool_))
+            per_text = np.array([len(of_text) for of_text in whole])
+            counts.append(per_text)
+            keys.append(_digested([part.tobytes() for part in np.split(of_windows, per_text.cumsum()[:-1])]))
+    sequences, numbers = every.finish()
+    of_text, first = number_distinct(keys.finish())
+    windows_of_texts = Ragged(torch.from_numpy(numbers), _offsets(counts)).take(torch.from_numpy(first))
+    truncated = {split: _places(columns, np.bool_) for split, columns in texts.items()}
+    return Corpus(sequences, _text_ids(texts, of_text), _as_tensors(truncated), 0, windows_of_texts)
 
 
-def texts_to_read(rows: DataSplit, reads: Mapping[str, Reading]) -> list[list[TextRead | None]]:
+def _text_ids(
+    texts: Mapping[SplitName, Sequence["TextsRead"]], numbers: NDArray[np.int64]
+) -> dict[SplitName, Int[Tensor, "N _"]]:
+    """Put the numbers of texts in their places, column by column and split by split; -1 where none is read."""
+    text_ids = {split: _places(columns, np.int64) for split, columns in texts.items()}
+    done = 0
+    for split, columns in texts.items():
+        for number, column in enumerate(columns):
+            read = column.read
+            text_ids[split][:, number] = -1
+            text_ids[split][read, number] = numbers[done : done + len(read)]
+            done += len(read)
+    return _as_tensors(text_ids)
+
+
+def _places(columns: Sequence["TextsRead"], dtype: DTypeLike) -> NDArray[Any]:
+    return zeros((len(columns[0].texts), len(columns)), dtype)
+
+
+def _as_tensors(arrays: Mapping[SplitName, NDArray[Any]]) -> dict[SplitName, Tensor]:
+    return {split: torch.from_numpy(array) for split, array in arrays.items()}
+
+
+def _keys(token_ids: Ragged, word_starts: Ragged) -> NDArray[np.uint8]:
+    """Return what tells sequences apart."""
+    pairs = zip(sequences_of(token_ids), sequences_of(word_starts), strict=True)
+    return _digested([ids + b"words" + starts if starts else ids for ids, starts in pairs])
+
+
+def _digested(contents: Sequence[bytes]) -> NDArray[np.uint8]:
+    digests = b"".join(hashlib.sha256(content).digest()[:KEY_BYTES] for content in contents)
+    return np.frombuffer(digests, np.uint8).reshape(-1, KEY_BYTES)
+
+
+def _only(word_starts: Ragged, wanted: NDArray[np.bool_]) -> Ragged:
+    """Return places of words where they are wanted, and none of other texts."""
+    if wanted.all() or not len(word_starts.values):
+        return word_starts
+    lengths, kept = word_starts.lengths, torch.from_numpy(wanted)
+    return Ragged(word_starts.values[kept.repeat_interleave(lengths)], offsets_of(lengths * kept))
+
+
+def _offsets(counts: ArrayWriter) -> Int[Tensor, " bounds"]:
+    return offsets_of(torch.from_numpy(counts.finish()))
+
+
+@dataclass(frozen=True)
+class TextsRead:
+    """A column of N texts, some of which heads read.
+
+    Attributes:
+        texts: single ones, pairs, or texts that are divided into words.
+        pooled: (N,), whether a head reads the pooled vector of a text.
+        words: (N,), whether a head reads its words.
+        part: which text of each pair is meant, 0 or 1; None for both as one sequence.
+    """
+
+    texts: Sequence[Text]
+    pooled: NDArray[np.bool_]
+    words: NDArray[np.bool_]
+    part: int | None = None
+
+    @property
+    def read(self) -> NDArray[np.int64]:
+        """The rows whose texts heads read."""
+        return np.flatnonzero(self.pooled | self.words)
+
+    def parts(self) -> Iterator[tuple[NDArray[np.int64], list[Text]]]:
+        """Yield the texts that heads read with their rows, in parts: an encoding takes far more memory than its ids."""
+        for first in range(0, len(self.texts), TEXTS_AT_ONCE):
+            some = slice(first, first + TEXTS_AT_ONCE)
+            wanted = self.pooled[some] | self.words[some]
+            if wanted.any():
+                texts = list(itertools.compress(self.texts[some], wanted))
+                yield (
+                    first + np.flatnonzero(wanted),
+                    texts if self.part is None else [parts_of(text)[self.part] for text in texts],
+                )
+
+
+def texts_to_read(rows: DataSplit, reads: Mapping[str, Reading]) -> list[TextsRead]:
     """Return the texts, or pairs as one sequence, that heads read of N rows.
 
-    After them come, where some head reads them apart, the first and the second texts of pairs. None stands where no
-    head with a label reads one.
+    After them come, where some head reads them apart, the first and the second texts of pairs.
     """
-    wanted = {
-        reading: np.logical_or.reduce(
-            [labelled for task, labelled in rows.labelled.items() if reads[task] == reading]
-            or [np.full(len(rows.texts), reading == "pooled" and not rows.labelled)]  # to be encoded, for no head
-        ).tolist()
-        for reading in get_args(Reading)
-    }
-    columns: list[list[TextRead | None]] = [
-        [
-            TextRead(text, pooled, words) if pooled or words else None
-            for text, pooled, words in zip(rows.texts, wanted["pooled"], wanted["words"], strict=True)
-        ]
-    ]
-    apart = wanted["two pooled"]
-    if any(apart):
-        pairs = [parts_of(text) if read else None for text, read in zip(rows.texts, apart, strict=True)]
-        columns += [[TextRead(pair[number]) if pair else None for pair in pairs] for number in (0, 1)]
-    return columns
+    count = len(rows.texts)
+    wanted = {reading: np.zeros(count, np.bool_) for reading in get_args(Reading)}
+    for task, labelled in rows.labelled.items():
+        wanted[reads[task]] |= labelled
+    if not rows.labelled:  # to be encoded, for no head
+        wanted["pooled"][:] = True
+    columns = [TextsRead(rows.texts, wanted["pooled"], wanted["words"])]
+    apart, none = wanted["two pooled"], np.zeros(count, np.bool_)
+    return [*columns, *(TextsRead(rows.texts, apart, none, part) for part in (0, 1) if apart.any())]
 
 
 @dataclass(frozen=True)
@@ -221,16 +299,14 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[Text], *, prefix: str = "") -
         DataError: the tokenizer makes nothing of a word, and has no token for what it does not know.
     """
     shortener, words_before = Shortener(tokenizer), len(prefix.split())
-    ids: list[Tensor] = []
-    starts: list[Tensor] = []
-    truncated: list[bool] = []
-    no_words = torch.zeros(0, dtype=torch.int64)
-    for start in range(0, len(texts), 1000):  # in parts, since an encoding takes far more memory than its ids
-        part = [_shortened(_with_prefix(text, prefix), shortener) for text in texts[start : start + 1000]]
-        for text, encoding in zip(part, _encode_all(tokenizer, part), strict=True):
-            ids.append(torch.tensor(encoding.ids))
-            starts.append(_word_starts(encoding, words_before) if isinstance(text, Words) else no_words)
-            truncated.append(bool(encoding.overflowing))
+    ids, starts, truncated = list[Ragged](), list[Ragged](), list[bool]()
+    for first in range(0, len(texts), TEXTS_AT_ONCE):
+        part = [_shortened(_with_prefix(text, prefix), shortener) for text in texts[first : first + TEXTS_AT_ONCE]]
+        encodings = _encode_all(tokenizer, part)
+        ids.append(_ragged([encoding.ids for encoding in encodings]))
+        places = zip(part, encodings, strict=True)
+        starts.append(_ragged([_word_starts(one, words_before) if isinstance(t, Words) else [] for t, one in places]))
+        truncated += [bool(encoding.overflowing) for encoding in encodings]
     return Tokenized(_joined(ids), _joined(starts), torch.tensor(truncated, dtype=torch.bool))
 
 
@@ -267,13 +343,13 @@ def _encode_without(tokenizer: Tokenizer, words: Sequence[str], lost: Collection
     return encoding
 
 
-def _word_starts(encoding: Encoding, words_before: int) -> Int[Tensor, " words"]:
+def _word_starts(encoding: Encoding, words_before: int) -> list[int]:
     """Return the place of the first token of each word but so many at the beginning."""
     places: dict[int, int] = {}
     for place, word in enumerate(encoding.word_ids):
         if word is not None and word >= words_before:
             places.setdefault(word, place)
-    return torch.tensor(list(places.values()), dtype=torch.int64)
+    return list(places.values())
 
 
 def _with_prefix(text: Text, prefix: str) -> Text:
@@ -292,13 +368,17 @@ def _shortened(text: Text, shortener: Shortener) -> Text:
     return shortener.shorten(text[0]), shortener.shorten(text[1])
 
 
-def _joined(sequences: Sequence[Int[Tensor, " _length"]]) -> Ragged:
+def _ragged(sequences: Sequence[Sequence[int]]) -> Ragged:
     lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
-    return Ragged(torch.cat(list(sequences)) if sequences else lengths, offsets_of(lengths))
+    values = np.fromiter(itertools.chain.from_iterable(sequences), np.int64, int(lengths.sum()))
+    return Ragged(torch.from_numpy(values), offsets_of(lengths))
 
 
-def _ragged(sequences: Sequence[bytes]) -> Ragged:
-    """Put sequences of int64 together, given as ``sequences_of`` gives them."""
-    content = bytearray(b"".join(sequences))
-    values = torch.frombuffer(content, dtype=torch.int64) if content else torch.zeros(0, dtype=torch.int64)
-    return Ragged(values, offsets_of(torch.tensor([len(sequence) // 8 for sequence in sequences], dtype=torch.int64)))
+def _joined(parts: Sequence[Ragged]) -> Ragged:
+    if len(parts) == 1:
+        return parts[0]
+    none = torch.zeros(0, dtype=torch.int64)
+    return Ragged(
+        torch.cat([none, *(part.values for part in parts)]),
+        offsets_of(torch.cat([none, *(part.lengths for part in parts)])),
+    )

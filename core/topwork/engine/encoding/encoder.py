@@ -101,7 +101,7 @@ def _encode_batch(
     Args:
         of_words: for which cuts that is to be followed by the hidden states of all tokens.
     """
-    length = int(token_ids.lengths[rows[0]])
+    length = int(token_ids.lengths_of(rows[:1]))
     missing = -(-MIN_ROWS // length) - len(rows)
     repeated = torch.cat([rows, rows[:1].expand(missing)]) if missing > 0 else rows
     index = token_ids.offsets[repeated][:, None] + torch.arange(length)
@@ -137,7 +137,7 @@ def _vectors_read(
     Args:
         vectors: of ``rows`` (B,), those of the whole, and then those of all tokens.
     """
-    counts, leading = sequences.word_starts.lengths[rows], sequences.leading(cut)[rows]
+    counts, leading = sequences.word_starts.lengths_of(rows), sequences.leading(cut)[rows]
     for kind in torch.stack([counts, leading], dim=1).unique(dim=0):
         alike = ((counts == kind[0]) & (leading == kind[1])).nonzero()[:, 0]
         starts, _ = sequences.word_starts.batch(rows[alike])

@@ -158,7 +158,7 @@ class Examples:
         targets = self.targets[task][rows]
         if not are_of_words(targets):
             return targets
-        counts = self.word_places.lengths[self.text_ids[rows, 0]]
+        counts = self.word_places.lengths_of(self.text_ids[rows, 0])
         read = torch.arange(int(counts.max())) < counts[:, None]
         return targets[:, : read.shape[1]].masked_fill(~read, NO_LABEL)
 

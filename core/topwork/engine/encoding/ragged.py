@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
+
+from topwork.mapped import zeros
 
 
 @dataclass(frozen=True)
@@ -21,15 +24,22 @@ class Ragged:
     values: Shaped[Tensor, "total ..."]
     offsets: Int[Tensor, " bounds"]
 
+    def __len__(self) -> int:
+        """N."""
+        return len(self.offsets) - 1
+
     @property
     def lengths(self) -> Int[Tensor, " N"]:
         """How long each sequence is."""
         return self.offsets.diff()
 
+    def lengths_of(self, rows: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Return how long the sequences ``rows`` (B,) are."""
+        return self.offsets[rows + 1] - self.offsets[rows]
+
     def batch(self, rows: Int[Tensor, " B"]) -> tuple[Shaped[Tensor, "B T *columns"], Bool[Tensor, "B T"]]:
         """Return the sequences ``rows`` (B,), padded to (B, T, ...), and the mask (B, T)."""
-        starts = self.offsets[rows]
-        lengths = self.offsets[rows + 1] - starts
+        starts, lengths = self.offsets[rows], self.lengths_of(rows)
         positions = torch.arange(int(lengths.max()))
         mask = positions < lengths[:, None]
         index = (starts[:, None] + positions).masked_fill(~mask, 0)
@@ -37,18 +47,45 @@ class Ragged:
 
     def take(self, rows: Int[Tensor, " B"]) -> "Ragged":
         """Return the sequences ``rows`` (B,), in that order."""
-        starts, lengths = self.offsets[rows], self.lengths[rows]
-        offsets = offsets_of(lengths)
-        index = torch.arange(int(offsets[-1])) + (starts - offsets[:-1]).repeat_interleave(lengths)
-        return Ragged(self.values[index], offsets)
+        offsets = offsets_of(self.lengths_of(rows))
+        if not len(self.values):
+            return Ragged(self.values, offsets)
+        values = self._empty(int(offsets[-1]))
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            some, bounds = rows[first : first + ROWS_AT_ONCE], offsets[first : first + ROWS_AT_ONCE + 1]
+            starts = self.offsets[some] - (bounds[:-1] - bounds[0])
+            index = torch.arange(int(bounds[-1] - bounds[0])) + starts.repeat_interleave(bounds.diff())
+            torch.index_select(self.values, 0, index, out=values[int(bounds[0]) : int(bounds[-1])])
+        return Ragged(values, offsets)
+
+    def _empty(self, count: int) -> Shaped[Tensor, "count ..."]:
+        """Return a tensor for so many values; token ids, of which there may be more than memory holds, in a file."""
+        if self.values.dtype == torch.int64 and self.values.ndim == 1:
+            return torch.from_numpy(zeros(count, np.int64))
+        return self.values.new_empty(count, *self.values.shape[1:])
+
+
+#: Sequences that are looked at together, so that what that needs does not grow with their number.
+ROWS_AT_ONCE = 50_000
+
+
+def no_sequences(count: int) -> Ragged:
+    """Return so many sequences of nothing."""
+    return Ragged(torch.zeros(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64).expand(count + 1))
 
 
 def offsets_of(lengths: Int[Tensor, " N"]) -> Int[Tensor, " N+1"]:
     """Turn lengths (N,) into offsets (N + 1,)."""
-    return torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    offsets = torch.from_numpy(zeros(len(lengths) + 1, np.int64))
+    torch.cumsum(lengths, 0, out=offsets[1:])
+    return offsets
 
 
 def sequences_of(token_ids: Ragged) -> Iterator[bytes]:
     """Yield the ids of each sequence as the bytes of little-endian int64."""
-    values, bounds = token_ids.values.numpy().astype("<i8"), token_ids.offsets.tolist()
-    return (values[start:end].tobytes() for start, end in pairwise(bounds))
+    values = token_ids.values.numpy()
+    for first in range(0, len(token_ids), ROWS_AT_ONCE):
+        bounds = token_ids.offsets[first : first + ROWS_AT_ONCE + 1].tolist()
+        content = values[bounds[0] : bounds[-1]].astype("<i8").tobytes()
+        places = [8 * (bound - bounds[0]) for bound in bounds]
+        yield from (content[start:end] for start, end in pairwise(places))

@@ -1,14 +1,20 @@
 """The sequences that an encoder reads, and what of their results heads read."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from topwork.engine.encoding.ragged import Ragged, sequences_of
+from topwork.engine.encoding.ragged import ROWS_AT_ONCE, Ragged, no_sequences, sequences_of
+from topwork.engine.encoding.store.digests import SIZE, Digests
 from topwork.engine.model.prefix import Cut
+from topwork.mapped import ArrayWriter
 
 
 @dataclass(frozen=True)
@@ -28,9 +34,11 @@ class Sequences:
     @classmethod
     def of_texts(cls, token_ids: Ragged) -> "Sequences":
         """Return sequences of which heads read the pooled vector."""
-        count = len(token_ids.lengths)
-        none = Ragged(torch.zeros(0, dtype=torch.int64), torch.zeros(count + 1, dtype=torch.int64))
-        return cls(token_ids, torch.ones(count, dtype=torch.bool), none)
+        return cls(token_ids, torch.ones(len(token_ids), dtype=torch.bool), no_sequences(len(token_ids)))
+
+    def __len__(self) -> int:
+        """U."""
+        return len(self.token_ids)
 
     @property
     def lengths(self) -> Int[Tensor, " U"]:
@@ -39,6 +47,8 @@ class Sequences:
 
     def take(self, rows: Int[Tensor, " B"]) -> "Sequences":
         """Return the sequences ``rows`` (B,), in that order."""
+        if len(rows) == len(self) and torch.equal(rows, torch.arange(len(self))):
+            return self
         return Sequences(self.token_ids.take(rows), self.pooled[rows], self.word_starts.take(rows))
 
     def vectors_kept(self, cut: Cut) -> Int[Tensor, " U"]:
@@ -60,15 +70,33 @@ class Sequences:
         first = (self.word_starts.offsets[:-1] - leading).repeat_interleave(counts)
         return Ragged(torch.arange(int(counts.sum())) - first, self.word_starts.offsets)
 
-    def digests(self, cut: Cut) -> list[bytes]:
+    def digests(self, cut: Cut) -> Digests:
         """Return sha256 of what decides what a cut keeps of each: of its token ids, where no head reads its words."""
-        starts = list(sequences_of(self.word_starts))
-        whole = [] if cut.keeps_every_token else self.pooled.tolist()
-        digests = []
-        for number, token_ids in enumerate(sequences_of(self.token_ids)):
+        if cut.keeps_every_token or (bool(self.pooled.all()) and not len(self.word_starts.values)):
+            return self._digests_of_ids
+        return self._digests_of_readings
+
+    @cached_property
+    def _digests_of_ids(self) -> Digests:
+        return _collect(hashlib.sha256(token_ids).digest() for token_ids in sequences_of(self.token_ids))
+
+    @cached_property
+    def _digests_of_readings(self) -> Digests:
+        return _collect(self._readings())
+
+    def _readings(self) -> Iterator[bytes]:
+        """Yield sha256 of the token ids of each, and of what heads read of it, where that is not the whole alone."""
+        sequences = zip(self.pooled, sequences_of(self.token_ids), sequences_of(self.word_starts), strict=True)
+        for pooled, token_ids, starts in sequences:
             digest = hashlib.sha256(token_ids)
-            if whole and (starts[number] or not whole[number]):
-                digest.update(b"pooled and words" if whole[number] else b"words")
-                digest.update(starts[number])
-            digests.append(digest.digest())
-        return digests
+            if starts or not pooled:
+                digest.update(b"pooled and words" if pooled else b"words")
+                digest.update(starts)
+            yield digest.digest()
+
+
+def _collect(digests: Iterator[bytes]) -> Digests:
+    writer = ArrayWriter(np.uint8, (SIZE,))
+    while some := b"".join(islice(digests, ROWS_AT_ONCE)):
+        writer.append(np.frombuffer(some, np.uint8).reshape(-1, SIZE))
+    return Digests(writer.finish())

@@ -10,6 +10,7 @@ import torch
 from topwork.engine.encoding.corpus import Corpus
 from topwork.engine.encoding.store.activation_store import ActivationStore, StoredActivations
 from topwork.engine.encoding.store.cache_folder import cache_folder
+from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import make_key
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.model.prefix import Prefix
@@ -50,7 +51,7 @@ class EncodingJob:
         return DTYPES[self.settings.activation_dtype]
 
     @cached_property
-    def digests(self) -> list[bytes]:
+    def digests(self) -> Digests:
         """What the activations of each distinct text are filed under."""
         return self.corpus.sequences.digests(self.phase.cut)
 

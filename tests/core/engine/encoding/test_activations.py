@@ -1,14 +1,17 @@
 """Activations are the same to the last bit wherever they come from, and a run says where that was."""
 
+import hashlib
 import math
 import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -18,8 +21,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from encoding_helpers import CPU, Counter, assert_same, digests_of, read
+from store_helpers import add
 from topwork.engine.encoding import activations as module
-from topwork.engine.encoding.activations import add_shards, in_shards, tolerance
+from topwork.engine.encoding.activations import tolerance, write_shards
 from topwork.engine.encoding.corpus import tokenize
 from topwork.engine.encoding.encoder import RecomputedActivations, encode
 from topwork.engine.encoding.ragged import Ragged
@@ -27,7 +31,9 @@ from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.encoding.store import activation_store as store_module
 from topwork.engine.encoding.store.activation_store import ActivationStore, StoredActivations
 from topwork.engine.encoding.store.cache_folder import cache_folder, list_entries, prune
-from topwork.engine.encoding.store.key import make_key
+from topwork.engine.encoding.store.digests import Digests
+from topwork.engine.encoding.store.key import Key, make_key
+from topwork.engine.encoding.store.shard_file import UNFINISHED, ShardFile, open_shard
 from topwork.engine.encoding.store_decision import DTYPES, EncodingJob
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import Preparation, prepare
@@ -62,7 +68,7 @@ def fill(prepared: Preparation, values: Callable[[Tensor], Tensor]) -> Activatio
         dtype=dtype_of(prepared),
     )
     with store.building(lambda: None):
-        store.add(digests_of(prepared.corpus), Ragged(values(right.values), right.offsets))
+        add(store, digests_of(prepared.corpus), Ragged(values(right.values), right.offsets))
     return store
 
 
@@ -186,18 +192,18 @@ def test_what_the_store_has_is_used_where_nothing_can_be_added(
 def test_what_was_added_before_the_store_failed_is_not_encoded_again(
     on_minilm: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    add, added = ActivationStore.add, []
+    add, added = ActivationStore.add, list[int]()
 
-    def fail_later(store: ActivationStore, digests: list[bytes], activations: Ragged) -> None:
+    def fail_later(store: ActivationStore, shard: ShardFile) -> None:
         if added:
             raise StorageError("No space left on device")
-        added.append(digests)
-        add(store, digests, activations)
+        added.append(shard.texts)
+        add(store, shard)
 
     monkeypatch.setattr(ActivationStore, "add", fail_later)
     monkeypatch.setattr(module, "SHARD_BYTES", 1)
     report = read(prepare(on_minilm()))[1]
-    assert (report.where, report.note, report.found) == ("memory", "No space left on device", len(added[0]))
+    assert (report.where, report.note, report.found) == ("memory", "No space left on device", added[0])
     assert caplog.messages == ["going on without adding to the activation store: No space left on device"]
 
 
@@ -328,7 +334,7 @@ class Builder(Observer):
         if phase.startswith("waiting"):
             corpus = self.prepared.corpus
             some = encode(self.prepared.model.prefix, corpus.sequences.take(torch.arange(self.texts)), device=CPU)
-            self.store.add(digests_of(corpus)[: self.texts], some)
+            add(self.store, digests_of(corpus).take(np.arange(self.texts)), some)
             self.lock.release()
 
 
@@ -362,9 +368,62 @@ def sizes_of(made: list[tuple[Tensor, Tensor]]) -> list[int]:
     return [values.nbytes for _, values in made]
 
 
+class Recorded(ActivationStore):
+    """What is added to a store, shard by shard.
+
+    Args:
+        begun: what is waited for before a shard is added.
+        error: what adding fails with.
+    """
+
+    def __init__(self, folder: Path, begun: threading.Barrier | None = None, error: str = "") -> None:
+        super().__init__(folder, Key({}))
+        self.folder, self.begun, self.error = folder, begun, error
+        self.busy = threading.Lock()
+        self.shards: list[tuple[Tensor, Ragged]] = []
+
+    def new_shard(self) -> ShardFile:
+        return ShardFile(self.folder, mode=0o644)
+
+    def add(self, file: ShardFile) -> None:
+        assert self.busy.acquire(blocking=False), "two shards of one store are finished at a time"
+        if self.begun:
+            self.begun.wait(timeout=60)
+        if self.error:
+            raise StorageError(self.error)
+        sha256, _ = file.finish()
+        digests, activations = open_shard(self.folder / f"{sha256}.safetensors")
+        self.shards.append((torch.tensor([NUMBERS[digest] for digest in digests]), activations))
+        self.busy.release()
+
+    @property
+    def texts(self) -> list[list[int]]:
+        return [numbers.tolist() for numbers, _ in self.shards]
+
+
+#: Digests of numbered texts, and their numbers.
+DIGESTS = Digests.of([hashlib.sha256(str(number).encode()).digest() for number in range(100)])
+NUMBERS = {digest: number for number, digest in enumerate(DIGESTS)}
+
+
+@pytest.fixture
+def job(make: Make) -> EncodingJob:
+    prepared = prepare(make())
+    return prepared.encoding_job(prepared.plan.phases[0], CPU)
+
+
+def write(
+    stores: Sequence[Recorded], made: Iterable[tuple[int, Tensor, Tensor]], *, expected: int = 0
+) -> list[list[tuple[Tensor, Ragged]]]:
+    """Write batches, and return the shards of each store."""
+    write_shards([(DIGESTS, store) for store in stores], made, expected=expected)
+    return [store.shards for store in stores]
+
+
 def joined(made: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Ragged]]:
     """Join batches of one store."""
-    return [(numbers, values) for _, numbers, values in in_shards((0, *batch) for batch in made)]
+    with tempfile.TemporaryDirectory() as folder:
+        return write([Recorded(Path(folder))], [(0, *batch) for batch in made])[0]
 
 
 def assert_whole(made: list[tuple[Tensor, Tensor]], shards: list[tuple[Tensor, Ragged]]) -> None:
@@ -418,73 +477,53 @@ def test_a_shard_is_written_once_its_time_is_over(monkeypatch: pytest.MonkeyPatc
     ids=["not known", "four parts", "no smaller than a part must be", "no larger than a shard may be"],
 )
 def test_a_large_build_is_written_part_by_part(
-    expected: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+    expected: int, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PART_BYTES", 20)
     monkeypatch.setattr(module, "SHARD_BYTES", 8 * 24)
     made = [(0, torch.tensor([number]), torch.zeros(1, 2, 3)) for number in range(8)]
-    assert [len(texts) for _, texts, _ in in_shards(made, expected=expected)] == sizes
+    assert [len(texts) for texts, _ in write([Recorded(tmp_path)], made, expected=expected)[0]] == sizes
 
 
-def test_what_several_stores_need_is_joined_for_each() -> None:
+def test_what_several_stores_need_is_joined_for_each(tmp_path: Path) -> None:
     made = [
         (store, torch.tensor([number]), torch.full((1, 1, 2), float(number + store)))
         for number in (0, 1)
         for store in (0, 1)
     ]
-    found = [(store, texts.tolist(), values.values[:, 0].tolist()) for store, texts, values in in_shards(made)]
-    assert found == [(0, [0, 1], [0, 1]), (1, [0, 1], [1, 2])]
+    stores = [Recorded(tmp_path), Recorded(tmp_path)]
+    found = [[(texts.tolist(), one.values[:, 0].tolist()) for texts, one in of] for of in write(stores, made)]
+    assert found == [[([0, 1], [0, 1])], [([0, 1], [1, 2])]]
 
 
-class Recording(ActivationStore):
-    """A store that notes what is added to it."""
-
-    def __init__(self, job: EncodingJob, begun: threading.Barrier | None = None, error: str = "") -> None:
-        super().__init__(cache_folder(), make_key(job.prefix, job.pooling, dtype=job.dtype, device=CPU))
-        self.begun, self.error = begun, error  # what to wait for before it adds, and what it fails with
-        self.busy = threading.Lock()
-        self.added: list[bytes] = []
-
-    def add(self, digests: Sequence[bytes], activations: Ragged) -> None:
-        assert self.busy.acquire(blocking=False), "two shards of one store are written at a time"
-        if self.begun:
-            self.begun.wait(timeout=60)
-        if self.error:
-            raise StorageError(self.error)
-        self.added += digests
-        self.busy.release()
+def single_texts(stores: Sequence[int]) -> list[tuple[int, Tensor, Tensor]]:
+    """Give each of some stores a text, of which each is a shard."""
+    return [(store, torch.tensor([text]), torch.zeros(1, 1, 2)) for text, store in enumerate(stores)]
 
 
-@pytest.fixture
-def job(make: Make) -> EncodingJob:
-    prepared = prepare(make())
-    return prepared.encoding_job(prepared.plan.phases[0], CPU)
-
-
-def write_shards(job: EncodingJob, stores: Sequence[Recording], numbers: Sequence[int]) -> None:
-    """Write a shard of one text to each of the numbered stores."""
-    one = Ragged(torch.zeros(1, 2), torch.tensor([0, 1]))
-    shards = [(store, torch.tensor([text]), one) for text, store in enumerate(numbers)]
-    add_shards([(job, store) for store in stores], shards)
-
-
-def test_shards_of_two_stores_are_written_at_a_time(job: EncodingJob) -> None:
+def test_shards_of_two_stores_are_finished_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARD_BYTES", 16)
     begun = threading.Barrier(2)
-    stores = [Recording(job, begun), Recording(job, begun)]
-    write_shards(job, stores, [0, 1, 0, 1])
-    assert [store.added for store in stores] == [[job.digests[0], job.digests[2]], [job.digests[1], job.digests[3]]]
+    stores = [Recorded(tmp_path, begun), Recorded(tmp_path, begun)]
+    write(stores, single_texts([0, 1, 0, 1]))
+    assert [store.texts for store in stores] == [[[0], [2]], [[1], [3]]]
 
 
-def test_shards_of_one_store_are_written_one_after_the_other(job: EncodingJob) -> None:
-    store = Recording(job)
-    write_shards(job, [store], [0] * 20)
-    assert store.added == list(job.digests[:20])
+def test_shards_of_one_store_are_finished_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARD_BYTES", 1)
+    store = Recorded(tmp_path)
+    write([store], single_texts([0] * 20))
+    assert store.texts == [[number] for number in range(20)]
 
 
 @pytest.mark.parametrize("numbers", [[0, 1], [1, 0], [1, 0, 0, 0]])
-def test_a_shard_that_cannot_be_written_is_an_error(job: EncodingJob, numbers: list[int]) -> None:
+def test_a_shard_that_cannot_be_written_is_an_error(
+    tmp_path: Path, numbers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SHARD_BYTES", 1)
     with pytest.raises(StorageError, match="no room"):
-        write_shards(job, [Recording(job), Recording(job, error="no room")], numbers)
+        write([Recorded(tmp_path), Recorded(tmp_path, error="no room")], single_texts(numbers))
+    assert not list(tmp_path.glob(f"{UNFINISHED}*"))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from encoding_helpers import corpus_of, digests_of, pieces
 from topwork.data.dataset import DataSplit
 from topwork.data.texts import Text
-from topwork.engine.encoding.corpus import TextRead, texts_to_read, tokenize
+from topwork.engine.encoding.corpus import TextsRead, texts_to_read, tokenize
 from topwork.engine.model.plan import CorpusSize
 from topwork.testing.tiny import letter_tokenizer
 from topwork_plugins.backbones.minilm import package_folder
@@ -96,8 +96,13 @@ def rows_with(texts: list[Text], **labelled: list[bool]) -> DataSplit:
     return DataSplit(texts, {}, masks, {"rows": len(texts)})
 
 
-def texts_of(columns: Sequence[Sequence[TextRead | None]]) -> list[list[Text | None]]:
-    return [[None if one is None else one.text for one in column] for column in columns]
+def texts_of(columns: Sequence[TextsRead]) -> list[list[Text | None]]:
+    found: list[list[Text | None]] = [[None] * len(column.texts) for column in columns]
+    for texts, column in zip(found, columns, strict=True):
+        for rows, some in column.parts():
+            for row, text in zip(rows.tolist(), some, strict=True):
+                texts[row] = text
+    return found
 
 
 def test_a_pair_is_read_as_one_sequence_or_apart_as_the_heads_with_a_label_want_it() -> None:

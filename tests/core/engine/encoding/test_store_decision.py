@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from encoding_helpers import Counter, assert_same, choose, read
-from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.store.activation_store import ActivationStore
 from topwork.engine.encoding.store.cache_folder import cache_folder
+from topwork.engine.encoding.store.shard_file import ShardFile
 from topwork.engine.preparation import Preparation, prepare
 from topwork.errors import StorageError
 from topwork.experiment.loading import load_experiment
@@ -130,7 +130,7 @@ def test_a_cache_folder_that_cannot_be_written_is_told_and_not_used(
 def test_a_disk_that_fills_up_while_encoding_does_not_stop_the_run(
     on_minilm: Make, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: ActivationStore, digests: Sequence[bytes], activations: Ragged) -> None:
+    def fail(self: ActivationStore, shard: ShardFile) -> None:
         raise StorageError("no space left on device")
 
     plain = train(on_minilm(training={"store": "off"}))

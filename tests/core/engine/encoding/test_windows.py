@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoding_helpers import CPU, assert_same, read
+from encoding_helpers import CPU, assert_same, read, texts_read
 from model_helpers import pooled_by_whole
 from run_helpers import small
-from topwork.engine.encoding.corpus import TextRead, make_corpus
+from topwork.engine.encoding.corpus import make_corpus
 from topwork.engine.encoding.windows import windowing_tokenizer
 from topwork.engine.evaluation.estimates import outputs_of
 from topwork.engine.model_folder import load_model
@@ -36,7 +36,7 @@ def test_windows_are_the_tokens_of_the_text_each_with_those_that_it_shares(
     text: str, length: int, data: st.DataObject
 ) -> None:
     stride = data.draw(st.integers(0, length - 3))
-    corpus = make_corpus(letter_tokenizer(length), {"train": [[TextRead(text)]]}, stride=stride)
+    corpus = make_corpus(letter_tokenizer(length), {"train": [texts_read([text])]}, stride=stride)
     assert corpus.windows is not None
     ids = letter_tokenizer(1000).encode(text).ids
     first, *inner, last = ids
@@ -54,7 +54,7 @@ def test_windows_are_the_tokens_of_the_text_each_with_those_that_it_shares(
 
 
 def test_equal_windows_and_equal_texts_are_read_once() -> None:
-    texts = [TextRead("abcdab"), TextRead("ab"), TextRead("abcdab"), None]
+    texts = texts_read(["abcdab", "ab", "abcdab", None])
     corpus = make_corpus(letter_tokenizer(4), {"train": [texts]}, stride=0)
     assert corpus.windows is not None
     assert corpus.text_ids["train"].tolist() == [[0], [1], [0], [-1]]
@@ -89,7 +89,7 @@ def test_the_backbones_own_tokenizer_stays_as_it_is() -> None:
 
 def test_pairs_have_no_windows() -> None:
     with pytest.raises(DataError, match="only single texts are divided into windows, and one is"):
-        make_corpus(letter_tokenizer(8), {"train": [[TextRead(("a", "b"))]]}, stride=1)
+        make_corpus(letter_tokenizer(8), {"train": [texts_read([("a", "b")])]}, stride=1)
 
 
 CUTS: list[Any] = [

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from encoding_helpers import Counter, assert_same, read
+from encoding_helpers import Counter, assert_same, read, texts_read
 from model_helpers import pooled_by_whole
 from topwork.data.texts import Words
-from topwork.engine.encoding.corpus import TextRead, make_corpus, tokenize
+from topwork.engine.encoding.corpus import make_corpus, tokenize
 from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.preparation import prepare
 from topwork.experiment.schema import Experiment, Task
@@ -76,7 +76,7 @@ def test_a_word_of_which_the_tokenizer_makes_nothing_is_unknown(
 
 def test_words_behind_the_maximum_length_are_counted(minilm_tokenizer: Tokenizer) -> None:
     long = Words(tuple(["word"] * 20))
-    texts = [TextRead(long, words=True), TextRead(Words(("a", "b")), words=True), TextRead(Words(tuple("c" * 90)))]
+    texts = texts_read([long, Words(("a", "b")), Words(tuple("c" * 90))], words=[True, True, False])
     size = make_corpus(minilm_tokenizer, {"train": [texts]}).size
     assert (size.truncated, size.unread_words) == (2, 20 - 14)
     assert (size.distinct_pooled, size.distinct_words) == (3, 16)
@@ -106,10 +106,8 @@ def test_every_word_that_is_read_has_a_token(minilm_tokenizer: Tokenizer, words:
 def test_a_text_of_which_some_heads_read_words_and_some_do_not_is_one_sequence() -> None:
     tokenizer = letter_tokenizer(32)
     text = Words(("ab", "c"))
-    columns = {
-        "train": [[TextRead(text, pooled=False, words=True), TextRead(text, words=True), TextRead(text), TextRead("d")]]
-    }
-    corpus = make_corpus(tokenizer, columns)  # type: ignore[arg-type]  # the keys are names of splits
+    some, words = [False, True, True, True], [True, True, False, False]
+    corpus = make_corpus(tokenizer, {"train": [texts_read([text, text, text, "d"], pooled=some, words=words)]})
     assert corpus.text_ids["train"][:, 0].tolist() == [0, 0, 1, 2]
     assert corpus.sequences.pooled.tolist() == [True, True, True]
     assert starts_of(corpus.sequences.word_starts) == [[1, 3], [], []]

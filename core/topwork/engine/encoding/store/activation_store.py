@@ -7,7 +7,6 @@ The manifest is replaced in one step after the shards it names are on disk, so a
 leaves either the old state or the new one, and files that the manifest does not name, which the next build removes.
 """
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,18 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, StringConstraints
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor
 
-from topwork.engine.encoding.ragged import Ragged, offsets_of
+from topwork.engine.encoding.ragged import Ragged
+from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
+from topwork.engine.encoding.store.shard_file import ShardFile, open_shard
 from topwork.errors import StorageError, first_line, reason_of
 from topwork.files import file_mode, make_folder, sha256_of, write_file
+from topwork.mapped import zeros
 
 #: Bytes of values after which a shard is written; what a build has not written yet is lost when it is killed.
 SHARD_BYTES = 512 * 1024 * 1024
@@ -124,7 +126,7 @@ class ActivationStore:
         self._damaged: dict[Shard, str] = {}  # and what is wrong with them
         self._warned: set[str] = set()
 
-    def find(self, digests: Sequence[bytes]) -> StoredActivations:
+    def find(self, digests: Digests) -> StoredActivations:
         """Look U texts up by their digests.
 
         A damaged shard counts as absent, with a warning; what it held is missing and will be computed again.
@@ -133,19 +135,16 @@ class ActivationStore:
             StorageError: the folder cannot be read.
         """
         self._damaged.clear()
-        wanted: dict[bytes, list[int]] = {}
-        for number, digest in enumerate(digests):
-            wanted.setdefault(digest, []).append(number)
-        shard_index, position = torch.full((len(digests),), -1), torch.zeros(len(digests), dtype=torch.int64)
+        shard_index, position = zeros(len(digests), np.int64), zeros(len(digests), np.int64)
+        shard_index[:] = -1
         shards: list[Ragged] = []
         named = self.listed_shards()
         for record in named:
             opened = self._open(record)
             if opened is None:
                 continue
-            held = [(number, place) for place, digest in enumerate(opened[0]) for number in wanted.get(digest, ())]
-            if held and self.is_sound(record):
-                numbers, places = torch.tensor(held).T
+            numbers, places = digests.find(opened[0])
+            if len(numbers) and self.is_sound(record):
                 shard_index[numbers], position[numbers] = len(shards), places
                 shards.append(opened[1])
         if self._damaged and self._in_manifest() != named:  # another process has replaced shards while we looked
@@ -155,7 +154,7 @@ class ActivationStore:
         if shards:
             with suppress(OSError):  # it may belong to somebody else
                 os.utime(self.folder)  # when it was last of use
-        return StoredActivations(self.folder, tuple(shards), shard_index, position)
+        return StoredActivations(self.folder, tuple(shards), torch.from_numpy(shard_index), torch.from_numpy(position))
 
     def listed_shards(self) -> list[Shard]:
         """Return the shards that the manifest names and that are not known to be damaged."""
@@ -201,13 +200,25 @@ class ActivationStore:
         finally:
             lock.release()
 
-    def add(self, digests: Sequence[bytes], activations: Ragged) -> None:
-        """Write a shard and then the manifest that names it. Call only while ``building``.
+    def new_shard(self) -> ShardFile:
+        """Begin a shard, which counts for nothing before it is added. Call only while ``building``.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        try:
+            make_folder(self.folder, self.root)
+            return ShardFile(self.folder, mode=file_mode(self.root))
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written: {reason_of(error)}") from error
+
+    def add(self, file: ShardFile) -> None:
+        """Finish a shard, and write the manifest that names it. Call only while ``building``.
 
         Raises:
             StorageError: it could not be written; the store is as it was.
         """
-        self._replace([], digests, activations)
+        self._replace([], file)
 
     def tidy(self) -> None:
         """Do what a build that was killed left undone: remove its files, merge its shards. Changes no activation."""
@@ -234,31 +245,20 @@ class ActivationStore:
             return
         parts = [opened for shard in group if (opened := self._open(shard))]
         if len(parts) > 1:
-            digests = [digest for part, _ in parts for digest in part]
-            values = torch.cat([activations.values for _, activations in parts])
-            lengths = torch.cat([activations.lengths for _, activations in parts])
             with suppress(StorageError):  # many small shards serve as well
-                self._replace(group, digests, Ragged(values, offsets_of(lengths)))
+                file = self.new_shard()
+                for digests, activations in parts:
+                    file.append(digests, activations.values, activations.lengths)
+                self._replace(group, file)
 
-    def _replace(self, old: Sequence[Shard], digests: Sequence[bytes], activations: Ragged) -> None:
-        tensors = {
-            "digests": torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(-1, 32),
-            "offsets": activations.offsets,
-            "values": activations.values,
-        }
-        content = save(tensors)
-        shard = Shard(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content), texts=len(digests))
-        try:
-            make_folder(self.folder, self.root)
-            mode = file_mode(self.root)
-        except OSError as error:
-            raise StorageError(f"{self.folder} cannot be written: {reason_of(error)}") from error
-        write_file(self.folder / shard.file, content, mode=mode)
+    def _replace(self, old: Sequence[Shard], file: ShardFile) -> None:
+        sha256, size = file.finish()
+        shard = Shard(sha256=sha256, bytes=size, texts=file.texts)
         self._damaged.pop(shard, None)
         self._sound.add(shard)
         kept = [other for other in self.listed_shards() if other not in (*old, shard)]
         manifest = Manifest(key=self.key.description, shards=(*kept, shard))
-        write_file(self.folder / MANIFEST, manifest.model_dump_json(indent=2).encode(), mode=mode)
+        write_file(self.folder / MANIFEST, manifest.model_dump_json(indent=2).encode(), mode=file_mode(self.root))
 
     def _in_manifest(self) -> list[Shard]:
         """Return the shards that the manifest names; without a valid manifest there are none."""
@@ -269,21 +269,17 @@ class ActivationStore:
             return []
         return list(manifest.shards) if manifest else []
 
-    def _open(self, shard: Shard) -> tuple[list[bytes], Ragged] | None:
+    def _open(self, shard: Shard) -> tuple[Digests, Ragged] | None:
         """Map a shard into memory: the digests of its texts, and their activations; None if it is damaged."""
         path = self.folder / shard.file
         try:
             size = path.stat().st_size
-            if size != shard.bytes:
-                self._damaged[shard] = f"it has {size:,} of {shard.bytes:,} bytes"
-                return None
-            with safe_open(path, framework="pt") as tensors:
-                digests, offsets, values = (tensors.get_tensor(name) for name in ("digests", "offsets", "values"))
+            if size == shard.bytes:
+                return open_shard(path)
+            self._damaged[shard] = f"it has {size:,} of {shard.bytes:,} bytes"
         except (OSError, SafetensorError) as error:
             self._damaged[shard] = first_line(error)
-            return None
-        flat = digests.numpy().tobytes()
-        return [flat[start : start + 32] for start in range(0, len(flat), 32)], Ragged(values, offsets)
+        return None
 
     def _warn(self, message: str) -> None:
         if message not in self._warned:

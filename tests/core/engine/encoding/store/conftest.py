@@ -14,8 +14,10 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import DistilBertConfig, DistilBertModel
 
+from store_helpers import add
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.store.activation_store import ActivationStore
+from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(60))]
@@ -40,9 +42,9 @@ def open_store(root: Path, key: Key) -> Callable[[], ActivationStore]:
 
 
 @pytest.fixture(scope="session")
-def digests_of() -> Callable[[Iterable[int]], list[bytes]]:
+def digests_of() -> Callable[[Iterable[int]], Digests]:
     """Make the digests of numbered texts."""
-    return lambda numbers: [hashlib.sha256(str(number).encode()).digest() for number in numbers]
+    return lambda numbers: Digests.of([hashlib.sha256(str(number).encode()).digest() for number in numbers])
 
 
 @pytest.fixture(scope="session")
@@ -71,15 +73,15 @@ def bits_of() -> Callable[[tuple[Tensor, Tensor]], list[bytes]]:
 
 
 @pytest.fixture
-def fill(open_store: Callable[[], ActivationStore], digests_of: Callable[..., list[bytes]]) -> Callable[..., None]:
+def fill(open_store: Callable[[], ActivationStore], digests_of: Callable[..., Digests]) -> Callable[..., None]:
     """Add activations of texts numbered from ``first`` as one shard."""
 
-    def add(activations: Ragged, *, first: int = 0) -> None:
+    def fill(activations: Ragged, *, first: int = 0) -> None:
         store = open_store()
         with store.building(lambda: None):
-            store.add(digests_of(range(first, first + len(activations.lengths))), activations)
+            add(store, digests_of(range(first, first + len(activations.lengths))), activations)
 
-    return add
+    return fill
 
 
 @pytest.fixture(scope="session")

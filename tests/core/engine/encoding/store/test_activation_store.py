@@ -19,10 +19,11 @@ from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.store import activation_store as store_module
 from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore, Manifest
 from topwork.engine.encoding.store.cache_folder import prune
+from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
 
 OpenStore = Callable[[], ActivationStore]
-DigestsOf = Callable[..., list[bytes]]
+DigestsOf = Callable[..., Digests]
 RandomRagged = Callable[..., Ragged]
 BitsOf = Callable[[tuple[Tensor, Tensor]], list[bytes]]
 Fill = Callable[..., None]

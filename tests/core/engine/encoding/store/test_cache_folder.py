@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from store_helpers import add
 from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore
 from topwork.engine.encoding.store.cache_folder import CacheEntry, cache_folder, list_entries, prune
+from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
 from topwork.errors import ConfigurationError
 
@@ -20,14 +22,14 @@ DAY = 86400
 
 @pytest.fixture
 def two(
-    root: Path, digests_of: Callable[..., list[bytes]], random_ragged: Callable[..., Ragged]
+    root: Path, digests_of: Callable[..., Digests], random_ragged: Callable[..., Ragged]
 ) -> tuple[ActivationStore, ActivationStore]:
     """A store with two texts that was of use today, and one with three texts that was not for ten days."""
     stores = []
     for number, lengths in enumerate([[3, 2], [1, 4, 2]]):
         store = ActivationStore(root, Key({"stages": ["embeddings"], "number": number}))
         with store.building(lambda: None):
-            store.add(digests_of(range(len(lengths))), random_ragged(lengths))
+            add(store, digests_of(range(len(lengths))), random_ragged(lengths))
         stores.append(store)
     ten_days_ago = time.time() - 10 * DAY
     os.utime(stores[1].folder, (ten_days_ago, ten_days_ago))
@@ -179,7 +181,7 @@ def test_a_folder_that_is_being_added_to_is_kept(root: Path, two: tuple[Activati
 
 @pytest.mark.reliability("B37")
 def test_a_run_that_reads_is_not_disturbed(
-    root: Path, two: tuple[ActivationStore, ActivationStore], digests_of: Callable[..., list[bytes]]
+    root: Path, two: tuple[ActivationStore, ActivationStore], digests_of: Callable[..., Digests]
 ) -> None:
     stored = ActivationStore(root, two[0].key).find(digests_of(range(2)))
     again = ActivationStore(root, two[0].key).find(digests_of(range(2)))
@@ -192,12 +194,12 @@ def test_a_run_that_reads_is_not_disturbed(
 def test_what_was_removed_can_be_built_again(
     root: Path,
     two: tuple[ActivationStore, ActivationStore],
-    digests_of: Callable[..., list[bytes]],
+    digests_of: Callable[..., Digests],
     random_ragged: Callable[..., Ragged],
 ) -> None:
     prune(root, keys=[], unused=0)
     with two[0].building(lambda: None):
-        two[0].add(digests_of(range(2)), random_ragged([3, 2]))
+        add(two[0], digests_of(range(2)), random_ragged([3, 2]))
     assert [entry.texts for entry in list_entries(root)] == [2]
 
 

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from torch import Tensor
 
-from store_helpers import build, everything, files_in, held, merge, named_in, shards_in
+from store_helpers import add, build, everything, files_in, held, merge, named_in, shards_in
 from topwork.engine.encoding.ragged import Ragged
-from topwork.engine.encoding.store import activation_store as store_module
+from topwork.engine.encoding.store import shard_file
 from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore, Manifest
+from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
 
 OpenStore = Callable[[], ActivationStore]
-DigestsOf = Callable[..., list[bytes]]
+DigestsOf = Callable[..., Digests]
 RandomRagged = Callable[..., Ragged]
 BitsOf = Callable[[tuple[Tensor, Tensor]], list[bytes]]
 Fill = Callable[..., None]
@@ -58,14 +59,14 @@ def test_merging_leaves_a_damaged_shard_out(
 
 
 def check_rebuilding(
-    open_store: OpenStore, digests: list[bytes], activations: Ragged, bits_of: BitsOf, missing: list[int]
+    open_store: OpenStore, digests: Digests, activations: Ragged, bits_of: BitsOf, missing: list[int]
 ) -> None:
     """Add what is missing, as a run does, and look whether all is there again and nothing else."""
     store = open_store()
     with store.building(lambda: None):
         again = store.find(digests).missing
         assert again.tolist() == missing
-        store.add([digests[number] for number in missing], activations.take(again))
+        add(store, digests.take(again.numpy()), activations.take(again))
         store.merge()
     assert files_in(store.folder) == named_in(store.folder)
     rebuilt = open_store().find(digests)
@@ -248,6 +249,6 @@ def test_a_shard_that_cannot_be_opened_for_no_stated_reason_is_named(
     def fail(*given: object, **named: object) -> None:
         raise error
 
-    monkeypatch.setattr(store_module, "safe_open", fail)
+    monkeypatch.setattr(shard_file, "safe_open", fail)
     assert held(open_store().find(digests_of(range(2)))) == []
     assert f"is damaged: {type(error).__name__}; its 2 texts are encoded again" in caplog.text

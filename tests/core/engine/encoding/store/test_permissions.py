@@ -17,11 +17,12 @@ from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.store import activation_store as store_module
 from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore
 from topwork.engine.encoding.store.cache_folder import list_entries, prune
+from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
 from topwork.errors import StorageError
 
 OpenStore = Callable[[], ActivationStore]
-DigestsOf = Callable[..., list[bytes]]
+DigestsOf = Callable[..., Digests]
 RandomRagged = Callable[..., Ragged]
 BitsOf = Callable[[tuple[Tensor, Tensor]], list[bytes]]
 Fill = Callable[..., None]
@@ -165,7 +166,7 @@ def test_what_cannot_be_removed_is_left_and_what_cannot_be_written_is_a_storage_
 
 def test_a_folder_that_must_not_be_removed_is_told(shared_root: Path, key: Key, random_ragged: RandomRagged) -> None:
     store = ActivationStore(shared_root, key)
-    build(store, [b"0" * 32], random_ragged([3]))
+    build(store, Digests.of([b"0" * 32]), random_ragged([3]))
     (shared_root / "locks" / f"{key.digest}.lock").chmod(0o666)
     with as_somebody_else(), pytest.raises(StorageError) as caught:
         prune(shared_root, keys=[key.digest], unused=None)
@@ -173,7 +174,7 @@ def test_a_folder_that_must_not_be_removed_is_told(shared_root: Path, key: Key, 
 
 
 def test_a_cache_that_must_not_be_read_is_told(shared_root: Path, key: Key, random_ragged: RandomRagged) -> None:
-    build(ActivationStore(shared_root, key), [b"0" * 32], random_ragged([3]))
+    build(ActivationStore(shared_root, key), Digests.of([b"0" * 32]), random_ragged([3]))
     (shared_root / "activations").chmod(0o600)
     with as_somebody_else(), pytest.raises(StorageError) as caught:
         list_entries(shared_root)
