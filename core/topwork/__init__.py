@@ -73,6 +73,8 @@ if TYPE_CHECKING:
     from topwork.interfaces.pooling import PoolingConfig as PoolingConfig
     from topwork.interfaces.sampler import SamplerConfig as SamplerConfig
     from topwork.lab.comparison import compare as compare
+    from topwork.lab.encode_corpus import StoredCorpus as StoredCorpus
+    from topwork.lab.encode_corpus import encode_corpus as encode_corpus
     from topwork.lab.runs import plan as plan
     from topwork.lab.runs import resume as resume
     from topwork.lab.runs import train as train
@@ -140,6 +142,7 @@ _MODULES = {
     "interfaces.pooling": ("Layer", "Pooling", "PoolingConfig"),
     "interfaces.sampler": ("SamplerConfig",),
     "lab.comparison": ("compare",),
+    "lab.encode_corpus": ("StoredCorpus", "encode_corpus"),
     "lab.runs": ("plan", "resume", "train", "train_seeds"),
     "lab.study.probe": ("probe",),
     "lab.study.run_study": ("study",),

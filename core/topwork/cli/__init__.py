@@ -8,6 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from topwork.cli import cache, new
+from topwork.cli.arguments import (
+    AllowInexact,
+    ExperimentFile,
+    ExperimentOfPlugins,
+    ModelFolder,
+    Output,
+    RunFolder,
+    Seeds,
+    Settings,
+    StoreUri,
+    TextFile,
+    Texts,
+    TrustPlugins,
+    Workers,
+)
 from topwork.cli.environment import ensure_home, escape_what_streams_cannot_show
 from topwork.cli.format import ExportFormat, Format, PredictionFormat
 from topwork.cli.signals import resend_dropped_signals
@@ -28,55 +43,6 @@ app = typer.Typer(
 )
 app.add_typer(cache.app, name="cache")
 app.add_typer(new.app, name="new")
-
-ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file.", show_default=False)]
-ModelFolder = Annotated[Path, typer.Argument(help="The folder of a trained model.", show_default=False)]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="PATH=VALUE", help="Override a setting, such as training.epochs=5.", show_default=False
-    ),
-]
-RunFolder = Annotated[
-    Path, typer.Argument(help="The folder of a run, such as models/runs/mine; see topwork runs.", show_default=False)
-]
-AllowInexact = Annotated[
-    bool,
-    typer.Option(
-        "--allow-inexact", help="Go on also where the bits may be others than they would have been; the run says so."
-    ),
-]
-Seeds = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=1000, help="Train once with each of so many seeds, and show means over them.", show_default=False
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes of one thread each [default: study.workers, or 2].", show_default=False),
-]
-StoreUri = Annotated[
-    str | None,
-    typer.Option(
-        help="The MLflow store [default: MLFLOW_TRACKING_URI, or mlflow.db in this folder].", show_default=False
-    ),
-]
-TrustPlugins = Annotated[
-    bool,
-    typer.Option("--trust-plugins", help="Run the plugin files that came with it, which are code."),
-]
-ExperimentOfPlugins = Annotated[
-    Path | None,
-    typer.Argument(metavar="[FILE]", help="An experiment, whose plugin files count too.", show_default=False),
-]
-Texts = Annotated[
-    list[str] | None, typer.Argument(help="Texts; standard input where there are none, or for -.", show_default=False)
-]
-Output = Annotated[Format, typer.Option("--format", help="How to print the result; csv and json have all digits.")]
-TextFile = Annotated[
-    Path | None, typer.Option("--file", help="Read texts from a file, one to a line.", show_default=False)
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -137,6 +103,17 @@ def train(
     from topwork.cli.show_training import show_training
 
     show_training(experiment, output, format, alone=alone, allow_inexact=allow_inexact)
+
+
+@app.command(name="encode-corpus")
+def encode_corpus(file: ExperimentFile, settings: Settings = None, format: Output = Format.TABLE) -> None:
+    """Encode an experiment's texts into the store, and do not train; any number of processes share the work."""
+    from topwork.experiment.loading import load_experiment
+
+    experiment = load_experiment(file, settings or [])
+    from topwork.cli.show_corpus import show_corpus
+
+    show_corpus(experiment, file, format)
 
 
 @app.command()

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from topwork.engine.encoding.encoder import RecomputedActivations, encode, encode_batches
 from topwork.engine.encoding.examples import Activations
-from topwork.engine.encoding.store.activation_store import SHARD_BYTES, ActivationStore, StoredActivations
+from topwork.engine.encoding.parts import encode_in_parts
+from topwork.engine.encoding.store.activation_store import SHARD_BYTES, ActivationStore
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.shard_file import ShardFile
+from topwork.engine.encoding.store.stored_activations import StoredActivations
 from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, decide_store, free_bytes, missing_bytes
 from topwork.engine.model.seeding import derive_seed
 from topwork.engine.observer import EncodingReport, Location, Observer
@@ -143,6 +145,7 @@ def _through_store(
         store.tidy()
         return stored, _report(job, "store", key)
     stores = {one.key.digest: (of, one) for of, one in [*others, (job, store)]}
+    shared = encode_in_parts([(job, store)], observer) if store.is_shared() else None
     with ExitStack() as building:
         for digest in sorted(stores):  # in one order, so that no two processes wait for each other
             building.enter_context(
@@ -156,6 +159,8 @@ def _through_store(
         complete = store.find(job.digests)
     if len(complete.missing):
         raise StorageError(f"{store.folder} lost {len(complete.missing)} texts that had just been written to it")
+    if shared:
+        encoded, seconds = encoded + shared.encoded, seconds + shared.seconds
     return complete, _report(job, "store", key, encoded=encoded, seconds=seconds)
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from topwork.engine.encoding.corpus import Corpus
-from topwork.engine.encoding.store.activation_store import ActivationStore, StoredActivations
+from topwork.engine.encoding.store.activation_store import ActivationStore
 from topwork.engine.encoding.store.cache_folder import cache_folder
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import make_key
+from topwork.engine.encoding.store.stored_activations import StoredActivations
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.model.prefix import Prefix
 from topwork.errors import StorageError

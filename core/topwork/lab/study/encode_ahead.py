@@ -34,7 +34,7 @@ def encode_ahead(study: ResolvedStudy, baseline: Preparation, cache: Preparation
     """
     device = make_accelerator(baseline.experiment.training).device
     cuts = list(searched_cuts(study))
-    jobs = list(_jobs(study, cuts, cache, device))
+    jobs = list(jobs_of_cuts(study, cuts, cache, device))
     for values in ({}, *cuts):
         if cuts:
             with suppress(ConfigurationError):  # values that do not fit together fail as a trial, which says so
@@ -48,7 +48,7 @@ def encode_ahead(study: ResolvedStudy, baseline: Preparation, cache: Preparation
     return 0.0  # nothing that workers could share
 
 
-def _jobs(
+def jobs_of_cuts(
     study: ResolvedStudy, cuts: Sequence[Mapping[str, Any]], cache: PreparationCache, device: torch.device
 ) -> Iterator[EncodingJob]:
     """Yield what decides the activations of all phases of the searched cuts, of one backbone without adapters."""

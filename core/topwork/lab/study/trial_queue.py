@@ -22,7 +22,6 @@ from topwork.engine.model.seeding import derive_seed
 from topwork.errors import ConfigurationError
 from topwork.experiment.search import SearchedSetting
 from topwork.experiment.study import StudySettings
-from topwork.lab.processes import is_dead_here, this_process
 from topwork.lab.study.samplers import make_pruner, make_sampler
 from topwork.lab.study.search_space import count_points, count_trials, suggest
 from topwork.lab.study.storage import locked, redacted
@@ -42,6 +41,7 @@ from topwork.lab.study.trial_states import (
     is_interrupted,
     trailing_failures,
 )
+from topwork.process_name import is_dead_here, this_process
 
 #: How often a trial is queued again after its process died, before it counts as failed.
 MAX_CRASHES = 3

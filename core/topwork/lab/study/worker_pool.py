@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TextIO
 
 from topwork.errors import StorageError, StudyError, reason_of
-from topwork.lab.processes import is_dead_here, this_process
 from topwork.lab.study.worker_job import WorkerJob
+from topwork.process_name import is_dead_here, this_process
 
 #: Seconds that workers have to finish a batch and record what they did, before they are killed.
 TERMINATION_TIMEOUT = 20

@@ -24,7 +24,6 @@ from topwork.engine.training.gradients import NORM
 from topwork.errors import StorageError, describe, first_line
 from topwork.experiment.schema import Experiment
 from topwork.interfaces.head import Head, HeadFigure
-from topwork.lab.processes import this_process
 from topwork.lab.result import Result, SeedsResult
 from topwork.lab.run_folder import RunTraining
 from topwork.lab.run_identity import kinds_of
@@ -40,6 +39,7 @@ from topwork.lab.tracking.store import (
 )
 from topwork.lab.tracking.unsent import Unsent
 from topwork.lab.tracking.write import ServedModel, Source, Write, is_absence
+from topwork.process_name import this_process
 from topwork.registry import Registry
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from topwork.errors import StorageError, first_line
 from topwork.experiment.schema import Tracking
-from topwork.lab.processes import defer_signals, is_dead_here
+from topwork.lab.processes import defer_signals
 from topwork.lab.tracking.database import (
     artifact_folder,
     check_whole,
@@ -33,6 +33,7 @@ from topwork.lab.tracking.database import (
     create_mlflow_database,
     follow_move,
 )
+from topwork.process_name import is_dead_here
 
 #: Seconds to wait for a tracking server to answer before a run begins.
 REACH_TIMEOUT = 5

@@ -16,11 +16,11 @@ from topwork.engine.evaluation.comparison import Difference, SplitOutputs
 from topwork.engine.evaluation.estimates import Estimate
 from topwork.errors import ConfigurationError, StorageError, describe, first_line
 from topwork.experiment.schema import Experiment
-from topwork.lab.processes import this_process
 from topwork.lab.tracking.finished_run import find_outputs
 from topwork.lab.tracking.open_run import RunWriter, short
 from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, TrackingStore, redact_uri
 from topwork.lab.tracking.write import Write
+from topwork.process_name import this_process
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

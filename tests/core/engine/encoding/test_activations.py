@@ -29,11 +29,12 @@ from topwork.engine.encoding.encoder import RecomputedActivations, encode
 from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.encoding.store import activation_store as store_module
-from topwork.engine.encoding.store.activation_store import ActivationStore, StoredActivations
+from topwork.engine.encoding.store.activation_store import ActivationStore
 from topwork.engine.encoding.store.cache_folder import cache_folder, list_entries, prune
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key, make_key
 from topwork.engine.encoding.store.shard_file import UNFINISHED, ShardFile, open_shard
+from topwork.engine.encoding.store.stored_activations import StoredActivations
 from topwork.engine.encoding.store_decision import DTYPES, EncodingJob
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import Preparation, prepare

@@ -27,7 +27,6 @@ from cryptography.x509.oid import NameOID
 
 from run_helpers import open_small_store
 from topwork.errors import StorageError, TopworkError
-from topwork.lab.processes import this_process
 from topwork.lab.tracking import store as store_module
 from topwork.lab.tracking.store import (
     PROCESS_TAG,
@@ -43,6 +42,7 @@ from topwork.lab.tracking.store import (
     tracking_uri_of,
     tracking_uri_set,
 )
+from topwork.process_name import this_process
 from waiting import PATIENCE
 
 HOST, NUMBER, _, *NUMBERING = this_process().split(":")

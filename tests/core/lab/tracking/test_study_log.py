@@ -14,7 +14,6 @@ from topwork.engine.evaluation.estimates import Estimate
 from topwork.errors import ConfigurationError, StorageError
 from topwork.experiment.loading import load_experiment
 from topwork.interfaces.labels import Classes
-from topwork.lab.processes import this_process
 from topwork.lab.tracking import study_log as study_log_module
 from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, TrackingStore
 from topwork.lab.tracking.study_log import (
@@ -27,6 +26,7 @@ from topwork.lab.tracking.study_log import (
     open_study_log,
     open_trial_log,
 )
+from topwork.process_name import this_process
 
 DIGEST = "ab" * 32
 

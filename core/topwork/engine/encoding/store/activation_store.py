@@ -5,28 +5,30 @@ A shard is a safetensors file with the activations of some texts: ``values`` (ro
 its own sha256 and never changed.
 The manifest is replaced in one step after the shards it names are on disk, so a process killed at any moment
 leaves either the old state or the new one, and files that the manifest does not name, which the next build removes.
+Where several processes add shards at a time, each names its own in a file beside the manifest, until one of them takes
+these names into it; see ``Claims`` for how they share the work.
 """
 
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from safetensors import SafetensorError
-from torch import Tensor
 
 from topwork.engine.encoding.ragged import Ragged
+from topwork.engine.encoding.store.claims import Claims, flock_works
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
 from topwork.engine.encoding.store.shard_file import ShardFile, open_shard
+from topwork.engine.encoding.store.stored_activations import StoredActivations
 from topwork.errors import StorageError, first_line, reason_of
 from topwork.files import file_mode, make_folder, sha256_of, write_file
 from topwork.mapped import zeros
@@ -38,6 +40,9 @@ SHARD_BYTES = 512 * 1024 * 1024
 MERGED_AT_ONCE, MAX_SHARDS = 64 * 1024 * 1024, 8
 
 MANIFEST = "manifest.json"
+
+#: How the names of files end that name a shard beside the manifest, and the folder of claims.
+NAMED_BESIDE, CLAIMS = ".shard.json", "claims"
 
 logger = logging.getLogger(__name__)
 
@@ -65,54 +70,6 @@ class Manifest(BaseModel):
     format: Literal[1] = 1
     key: dict[str, object]
     shards: tuple[Shard, ...] = ()
-
-
-@dataclass(frozen=True)
-class StoredActivations:
-    """Activations of U texts, mapped from shards.
-
-    Attributes:
-        folder: that the shards lie in.
-        shards: the values of each shard; pages are read from disk when they are first used.
-        shard_index: (U,) int64, the number of a text's shard; -1 where the text is not stored.
-        position: (U,) int64, the text's place in its shard.
-    """
-
-    folder: Path
-    shards: tuple[Ragged, ...]
-    shard_index: Int[Tensor, " U"]
-    position: Int[Tensor, " U"]
-
-    @property
-    def missing(self) -> Int[Tensor, " missing"]:
-        """The numbers of the texts that are not stored."""
-        return (self.shard_index < 0).nonzero()[:, 0]
-
-    def with_computed(self, activations: Ragged) -> "StoredActivations":
-        """Return these with those of the missing texts, in their order, which stay in memory."""
-        missing = self.missing
-        shard_index, position = self.shard_index.clone(), self.position.clone()
-        shard_index[missing], position[missing] = len(self.shards), torch.arange(len(missing))
-        return StoredActivations(self.folder, (*self.shards, activations), shard_index, position)
-
-    def batch(self, rows: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B T columns"], Bool[Tensor, "B T"]]:
-        """Return what the cut keeps for ``rows`` (B,), padded to (B, T, ...), and the mask (B, T)."""
-        shard, position = self.shard_index[rows], self.position[rows]
-        if len(self.shards) == 1:
-            return self.shards[0].batch(position)
-        places = [(shard == number).nonzero()[:, 0] for number in range(len(self.shards))]
-        parts = [
-            (place, *ragged.batch(position[place]))
-            for place, ragged in zip(places, self.shards, strict=True)
-            if len(place)
-        ]
-        longest = max(mask.shape[1] for _, _, mask in parts)
-        values = parts[0][1].new_zeros(len(rows), longest, *parts[0][1].shape[2:])
-        whole = torch.zeros(len(rows), longest, dtype=torch.bool)
-        for place, part, mask in parts:
-            values[place, : part.shape[1]] = part
-            whole[place, : mask.shape[1]] = mask
-        return values, whole
 
 
 class ActivationStore:
@@ -156,6 +113,20 @@ class ActivationStore:
                 os.utime(self.folder)  # when it was last of use
         return StoredActivations(self.folder, tuple(shards), torch.from_numpy(shard_index), torch.from_numpy(position))
 
+    def numbers_in(self, shard: Shard, digests: Digests) -> NDArray[np.int64]:
+        """Return the numbers of those texts that are in a shard; of one that is damaged or gone none."""
+        opened = self._open(shard)
+        return digests.find(opened[0])[0] if opened else np.zeros(0, np.int64)
+
+    def create(self) -> None:
+        """Write a manifest where there is none, so that others can see what the folder is of. Only while ``building``.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if not (self.folder / MANIFEST).exists():
+            self._write_manifest([])
+
     def listed_shards(self) -> list[Shard]:
         """Return the shards that the manifest names and that are not known to be damaged."""
         return [shard for shard in self._in_manifest() if shard not in self._damaged]
@@ -178,13 +149,27 @@ class ActivationStore:
     def building(self, waiting: Callable[[], None]) -> Iterator[None]:
         """Let one process at a time add shards; ``waiting`` is called once if another is at it.
 
-        The lock is the kernel's, so that it ends with the process that holds it, even one that is killed.
+        The lock is the kernel's, so that it ends with the process that holds it, even one that is killed; where the
+        file system has none, it is a claim.
 
         Raises:
             StorageError: the folder cannot be written.
         """
+        with self._locked(waiting):
+            self._take_in()
+            self._remove_unnamed_files()
+            yield
+            self._take_in()
+            self._remove_unnamed_files()
+
+    @contextmanager
+    def _locked(self, waiting: Callable[[], None]) -> Iterator[None]:
         try:
             make_folder(self.root / "locks", self.root)
+            if not flock_works(self.root / "locks"):
+                with self.open_claims() as claims, claims.holding("building", waiting):
+                    yield
+                return
             lock = lock_of(self.root, self.key.digest)
             try:
                 lock.acquire(timeout=0)
@@ -194,14 +179,31 @@ class ActivationStore:
         except OSError as error:
             raise StorageError(f"{self.folder} cannot be written: {reason_of(error)}") from error
         try:
-            self._remove_unnamed_files()
             yield
-            self._remove_unnamed_files()
         finally:
             lock.release()
 
+    def open_claims(self) -> Claims:
+        """Return the claims of this process to parts of what is to be added.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        try:
+            make_folder(self.folder / CLAIMS, self.root)
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written: {reason_of(error)}") from error
+        return Claims(self.folder / CLAIMS)
+
+    def is_shared(self) -> bool:
+        """Whether some process adds shards part by part, which others can join."""
+        if not (self.folder / CLAIMS).is_dir():
+            return False
+        with self.open_claims() as claims:
+            return claims.others()
+
     def new_shard(self) -> ShardFile:
-        """Begin a shard, which counts for nothing before it is added. Call only while ``building``.
+        """Begin a shard, which counts for nothing before it is added. Call only while ``building``, or with a claim.
 
         Raises:
             StorageError: it cannot be written.
@@ -220,45 +222,78 @@ class ActivationStore:
         """
         self._replace([], file)
 
+    def add_beside(self, file: ShardFile) -> None:
+        """Finish a shard, and name it beside the manifest, as any number of processes may do at a time.
+
+        Raises:
+            StorageError: it could not be written; the store is as it was.
+        """
+        shard = self._finish(file)
+        path = self.folder / f"{shard.sha256}{NAMED_BESIDE}"
+        write_file(path, shard.model_dump_json().encode(), mode=file_mode(self.root))
+
     def tidy(self) -> None:
         """Do what a build that was killed left undone: remove its files, merge its shards. Changes no activation."""
         with (
             suppress(OSError, Timeout),
             lock_of(self.root, self.key.digest).acquire(timeout=0),
         ):  # whoever holds the lock does it himself
+            self._take_in()
             self._remove_unnamed_files()
             self.merge()
             self._remove_unnamed_files()
 
     def merge(self) -> None:
-        """Make one shard of as many as fit into one, if they are small or many.
+        """Make one shard of as many as fit into one, while they are small or many.
 
         Where that cannot be written, all stays as it was.
 
         Call only while ``building``.
         """
+        while self._merge_some():
+            pass
+
+    def _merge_some(self) -> bool:
+        """Merge some shards; return whether there were any to merge."""
         group: list[Shard] = []
-        for shard in sorted(self.listed_shards(), key=lambda shard: shard.bytes):
+        for shard in sorted(self.listed_shards(), key=lambda shard: (shard.bytes, shard.sha256)):
             if sum(other.bytes for other in group) + shard.bytes <= SHARD_BYTES and self.is_sound(shard):
                 group.append(shard)
         if len(group) <= MAX_SHARDS and sum(shard.bytes for shard in group) > MERGED_AT_ONCE:
-            return
+            return False
         parts = [opened for shard in group if (opened := self._open(shard))]
-        if len(parts) > 1:
-            with suppress(StorageError):  # many small shards serve as well
-                file = self.new_shard()
-                for digests, activations in parts:
-                    file.append(digests, activations.values, activations.lengths)
-                self._replace(group, file)
+        if len(parts) < 2:
+            return False
+        try:
+            file = self.new_shard()
+            for digests, activations in parts:
+                file.append(digests, activations.values, activations.lengths)
+            self._replace(group, file)
+        except StorageError:  # many small shards serve as well
+            return False
+        return True
 
-    def _replace(self, old: Sequence[Shard], file: ShardFile) -> None:
+    def _finish(self, file: ShardFile) -> Shard:
         sha256, size = file.finish()
         shard = Shard(sha256=sha256, bytes=size, texts=file.texts)
         self._damaged.pop(shard, None)
         self._sound.add(shard)
-        kept = [other for other in self.listed_shards() if other not in (*old, shard)]
-        manifest = Manifest(key=self.key.description, shards=(*kept, shard))
+        return shard
+
+    def _replace(self, old: Sequence[Shard], file: ShardFile) -> None:
+        shard = self._finish(file)
+        self._write_manifest([*(other for other in self.listed_shards() if other not in (*old, shard)), shard])
+
+    def _write_manifest(self, shards: Sequence[Shard]) -> None:
+        manifest = Manifest(key=self.key.description, shards=tuple(shards))
         write_file(self.folder / MANIFEST, manifest.model_dump_json(indent=2).encode(), mode=file_mode(self.root))
+
+    def _take_in(self) -> None:
+        """Name in the manifest what is named beside it."""
+        if beside := list(self.folder.glob(f"*{NAMED_BESIDE}")):
+            self._write_manifest(self.listed_shards())
+            for path in beside:
+                path.unlink(missing_ok=True)
 
     def _in_manifest(self) -> list[Shard]:
         """Return the shards that the manifest names; without a valid manifest there are none."""
@@ -288,9 +323,11 @@ class ActivationStore:
 
     def _remove_unnamed_files(self) -> None:
         """Remove the files that the manifest does not name: replaced shards, and what killed builds have left."""
+        files = [path for path in self.folder.glob("*") if path.is_file()]
         wanted = {MANIFEST, *(shard.file for shard in self._in_manifest())}
-        for path in self.folder.glob("*"):
-            if path.name not in wanted:
+        unnamed = [path for path in files if path.name not in wanted and not path.name.endswith(NAMED_BESIDE)]
+        if unnamed and not self.is_shared():  # else they may be what others are writing
+            for path in unnamed:
                 with suppress(OSError):  # what stays is only in the way of the disk
                     path.unlink()
 
@@ -305,7 +342,7 @@ def lock_of(root: Path, key: str) -> FileLock:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Return the manifest of a folder of the store, None where there is none.
+    """Return the manifest of a folder of the store, with the shards named beside it; None where there is none.
 
     Raises:
         ValueError: it is damaged.
@@ -313,8 +350,11 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
+        beside = [Shard.model_validate_json(one.read_bytes()) for one in sorted(folder.glob(f"*{NAMED_BESIDE}"))]
+        manifest = Manifest.model_validate_json(path.read_bytes())
+        return manifest.model_copy(update={"shards": tuple(dict.fromkeys([*manifest.shards, *beside]))})
+    except FileNotFoundError as error:
+        # one that was named beside it is in the manifest now
+        return None if Path(error.filename) == path else read_manifest(folder)
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {reason_of(error)}") from None

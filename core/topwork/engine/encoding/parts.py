@@ -1,0 +1,203 @@
+"""Encode a corpus together with other processes, of this machine or of others: each takes the next part nobody has."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter, sleep
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from topwork.engine.encoding.encoder import encode_batches
+from topwork.engine.encoding.sequences import Sequences
+from topwork.engine.encoding.store.activation_store import ActivationStore
+from topwork.engine.encoding.store.claims import POLL_SECONDS, Claims
+from topwork.engine.encoding.store.digests import Digests
+from topwork.engine.encoding.store.shard_file import ShardFile
+from topwork.engine.encoding.store_decision import EncodingJob
+from topwork.engine.observer import Observer
+
+#: Tokens of a part: of a small corpus as few as fill a batch, of a large one so many that there are few files.
+MIN_TOKENS, MAX_TOKENS = 4096, 65_536
+
+#: Parts that a corpus has at least, if it has so many batches.
+MIN_PARTS = 64
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process did of a corpus.
+
+    Attributes:
+        encoded: how many texts it encoded.
+        seconds: how long it was at work, and waited for others.
+        claims: how the processes share the work, in words.
+    """
+
+    encoded: int
+    seconds: float
+    claims: str
+
+
+def divide_corpus(sequences: Sequences, digests: Digests) -> list[NDArray[np.int64]]:
+    """Divide texts into parts of about as many tokens, those of one length together, and else by their digests.
+
+    So every process divides a corpus alike, and texts of one length are encoded together.
+    """
+    lengths = sequences.lengths.numpy()
+    order = np.lexsort((digests.beginnings, lengths))
+    done = np.cumsum(lengths[order])
+    total = int(done[-1])
+    size = min(max(total // MIN_PARTS, MIN_TOKENS), MAX_TOKENS)
+    number = (done - lengths[order]) // size  # by where a text begins
+    return np.split(order, np.flatnonzero(np.diff(number)) + 1)
+
+
+def encode_in_parts(stores: Sequence[tuple[EncodingJob, ActivationStore]], observer: Observer) -> Share:
+    """Encode what some stores lack of a corpus, together with all processes that do the same.
+
+    A part whose process dies is taken by another. In the end everything is stored, whoever encoded it.
+
+    Args:
+        stores: each with what decides its activations; of one backbone and one corpus.
+
+    Raises:
+        StorageError: a store cannot be read or written.
+    """
+    started, encoded = perf_counter(), 0
+    stores = sorted(stores, key=lambda one: one[1].key.digest)
+    job, first = stores[0]
+
+    def waiting() -> None:
+        observer.begin("waiting for another process that encodes such texts", 0)
+
+    for _, store in stores:
+        with store.building(waiting):  # who encodes alone comes to his end
+            store.create()
+    parts = divide_corpus(job.corpus.sequences, job.digests)
+    corpus = _name_of(stores)
+    lacking = [_Lacking(of.digests, store) for of, store in stores]
+    lengths = job.corpus.sequences.lengths
+    observer.begin("encoding (tokens)", int(lengths[torch.from_numpy(_texts_of(lacking))].sum()))
+    with first.open_claims() as claims:
+        for part in _parts_to_encode(parts, lacking, claims, corpus, observer):
+            encoded += _encode_part(part, stores, lacking, observer)
+        for _, store in stores:
+            with claims.holding(f"finish-{store.key.digest}", waiting), store.building(waiting):
+                store.merge()
+        claims.tidy()
+        method = claims.method
+    return Share(encoded, perf_counter() - started, method)
+
+
+def _parts_to_encode(
+    parts: Sequence[NDArray[np.int64]],
+    lacking: Sequence["_Lacking"],
+    claims: Claims,
+    corpus: str,
+    observer: Observer,
+) -> Iterator[NDArray[np.int64]]:
+    """Yield parts that this process has claimed, until no store lacks a text of any."""
+    left = dict(enumerate(parts))
+    told = False
+    while left:
+        for one in lacking:
+            one.update()
+        took = False
+        for number, part in list(left.items()):
+            if not any(one.of(part).any() for one in lacking):
+                del left[number]
+            elif claims.take(name := f"{corpus}-{number:06}"):
+                for one in lacking:
+                    one.update()  # another may have encoded it just before
+                yield part
+                claims.release(name)
+                del left[number]
+                took = True
+        if left and not took:
+            if not told:
+                observer.begin("waiting for parts that other processes encode", 0)
+            told = True
+            sleep(POLL_SECONDS)
+
+
+def _encode_part(
+    part: NDArray[np.int64],
+    stores: Sequence[tuple[EncodingJob, ActivationStore]],
+    lacking: Sequence["_Lacking"],
+    observer: Observer,
+) -> int:
+    """Encode what the stores lack of a part; return how many texts."""
+    lacks = [one.of(part) for one in lacking]
+    some = np.logical_or.reduce(lacks)
+    texts = part[some]
+    if not len(texts):
+        return 0
+    job = stores[0][0]
+    sequences = job.corpus.sequences.take(torch.from_numpy(texts))
+    shards: dict[int, ShardFile] = {}
+    prefixes = [of.prefix for of, _ in stores]
+    try:
+        batches = encode_batches(prefixes, sequences, device=job.device, dtype=job.dtype, progress=observer.advance)
+        for number, rows, activations in batches:
+            wanted = torch.from_numpy(lacks[number][some])[rows]
+            if not wanted.any():
+                continue
+            if number not in shards:
+                shards[number] = stores[number][1].new_shard()
+            digests = lacking[number].digests.take(texts[rows[wanted].numpy()])
+            lengths = torch.full((len(digests),), activations.shape[1])
+            shards[number].append(digests, activations[wanted].flatten(0, 1), lengths)
+        for number, shard in shards.items():
+            lacking[number].update()
+            if (lacks[number] & lacking[number].of(part)).any():  # else this process was taken for dead meanwhile
+                stores[number][1].add_beside(shard)
+    finally:
+        for shard in shards.values():
+            shard.discard()
+    return len(texts)
+
+
+class _Lacking:
+    """Which texts a store lacks, as shards are added to it.
+
+    Attributes:
+        digests: of all texts.
+    """
+
+    def __init__(self, digests: Digests, store: ActivationStore) -> None:
+        self.digests = digests
+        self._store = store
+        self._lacks = (store.find(digests).shard_index < 0).numpy()  # which reads every shard, and checks it
+        self._seen = set(store.listed_shards())
+
+    def update(self) -> None:
+        """Look at shards that others have added."""
+        for shard in self._store.listed_shards():
+            if shard not in self._seen:
+                self._lacks[self._store.numbers_in(shard, self.digests)] = False
+                self._seen.add(shard)
+
+    def of(self, texts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of some texts it lacks."""
+        lacks: NDArray[np.bool_] = self._lacks[texts]
+        return lacks
+
+    @property
+    def texts(self) -> NDArray[np.int64]:
+        """The numbers of the texts that it lacks."""
+        return np.flatnonzero(self._lacks)
+
+
+def _texts_of(lacking: Sequence[_Lacking]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([one.texts for one in lacking]))
+
+
+def _name_of(stores: Sequence[tuple[EncodingJob, ActivationStore]]) -> str:
+    """A name that processes share which encode the same corpus for the same stores."""
+    digest = hashlib.sha256()
+    for job, store in stores:
+        digest.update(store.key.digest.encode())
+        digest.update(job.digests.values.data)
+    return digest.hexdigest()[:16]
