@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topwork.engine.encoding.encoder import encode_batches
 from topwork.engine.encoding.sequences import Sequences
-from topwork.engine.encoding.store.activation_store import ActivationStore
+from topwork.engine.encoding.store.activation_store import ActivationStore, Shard
 from topwork.engine.encoding.store.claims import POLL_SECONDS, Claims
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.shard_file import ShardFile
@@ -78,11 +78,13 @@ def encode_in_parts(stores: Sequence[tuple[EncodingJob, ActivationStore]], obser
     parts = divide_corpus(job.corpus.sequences, job.digests)
     corpus = _name_of(stores)
     lacking = [_Lacking(of.digests, store) for of, store in stores]
-    lengths = job.corpus.sequences.lengths
-    observer.begin("encoding (tokens)", int(lengths[torch.from_numpy(_texts_of(lacking))].sum()))
+    lengths = job.corpus.sequences.lengths.numpy()
+    tokens = [int(lengths[part[_lacking_somewhere(part, lacking)]].sum()) for part in parts]
+    observer.begin("encoding (tokens)", sum(tokens))
     with first.open_claims() as claims:
-        for part in _parts_to_encode(parts, lacking, claims, corpus, observer):
-            encoded += _encode_part(part, stores, lacking, observer)
+        for number in _parts_to_encode(parts, lacking, claims, corpus, observer):
+            encoded += _encode_part(parts[number], stores, lacking)
+            observer.advance(tokens[number])
         for _, store in stores:
             with claims.holding(f"finish-{store.key.digest}", waiting), store.building(waiting):
                 store.merge()
@@ -97,8 +99,8 @@ def _parts_to_encode(
     claims: Claims,
     corpus: str,
     observer: Observer,
-) -> Iterator[NDArray[np.int64]]:
-    """Yield parts that this process has claimed, until no store lacks a text of any."""
+) -> Iterator[int]:
+    """Yield the numbers of parts that this process has claimed, until no store lacks a text of any."""
     left = dict(enumerate(parts))
     told = False
     while left:
@@ -106,12 +108,12 @@ def _parts_to_encode(
             one.update()
         took = False
         for number, part in list(left.items()):
-            if not any(one.of(part).any() for one in lacking):
+            if not _lacking_somewhere(part, lacking).any():
                 del left[number]
             elif claims.take(name := f"{corpus}-{number:06}"):
                 for one in lacking:
                     one.update()  # another may have encoded it just before
-                yield part
+                yield number
                 claims.release(name)
                 del left[number]
                 took = True
@@ -126,11 +128,10 @@ def _encode_part(
     part: NDArray[np.int64],
     stores: Sequence[tuple[EncodingJob, ActivationStore]],
     lacking: Sequence["_Lacking"],
-    observer: Observer,
 ) -> int:
     """Encode what the stores lack of a part; return how many texts."""
     lacks = [one.of(part) for one in lacking]
-    some = np.logical_or.reduce(lacks)
+    some = _lacking_somewhere(part, lacking)
     texts = part[some]
     if not len(texts):
         return 0
@@ -139,7 +140,7 @@ def _encode_part(
     shards: dict[int, ShardFile] = {}
     prefixes = [of.prefix for of, _ in stores]
     try:
-        batches = encode_batches(prefixes, sequences, device=job.device, dtype=job.dtype, progress=observer.advance)
+        batches = encode_batches(prefixes, sequences, device=job.device, dtype=job.dtype)
         for number, rows, activations in batches:
             wanted = torch.from_numpy(lacks[number][some])[rows]
             if not wanted.any():
@@ -169,29 +170,30 @@ class _Lacking:
     def __init__(self, digests: Digests, store: ActivationStore) -> None:
         self.digests = digests
         self._store = store
-        self._lacks = (store.find(digests).shard_index < 0).numpy()  # which reads every shard, and checks it
-        self._seen = set(store.listed_shards())
+        self._lacks = np.ones(len(digests), np.bool_)
+        self._seen: set[Shard] = set()
+        self._look(check=True)
 
     def update(self) -> None:
         """Look at shards that others have added."""
-        for shard in self._store.listed_shards():
-            if shard not in self._seen:
+        self._look(check=False)
+
+    def _look(self, *, check: bool) -> None:
+        for shard in set(self._store.listed_shards()) - self._seen:
+            self._seen.add(shard)
+            if not check or self._store.is_sound(shard):
                 self._lacks[self._store.numbers_in(shard, self.digests)] = False
-                self._seen.add(shard)
 
     def of(self, texts: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of some texts it lacks."""
         lacks: NDArray[np.bool_] = self._lacks[texts]
         return lacks
 
-    @property
-    def texts(self) -> NDArray[np.int64]:
-        """The numbers of the texts that it lacks."""
-        return np.flatnonzero(self._lacks)
 
-
-def _texts_of(lacking: Sequence[_Lacking]) -> NDArray[np.int64]:
-    return np.unique(np.concatenate([one.texts for one in lacking]))
+def _lacking_somewhere(texts: NDArray[np.int64], lacking: Sequence[_Lacking]) -> NDArray[np.bool_]:
+    """Return which of some texts some store lacks."""
+    found: NDArray[np.bool_] = np.logical_or.reduce([one.of(texts) for one in lacking])
+    return found
 
 
 def _name_of(stores: Sequence[tuple[EncodingJob, ActivationStore]]) -> str:

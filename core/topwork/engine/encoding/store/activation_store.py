@@ -323,11 +323,12 @@ class ActivationStore:
 
     def _remove_unnamed_files(self) -> None:
         """Remove the files that the manifest does not name: replaced shards, and what killed builds have left."""
-        files = [path for path in self.folder.glob("*") if path.is_file()]
-        wanted = {MANIFEST, *(shard.file for shard in self._in_manifest())}
-        unnamed = [path for path in files if path.name not in wanted and not path.name.endswith(NAMED_BESIDE)]
-        if unnamed and not self.is_shared():  # else they may be what others are writing
-            for path in unnamed:
+        files = [path for path in self.folder.glob("*") if path.is_file() and not path.name.endswith(NAMED_BESIDE)]
+        if self.is_shared():
+            return  # some may be what others are writing
+        wanted = {MANIFEST, *(shard.file for shard in self._in_manifest())}  # now: whoever wrote one has named it
+        for path in files:
+            if path.name not in wanted:
                 with suppress(OSError):  # what stays is only in the way of the disk
                     path.unlink()
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Self
 
 from topwork.errors import StorageError, reason_of
 from topwork.process_name import is_dead_here, this_process
@@ -72,7 +71,7 @@ class Claims:
         self._thread = threading.Thread(target=self._touch, daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Claims":
         return self
 
     def __exit__(
