@@ -137,9 +137,12 @@ def _rows(records: _Records, columns: Sequence[str], dialect: _Dialect) -> Itera
     counts = Counter(columns)
     places = {name: place for place, name in enumerate(columns) if name and counts[name] == 1}
     named = max((place for place, name in enumerate(columns) if name), default=-1) + 1
+    one_each = list(places.values()) == list(range(len(columns)))
     for line, fields in records:
         if isinstance(fields, RowError):
             yield line, fields
+        elif one_each and len(fields) == len(columns):
+            yield line, dict(zip(columns, fields, strict=True))
         elif fields and dialect.open_ended and len(fields) >= len(columns):
             yield line, {name: fields[place] for name, place in places.items()}
         elif fields and not named <= len(fields) <= len(columns):

@@ -6,6 +6,7 @@ from typing import Any
 
 from topwork.data.label_column import RowLabel
 from topwork.data.labels import (
+    PLAIN,
     MissingLabelError,
     Places,
     describe_changes,
@@ -37,6 +38,7 @@ class LabelReader:
     def __init__(self, task: str, columns: LabelColumns) -> None:
         self.task = task
         self.columns = columns
+        self._strip = columns.format.strip  # looked up once, as it is needed in every row
         self.space: type[LabelSpace] | None = None
         self._types: dict[str, type] = {}  # of the values of each column
         self._changes: dict[tuple[str, str], Places] = {}
@@ -63,7 +65,7 @@ class LabelReader:
             cells = {name: row[name] for name in self.columns.names}
         except KeyError:
             raise self._absent(row, optional) from None
-        empty = [name for name, cell in cells.items() if is_missing(cell, strip=self.columns.format.strip)]
+        empty = [name for name, cell in cells.items() if is_missing(cell, strip=self._strip)]
         if len(empty) == len(cells):
             what = "missing" if all(not isinstance(cell, str) for cell in cells.values()) else "empty"
             raise MissingLabelError(f"{', '.join(empty)}: the label is {what}")
@@ -119,7 +121,7 @@ class LabelReader:
 
     def _read_as(self, space: type[LabelSpace], cells: Mapping[str, Any]) -> RowLabel:
         if space is Numbers:
-            return tuple(_in_column(name, read_number, cell) for name, cell in cells.items())
+            return tuple([_in_column(name, read_number, cell) for name, cell in cells.items()])
         if space is Distribution:
             return _read_shares(cells, self._read_name)
         if space is LabelSet and len(cells) > 1:
@@ -140,7 +142,7 @@ class LabelReader:
         items = cell.split() if isinstance(cell, str) and not separator else self._items_of(cell)
         if words is not None and len(items) != words:
             raise ValueError(f"{column}: {len(items)} labels for {words} words")
-        missing = [number for number, item in enumerate(items, 1) if is_missing(item, strip=self.columns.format.strip)]
+        missing = [number for number, item in enumerate(items, 1) if is_missing(item, strip=self._strip)]
         if len(missing) == len(items) or (missing and self.columns.missing == "error"):
             which = "none has one" if len(missing) == len(items) else f"word {missing[0]} has none"
             raise MissingLabelError(f"{column}: of the labels of {len(items)} words, {which}")
@@ -162,7 +164,7 @@ class LabelReader:
         """
         kind = int if isinstance(value, float) else type(value)
         known = (kind, value, column)
-        read = self._read_before.get(known) if isinstance(value, str | int | float) else None
+        read = self._read_before.get(known) if isinstance(value, PLAIN) else None
         if read is None:
             read = self._read_new_name(column, value, kind)
             if len(self._read_before) < _REMEMBERED:

@@ -37,6 +37,9 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SHOWN, _FIRST = 5, 3
 
 
+#: What a cell has that is no list and no object; a tuple, as ``isinstance`` makes a union anew in every row.
+PLAIN = (str, int, float)
+
 #: What is said of a cell that should have a number.
 NO_NUMBER = "a number is wanted"
 
@@ -62,7 +65,7 @@ def read_label(value: object) -> str:
         value = int(value)
     if isinstance(value, bool):
         return str(value).lower()
-    if not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
+    if not isinstance(value, PLAIN) or value in (math.inf, -math.inf):
         raise ValueError(f"a label must be a text or a whole number, got {quote(value)}")
     return str(value)
 
@@ -73,7 +76,7 @@ def read_number(value: object) -> float:
     Raises:
         ValueError: it is none, or not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, PLAIN):
         raise ValueError(f"{NO_NUMBER}, got {quote(value)}")
     try:
         number = float(value) if not isinstance(value, str) or _NUMBER.fullmatch(value.strip()) else math.nan

@@ -41,7 +41,8 @@ class LocationsWriter:
         self.count = 0
         self._files: list[Path] = []
         self._numbers = ArrayWriter(np.int64, (2,))
-        self._pending = array("q")
+        self._file: Path | None = None  # the last
+        self._pending = array("q")  # lines of it
 
     def append(self, file: Path, line: int) -> None:
         """Add a row.
@@ -49,11 +50,13 @@ class LocationsWriter:
         Raises:
             StorageError: the disk has no room for it.
         """
-        if not self._files or self._files[-1] is not file:
+        if file is not self._file:
+            self._flush()
             self._files.append(file)
-        self._pending.extend((len(self._files) - 1, line))
+            self._file = file
         self.count += 1
-        if self.count % PART == 0:
+        self._pending.append(line)
+        if len(self._pending) == PART:
             self._flush()
 
     def finish(self) -> Locations:
@@ -62,5 +65,6 @@ class LocationsWriter:
         return Locations(tuple(self._files), self._numbers.finish())
 
     def _flush(self) -> None:
-        self._numbers.append(np.array(self._pending, np.int64).reshape(-1, 2))
+        lines = np.array(self._pending, np.int64)
+        self._numbers.append(np.stack([np.full(len(lines), len(self._files) - 1), lines], axis=1))
         self._pending = array("q")

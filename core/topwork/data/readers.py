@@ -97,10 +97,11 @@ def _read_pattern(text: OpenText, expression: re.Pattern[str]) -> _Rows:
 
 
 def _read_jsonl(text: OpenText, wanted: Collection[str]) -> _Rows:
-    pairs_hook = partial(_unique, wanted=wanted)
+    decoder = json.JSONDecoder(object_pairs_hook=partial(_unique, wanted=wanted), parse_constant=_refuse_constant)
     for number, line in _lines(text):
         try:
-            row = json.loads(line, object_pairs_hook=pairs_hook, parse_constant=_refuse_constant)
+            # ``json.loads`` would make a decoder for each line; it alone says that one begins with a byte-order mark
+            row = json.loads(line) if line.startswith("\ufeff") else decoder.decode(line)
         except json.JSONDecodeError as error:
             yield number, RowError(f"not valid JSON: {error.msg} at character {error.colno}")
         except ValueError as error:

@@ -209,9 +209,9 @@ class _TableBuilder:
         except ValueError as error:
             errors += str(error).splitlines()
         labels: dict[str, RowLabel | None] = {}
+        count = len(text.words) if isinstance(text, Words) else None
         for task, reader in self.readers.items():
             try:
-                count = len(text.words) if isinstance(text, Words) else None
                 labels[task] = reader.read(row, words=count, optional=optional)
             except MissingLabelError as error:
                 labels[task] = None
@@ -228,7 +228,7 @@ class _TableBuilder:
         if errors:
             return list(dict.fromkeys(errors))
         location = f"{path}:{line}"
-        if labels and all(label is None for label in labels.values()):
+        if labels and list(labels.values()).count(None) == len(labels):
             self.unlabelled += 1
             self.first_unlabelled = self.first_unlabelled or location
             return []
