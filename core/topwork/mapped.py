@@ -37,7 +37,7 @@ def zeros(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
             file.truncate(size)
             return _mapped(file, dtype).reshape(shape)
     except OSError as error:
-        raise _no_room(size, error) from None
+        raise no_room(size, error) from None
 
 
 class ArrayWriter:
@@ -53,7 +53,7 @@ class ArrayWriter:
         self.columns = columns
         self.count = 0
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this does
-        weakref.finalize(self, self._file.close)
+        weakref.finalize(self, self._file.close)  # also where it is given up
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add some rows.
@@ -65,7 +65,7 @@ class ArrayWriter:
         try:
             self._file.write(content.data.cast("B") if content.size else b"")
         except OSError as error:
-            raise _no_room(content.nbytes, error) from None
+            raise no_room(content.nbytes, error) from None
         self.count += len(content)
 
     def finish(self) -> NDArray[Any]:
@@ -84,7 +84,8 @@ def _mapped(file: BinaryIO, dtype: DTypeLike) -> NDArray[Any]:
     return np.frombuffer(mmap.mmap(file.fileno(), 0), dtype)
 
 
-def _no_room(size: int, error: OSError) -> StorageError:
+def no_room(size: int, error: OSError) -> StorageError:
+    """Say that a temporary file of ``size`` bytes cannot be written."""
     return StorageError(
         f"{size / 1e6:,.1f} MB for temporary files could not be written to {tempfile.gettempdir()}: "
         f"{reason_of(error)}; set TMPDIR to a folder with more room"

@@ -56,7 +56,9 @@ class Network(nn.Module):
 def rows_of(prepared: Preparation, split: str) -> tuple[Sequence[str], Tensor]:
     """Texts of a split and their labels (N, 2)."""
     part = prepared.dataset.splits[split]
-    return part.texts, torch.stack([torch.from_numpy(part.targets[name]) for name in ("sentiment", "category")], dim=1)
+    return [*part.texts], torch.stack(
+        [torch.from_numpy(part.targets[name]) for name in ("sentiment", "category")], dim=1
+    )
 
 
 def reference_loop(folder: Path, prepared: Preparation, pooling: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from topwork.cli.tables import console
 from topwork.data.dataset import load_dataset
-from topwork.data.files import decompress, find_files, format_suffix, read_file
+from topwork.data.files import decompress, find_files, format_suffix, open_file
 from topwork.data.guess import Column, Guess, guess, without_foreign
 from topwork.data.readers import read
 from topwork.data.rows import RowError
@@ -86,7 +86,7 @@ def _rows(data: Path, source: Source) -> tuple[list[Mapping[str, Any]], int]:
     every = [
         row
         for file in find_files(data)
-        for _, row in read(file, decompress(file, read_file(file)), source, wanted=_header(file)).rows
+        for _, row in read(file, decompress(file, open_file(file)), source, wanted=_header(file)).rows
     ]
     rows = [row for row in every if not isinstance(row, RowError)]
     if not rows:
@@ -98,7 +98,7 @@ def _header(file: Path) -> tuple[str, ...]:
     """Return the names in the header of a file whose fields stand between semicolons, tabs or bars; else none."""
     if format_suffix(file) not in (".csv", ".tsv"):
         return ()
-    found = read(file, decompress(file, read_file(file)), Source(path=file), wanted=())
+    found = read(file, decompress(file, open_file(file)), Source(path=file), wanted=())
     names = list(next((row for _, row in found.rows if not isinstance(row, RowError)), {}))
     divided = [names[0].split(mark) for mark in ";\t|," if len(names) == 1 and mark in names[0]]
     return tuple(name.strip().strip('"') for name in max(divided, key=len)) if divided else ()
@@ -109,7 +109,7 @@ def _names_of_columns(data: Path) -> tuple[str, ...] | None:
     file = find_files(data)[0]
     if format_suffix(file) not in (".csv", ".tsv"):
         return None
-    found = read(file, decompress(file, read_file(file)), Source(path=data), wanted=())
+    found = read(file, decompress(file, open_file(file)), Source(path=data), wanted=())
     first = next((row for _, row in found.rows if not isinstance(row, RowError)), {})
     if not any(len(name.split()) > 5 or re.fullmatch(r"-?\d+(\.\d+)?", name) for name in first):
         return None

@@ -2,25 +2,29 @@
 
 import itertools
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork import mapped
 from topwork.data.label_reader import describe_spaces
-from topwork.data.label_spaces import encode, find_space, unknown_names
+from topwork.data.label_spaces import encode, find_space, find_unknown, no_targets
 from topwork.data.labels import describe_similar
+from topwork.data.overlaps import describe_overlaps
+from topwork.data.row_values import Rows, some_of
 from topwork.data.splits import divide
 from topwork.data.table import SHOWN, Table, read_table, summarize
+from topwork.data.text_column import Texts
 from topwork.data.texts import Text
 from topwork.errors import DataError, did_you_mean, enumerate_names, quote
 from topwork.experiment.label_format import LabelColumns
 from topwork.experiment.source import SPLITS, Source, Split, SplitName
-from topwork.interfaces.labels import NO_LABEL, Classes, LabelSpace, Numbers, WordLabels
+from topwork.interfaces.labels import Classes, LabelSpace
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +40,20 @@ class DataSplit:
         source_sizes: how many rows each source has, by its name, in their order.
     """
 
-    texts: list[Text]
+    texts: Sequence[Text]
     targets: dict[str, NDArray[Any]]
     labelled: dict[str, NDArray[np.bool_]]
     source_sizes: dict[str, int]
 
-    def of_task(self, task: str) -> tuple[list[Text], NDArray[Any]]:
+    def texts_of(self, task: str) -> Sequence[Text]:
+        """Return the texts that have a label of a task."""
+        if isinstance(self.texts, Texts):
+            return self.texts.take(np.flatnonzero(self.labelled[task]))
+        return list(itertools.compress(self.texts, self.labelled[task]))
+
+    def of_task(self, task: str) -> tuple[Sequence[Text], NDArray[Any]]:
         """Return the texts that have a label of a task, and its targets."""
-        labelled = self.labelled[task]
-        return list(itertools.compress(self.texts, labelled)), self.targets[task][labelled]
+        return self.texts_of(task), some_of(self.targets[task], np.flatnonzero(self.labelled[task]))
 
     @property
     def labelled_counts(self) -> dict[str, int]:
@@ -133,14 +142,14 @@ def load_dataset(data: Mapping[str, Source], columns: Mapping[str, Mapping[str, 
         labels |= spaces
         warnings += of_source.warnings
         for task, of_task in columns[source].items():
-            warnings += describe_similar(task, _located_names(train, task), of_task.format)
+            warnings += describe_similar(task, train.labels[task], train.locations, of_task.format)
             unused = of_task.format.rename.keys() - of_source.renamed(task)
             if unused:
                 missing = enumerate_names(sorted(unused))
                 warnings.append(f"task {task} has no label {missing}, which labels.rename gives another name")
     splits = {split: _join(parts[split], labels) for split in SPLITS if split in parts}
     digests = {path: digest for of_source in found.values() for path, digest in of_source.digests.items()}
-    warnings += _overlaps({name: of_source.tables for name, of_source in found.items()})
+    warnings += describe_overlaps({name: of_source.tables for name, of_source in found.items()})
     dataset = Dataset(splits, labels, digests, warnings)
     return replace(dataset, warnings=[*warnings, *_without_labels(dataset)])
 
@@ -201,58 +210,48 @@ def encode_rows(
     Raises:
         DataError: names the rows whose label was not met in training, or is of another kind.
     """
-    unseen: list[tuple[str, str, str]] = []
+    problems, count, unseen = list[str](), 0, list[str]()
     for task in columns:
         if (read_as := table.spaces.get(task)) not in (None, type(labels[task])):
             raise DataError(
                 f"{table.locations[0]}: the labels of task {task} are {describe_spaces((read_as,))} here, but "
                 f"{describe_spaces((type(labels[task]),))} in the training rows"
             )
-        pairs = zip(table.labels[task], table.locations, strict=True)
-        unseen += [(where, task, name) for label, where in pairs for name in unknown_names(label, labels[task])]
+        first, of_task = find_unknown(table.labels[task], labels[task], SHOWN - len(problems))
+        problems += [_unseen(table.locations[row], task, name, columns, labels) for row, name in first]
+        count += of_task
+        unseen += [task] if of_task else []
     if unseen:
-        problems = [_unseen(*one, columns, labels) for one in unseen[:SHOWN]]
-        tasks = dict.fromkeys(task for _, task, _ in unseen)
         hints = [
             f"to have classes without a training row, name all in tasks.{task}.labels.order"
-            for task in tasks
+            for task in unseen
             if in_training
         ]
-        raise DataError("\n".join([*summarize(problems, len(unseen)), *hints]))
+        raise DataError("\n".join([*summarize(problems, count), *hints]))
     targets = {task: encode(table.labels[task], labels[task]) for task in columns}
-    labelled = {task: np.array([label is not None for label in table.labels[task]], np.bool_) for task in columns}
+    labelled = {task: table.labels[task].labelled for task in columns}
     return DataSplit(table.texts, targets, labelled, {source: len(table.texts)})
 
 
 def _join(parts: Mapping[str, DataSplit], labels: Mapping[str, LabelSpace]) -> DataSplit:
     """Put the rows of several sources after one another. Those of other sources have no label of a task."""
+    (first, *others) = parts.values()
+    if not others and first.targets.keys() == labels.keys():
+        return first
     sizes = {source: len(part.texts) for source, part in parts.items()}
     count = sum(sizes.values())
-    targets = {task: encode([None] * count, space) for task, space in labels.items()}
-    labelled = {task: np.zeros(count, np.bool_) for task in labels}
-    start = 0
-    for part in parts.values():
-        rows = slice(start, start + len(part.texts))
-        for task, found in part.targets.items():
-            nothing = NO_LABEL if isinstance(labels[task], WordLabels) else 0
-            targets[task] = np.full((count, *found.shape[1:]), nothing, found.dtype)
-            targets[task][rows], labelled[task][rows] = found, part.labelled[task]
-        start = rows.stop
-    return DataSplit([text for part in parts.values() for text in part.texts], targets, labelled, sizes)
-
-
-def _located_names(table: Table, task: str) -> list[tuple[str, str]]:
-    """Return the names in the labels of a task, with where each stands."""
-    pairs = list(zip(table.labels[task], table.locations, strict=True))
-    if table.spaces.get(task) is Numbers:
-        return []
-    return [
-        (str(name), location)
-        for label, location in pairs
-        if label is not None
-        for name in ([label] if isinstance(label, str) else label)
-        if name is not None
-    ]
+    ends = np.cumsum(list(sizes.values())).tolist()
+    rows_of = {source: slice(end - size, end) for (source, size), end in zip(sizes.items(), ends, strict=True)}
+    targets, labelled = dict[str, NDArray[Any]](), dict[str, NDArray[np.bool_]]()
+    for task, space in labels.items():
+        source = next((source for source, part in parts.items() if task in part.targets), None)
+        found = parts[source].targets[task] if source else no_targets(0, space)
+        targets[task], labelled[task] = no_targets(count, space, found.shape[-1]), mapped.zeros(count, np.bool_)
+        if source:
+            targets[task][rows_of[source]] = found
+            labelled[task][rows_of[source]] = parts[source].labelled[task]
+    texts = Texts.join([cast("Texts", part.texts) for part in parts.values()])
+    return DataSplit(texts, targets, labelled, sizes)
 
 
 def _unseen(
@@ -268,14 +267,14 @@ def _unseen(
 
 
 def _divide(table: Table, split: Split) -> dict[SplitName, Table]:
-    divided = divide(len(table.texts), split, table.strata if split.by else None)
-    return {name: _take(table, rows) for name, rows in divided.items()}
+    divided = divide(len(table.texts), split, table.strata.codes if table.strata else None)
+    return {name: table.take(_as_slice(rows)) for name, rows in divided.items()}
 
 
-def _take(table: Table, rows: NDArray[np.int64]) -> Table:
-    labels = {task: [values[row] for row in rows] for task, values in table.labels.items()}
-    texts, locations = [table.texts[row] for row in rows], [table.locations[row] for row in rows]
-    return Table(texts, labels, table.spaces, table.renamed, locations=locations)
+def _as_slice(rows: NDArray[np.int64]) -> Rows:
+    """Return ascending row numbers as a slice where they follow one another."""
+    start, stop = int(rows[0]), int(rows[-1]) + 1
+    return slice(start, stop) if stop - start == len(rows) else rows
 
 
 def _without_labels(dataset: Dataset) -> list[str]:
@@ -287,30 +286,3 @@ def _without_labels(dataset: Dataset) -> list[str]:
         for task, count in rows.labelled_counts.items()
         if not count
     ]
-
-
-def _overlaps(sources: Mapping[str, Mapping[SplitName, Table]]) -> list[str]:
-    """Say how many texts of a later split also occur in an earlier one, be it of another source."""
-    warnings = []
-    seen: dict[Text, tuple[SplitName, str, str]] = {}
-    of = {source: f" of {source}" if len(sources) > 1 else "" for source in sources}
-    for split, source in itertools.product(SPLITS, sources):
-        if split not in sources[source]:
-            continue
-        table = sources[source][split]
-        common: dict[str, list[str]] = {}
-        for location, text in zip(table.locations, table.texts, strict=True):
-            first_split, first_source, first_location = seen.setdefault(text, (split, source, location))
-            if first_split != split:
-                earlier = f"{first_split}{of[first_source]}"
-                common.setdefault(earlier, []).append(f"{location}, the same as {first_location}")
-        warnings += [
-            f"{len(locations)} of {len(table.texts)} {split} texts{of[source]} also occur in {earlier}, which flatters "
-            f"the results; the first is {locations[0]}"
-            for earlier, locations in common.items()
-        ]
-    for source, tables in sources.items():
-        texts = tables["train"].texts
-        if repeated := len(texts) - len(set(texts)):
-            warnings.append(f"{repeated} of {len(texts)} training texts{of[source]} repeat an earlier one")
-    return warnings

@@ -1,13 +1,15 @@
 """Read CSV and TSV as its writers write it: the header decides what is not as the suffix says."""
 
 import csv
-import io
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
+from topwork.data.decoding import OpenText
 from topwork.data.rows import FileRows, Row, RowError
 from topwork.errors import DataError, quote
 from topwork.experiment.source import REST
@@ -40,7 +42,7 @@ _Records = Iterator[tuple[int, list[str] | RowError]]
 
 
 def read_delimited(
-    text: str, path: Path, *, delimiter: str, wanted: Collection[str], columns: Sequence[str] | None = None
+    text: OpenText, path: Path, *, delimiter: str, wanted: Collection[str], columns: Sequence[str] | None = None
 ) -> FileRows:
     """Read a file whose first line names the columns, or whose columns are named here.
 
@@ -66,7 +68,7 @@ def read_delimited(
 
 
 def _read_without_header(
-    text: str, path: Path, *, delimiter: str, wanted: Collection[str], columns: Sequence[str]
+    text: OpenText, path: Path, *, delimiter: str, wanted: Collection[str], columns: Sequence[str]
 ) -> FileRows:
     """Read a file of rows alone. Where it has tabs, quotes are part of the text, as in files that people publish so."""
     names = [name for name in columns if name != REST]
@@ -77,14 +79,15 @@ def _read_without_header(
 
 
 def _find_columns(
-    text: str, path: Path, dialect: _Dialect, wanted: Collection[str]
+    text: OpenText, path: Path, dialect: _Dialect, wanted: Collection[str]
 ) -> tuple[_Dialect, list[str], list[str]]:
     """Find how the header is written; return that with the names of the columns, and what is to be said about it."""
     _, header = next(_records(text, dialect), (1, []))
     stripped: list[str] = []
     if not isinstance(header, RowError):
         if not header:
-            what = "it" if text else "the file"
+            with text("") as stream:
+                what = "it" if stream.read(1) else "the file"
             raise DataError(f"{path}:1: the first line must name the columns, but {what} is empty")
         if set(wanted) <= set(header):
             return dialect, header, []
@@ -105,25 +108,24 @@ def _find_columns(
     return dialect, stripped, []
 
 
-def _records(text: str, dialect: _Dialect) -> _Records:
+def _records(text: OpenText, dialect: _Dialect) -> _Records:
     """Divide a text into records; the first that cannot be read is the last."""
     csv.field_size_limit(sys.maxsize)  # a text may be longer than the default limit of 131,072 characters
-    records = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=dialect.delimiter,
-        quoting=csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE,
-        skipinitialspace=dialect.spaced,
-        strict=True,
-    )
-    while True:
-        line = records.line_num + 1
+    with text("") as stream:
+        records = csv.reader(
+            stream,
+            delimiter=dialect.delimiter,
+            quoting=csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE,
+            skipinitialspace=dialect.spaced,
+            strict=True,
+        )
+        line = 1
         try:
-            yield line, next(records)
-        except StopIteration:
-            return
+            for fields in records:
+                yield line, fields
+                line = records.line_num + 1
         except csv.Error as error:
             yield line, RowError(f"not valid CSV: {error}", ends_file=True)
-            return
 
 
 def _rows(records: _Records, columns: Sequence[str], dialect: _Dialect) -> Iterator[tuple[int, Row | RowError]]:
@@ -135,15 +137,18 @@ def _rows(records: _Records, columns: Sequence[str], dialect: _Dialect) -> Itera
     counts = Counter(columns)
     places = {name: place for place, name in enumerate(columns) if name and counts[name] == 1}
     named = max((place for place, name in enumerate(columns) if name), default=-1) + 1
+    one_each = list(places.values()) == list(range(len(columns)))
     for line, fields in records:
         if isinstance(fields, RowError):
             yield line, fields
+        elif one_each and len(fields) == len(columns):
+            yield line, dict(zip(columns, fields, strict=True))
         elif fields and dialect.open_ended and len(fields) >= len(columns):
             yield line, {name: fields[place] for name, place in places.items()}
         elif fields and not named <= len(fields) <= len(columns):
             message = f"the row should have {len(columns)} fields as {dialect.named_by} has, but has {len(fields)}"
             yield line, RowError(message)
-        elif fields and (extra := next((field for field in fields[named:] if field.strip()), None)):
+        elif len(fields) > named and (extra := next((field for field in fields[named:] if field.strip()), None)):
             place = fields.index(extra, named) + 1
             separators = _DELIMITERS[dialect.delimiter]
             yield (
@@ -157,28 +162,29 @@ def _rows(records: _Records, columns: Sequence[str], dialect: _Dialect) -> Itera
             yield line, {name: fields[place] for name, place in places.items()}
 
 
-def _tsv_is_quoted(text: str, path: Path, wanted: Collection[str]) -> tuple[bool, list[str]]:
+def _tsv_is_quoted(text: OpenText, path: Path, wanted: Collection[str]) -> tuple[bool, list[str]]:
     """Tell whether quotes enclose the fields of a TSV file, or are part of them; say so where both could be.
 
     They enclose fields where the whole file is what a writer gives that quotes the fields that need it, or all; where
     only then the header has the wanted columns; and where only then all rows have as many fields as the header.
     """
-    if '"' not in text:
+    if not _has_quotes(text):
         return False, []
-    enclosing = [*_records(text, _Dialect("\t"))]
-    if (rows := _fields(enclosing)) is None:
+    quoted, plain = _Dialect("\t"), _Dialect("\t", quoted=False)
+    shape = _find_shape(text, quoted)
+    if shape is None:
         return False, []
-    plain = [*_records(text, _Dialect("\t", quoted=False))]
-    if (plain_rows := _fields(plain)) == rows:
+    both = zip_longest(_records(text, quoted), _records(text, plain), fillvalue=(1, None))
+    first = next((line for (line, one), (_, other) in both if one != other), None)
+    if first is None:
         return False, []
-    different = (line for (line, one), (_, other) in zip(enclosing, plain, strict=False) if one != other)
-    first = next(different, 1)
-    if _is_written(text, rows) or (_fits(rows, wanted) and not _fits(plain_rows, wanted)):
+    fits = shape.fits(wanted)
+    if _is_written(text, quoted) or (fits and not ((other := _find_shape(text, plain)) and other.fits(wanted))):
         return True, [
             f"{path}: quotes are read as enclosing fields, first in line {first}; if they are part of the text, read "
             "the lines with `pattern`"
         ]
-    if _fits(rows, wanted):
+    if fits:
         return False, [
             f"{path}: quotes are read as part of the text, first in line {first}; if they enclose fields, name the "
             "file .csv, which may have tabs too"
@@ -186,23 +192,63 @@ def _tsv_is_quoted(text: str, path: Path, wanted: Collection[str]) -> tuple[bool
     return False, []
 
 
-def _fields(records: Sequence[tuple[int, list[str] | RowError]]) -> list[list[str]] | None:
-    """The fields of each record that is no blank line; None where one cannot be read."""
-    found = [fields for _, fields in records if not isinstance(fields, RowError) and fields]
-    return None if any(isinstance(fields, RowError) for _, fields in records) else found
+def _has_quotes(text: OpenText) -> bool:
+    with text("") as stream:
+        return any('"' in line for line in stream)
 
 
-def _is_written(text: str, rows: Sequence[list[str]]) -> bool:
-    """Whether a writer that quotes what needs it, or everything, gives this text for these rows."""
-    wanted = text.replace("\r\n", "\n").rstrip("\n")
+@dataclass(frozen=True)
+class _Shape:
+    """Of the records of a file that are no blank lines, the first, and how many fields they have."""
+
+    header: list[str]
+    lengths: set[int]
+
+    def fits(self, wanted: Collection[str]) -> bool:
+        """Whether there are the wanted columns, and as many fields in each row."""
+        return set(wanted) <= {name.strip() for name in self.header} and len(self.lengths) == 1
+
+
+def _find_shape(text: OpenText, dialect: _Dialect) -> _Shape | None:
+    """Go through the records of a file; None where one cannot be read."""
+    shape: _Shape | None = None
+    for _, fields in _records(text, dialect):
+        if isinstance(fields, RowError):
+            return None
+        if fields:
+            shape = shape or _Shape(fields, set())
+            shape.lengths.add(len(fields))
+    return shape
+
+
+class _Echo:
+    """A file for ``csv.writer``, which returns what this returns."""
+
+    def write(self, text: str) -> str:
+        """Return what is written."""
+        return text
+
+
+def _is_written(text: OpenText, dialect: _Dialect) -> bool:
+    """Whether a writer that quotes what needs it, or everything, gives this text for the records that are in it."""
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
-        file = io.StringIO()
-        csv.writer(file, delimiter="\t", quoting=quoting, lineterminator="\n").writerows(rows)
-        if file.getvalue().replace("\r\n", "\n").rstrip("\n") == wanted:
-            return True
+        writer: Any = csv.writer(_Echo(), delimiter=dialect.delimiter, quoting=quoting, lineterminator="\n")
+        written = (writer.writerow(fields) for _, fields in _records(text, dialect) if fields)
+        with text("") as stream:
+            if _are_equal(stream, written):
+                return True
     return False
 
 
-def _fits(rows: Sequence[list[str]] | None, wanted: Collection[str]) -> bool:
-    """Whether a table has the wanted columns, and as many fields in each row."""
-    return rows is not None and set(wanted) <= {name.strip() for name in rows[0]} and len(set(map(len, rows))) == 1
+def _are_equal(first: Iterable[str], second: Iterable[str]) -> bool:
+    """Whether parts make the same text, but for how its lines end, and for line ends at its end."""
+    parts, others = ((part.replace("\r\n", "\n") for part in one) for one in (first, second))
+    part = other = ""
+    while True:
+        part, other = part or next(parts, ""), other or next(others, "")
+        size = min(len(part), len(other))
+        if not size:
+            return not any(rest.strip("\n") for rest in (part, other, *parts, *others))
+        if part[:size] != other[:size]:
+            return False
+        part, other = part[size:], other[size:]

@@ -1,12 +1,14 @@
 """Read a split of a data set of the Hugging Face Hub, with the library ``datasets``."""
 
-import io
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from topwork.data.files import OpenBytes, TemporaryContent
 from topwork.errors import DataError, first_line
 from topwork.experiment.source import HubDataset
+from topwork.mapped import no_room
 
 if TYPE_CHECKING:  # an extra, and a second to import
     import datasets
@@ -15,9 +17,12 @@ if TYPE_CHECKING:  # an extra, and a second to import
 #: Seconds after which the Hub counts as out of reach.
 PATIENCE = 10.0
 
+#: How many rows are held at once, which are a row group of the Parquet file.
+GROUP = 1024 * 1024
 
-def read_from_hub(source: HubDataset, split: str) -> bytes:
-    """Return a split as a Parquet file, with the names of classes in place of their numbers.
+
+def read_from_hub(source: HubDataset, split: str) -> OpenBytes:
+    """Return what opens a split as a Parquet file, with the names of classes in place of their numbers.
 
     Raises:
         DataError: it cannot be had; says how to go on without the Hub.
@@ -66,15 +71,32 @@ def _out_of_reach(source: HubDataset, split: str, error: Exception) -> DataError
     )
 
 
-def _as_parquet(rows: "datasets.Dataset") -> bytes:
+def _as_parquet(rows: "datasets.Dataset") -> OpenBytes:
+    """Write a split to a temporary file.
+
+    Raises:
+        StorageError: the disk has no room for it.
+    """
+    table, temporary = rows.data.table, TemporaryContent()
+    try:
+        _write_parquet(table, rows.features, temporary.file)
+        return temporary.finish()
+    except OSError as error:
+        raise no_room(table.nbytes, error) from None
+
+
+def _write_parquet(table: "pyarrow.Table", features: Mapping[str, object], file: BinaryIO) -> None:
     import pyarrow.parquet
 
-    table = rows.data.table
-    for number, (name, feature) in enumerate(rows.features.items()):
-        table = table.set_column(number, name, _with_names(table.column(name).combine_chunks(), feature))
-    file = io.BytesIO()
-    pyarrow.parquet.write_table(table, file)
-    return file.getvalue()
+    writer: pyarrow.parquet.ParquetWriter | None = None
+    for start in range(0, max(len(table), 1), GROUP):
+        group = table.slice(start, GROUP)
+        for number, (name, feature) in enumerate(features.items()):
+            group = group.set_column(number, name, _with_names(group.column(name).combine_chunks(), feature))
+        writer = writer or pyarrow.parquet.ParquetWriter(file, group.schema)
+        writer.write_table(group)
+    if writer:
+        writer.close()
 
 
 def _with_names(column: "pyarrow.Array", feature: object) -> "pyarrow.Array":

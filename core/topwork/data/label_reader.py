@@ -4,8 +4,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from topwork.data.label_column import RowLabel
 from topwork.data.labels import (
+    PLAIN,
     MissingLabelError,
+    Places,
     describe_changes,
     is_missing,
     normalize_label,
@@ -19,9 +22,8 @@ from topwork.experiment.label_format import LabelColumns
 from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers, WordLabels
 from topwork.registry import discover
 
-#: A row's label as it was read: the name of a class; the names of some labels, or of the class of each word, None where
-#: a word has none; numbers, one for each column; or shares of classes by their names.
-RowLabel = str | tuple[str | None, ...] | tuple[float, ...] | dict[str, float]
+#: How many spellings of names are remembered with what was made of them.
+_REMEMBERED = 10_000
 
 _YES_OR_NO = {"0": False, "1": True, "false": False, "true": True}
 
@@ -36,9 +38,11 @@ class LabelReader:
     def __init__(self, task: str, columns: LabelColumns) -> None:
         self.task = task
         self.columns = columns
+        self._strip = columns.format.strip  # looked up once, as it is needed in every row
         self.space: type[LabelSpace] | None = None
         self._types: dict[str, type] = {}  # of the values of each column
-        self._changes: dict[tuple[str, str], list[str]] = {}
+        self._changes: dict[tuple[str, str], Places] = {}
+        self._read_before: dict[object, tuple[str, str]] = {}  # of values, as text and as a name
         self._changed: list[tuple[str, str]] = []  # in the row that was read last
         self._kept = False  # whether any label is used
         self._named = 0  # names in the row that was read last
@@ -57,13 +61,11 @@ class LabelReader:
             ValueError: it is not as its label space wants it; says in which columns.
         """
         self._changed, self._named = [], 0
-        absent = [name for name in self.columns.names if name not in row]
-        if optional and len(absent) == len(self.columns.names):
-            raise MissingLabelError(f"{', '.join(absent)}: {column_missing(absent[0], row)}")
-        if absent:
-            raise ValueError("\n".join(f"{name}: {column_missing(name, row)}" for name in absent))
-        cells = {name: row[name] for name in self.columns.names}
-        empty = [name for name, cell in cells.items() if is_missing(cell, strip=self.columns.format.strip)]
+        try:
+            cells = {name: row[name] for name in self.columns.names}
+        except KeyError:
+            raise self._absent(row, optional) from None
+        empty = [name for name, cell in cells.items() if is_missing(cell, strip=self._strip)]
         if len(empty) == len(cells):
             what = "missing" if all(not isinstance(cell, str) for cell in cells.values()) else "empty"
             raise MissingLabelError(f"{', '.join(empty)}: the label is {what}")
@@ -76,12 +78,18 @@ class LabelReader:
             return self._read_of_words(column, cell, words)
         return self._read_as(self.space, cells)
 
+    def _absent(self, row: Row, optional: bool) -> ValueError:
+        absent = [name for name in self.columns.names if name not in row]
+        if optional and len(absent) == len(self.columns.names):
+            return MissingLabelError(f"{', '.join(absent)}: {column_missing(absent[0], row)}")
+        return ValueError("\n".join(f"{name}: {column_missing(name, row)}" for name in absent))
+
     def keep(self, location: str) -> None:
         """Note that the label read last is used, and where it stands."""
         self._kept = True
         self._total += self._named
         for change in self._changed:
-            self._changes.setdefault(change, []).append(location)
+            self._changes.setdefault(change, Places()).add(location)
 
     def describe_changes(self) -> Iterator[str]:
         """Say which labels are not as they were written."""
@@ -113,7 +121,7 @@ class LabelReader:
 
     def _read_as(self, space: type[LabelSpace], cells: Mapping[str, Any]) -> RowLabel:
         if space is Numbers:
-            return tuple(_in_column(name, read_number, cell) for name, cell in cells.items())
+            return tuple([_in_column(name, read_number, cell) for name, cell in cells.items()])
         if space is Distribution:
             return _read_shares(cells, self._read_name)
         if space is LabelSet and len(cells) > 1:
@@ -134,7 +142,7 @@ class LabelReader:
         items = cell.split() if isinstance(cell, str) and not separator else self._items_of(cell)
         if words is not None and len(items) != words:
             raise ValueError(f"{column}: {len(items)} labels for {words} words")
-        missing = [number for number, item in enumerate(items, 1) if is_missing(item, strip=self.columns.format.strip)]
+        missing = [number for number, item in enumerate(items, 1) if is_missing(item, strip=self._strip)]
         if len(missing) == len(items) or (missing and self.columns.missing == "error"):
             which = "none has one" if len(missing) == len(items) else f"word {missing[0]} has none"
             raise MissingLabelError(f"{column}: of the labels of {len(items)} words, {which}")
@@ -154,18 +162,20 @@ class LabelReader:
         Raises:
             ValueError: it is none, or of another type than those above.
         """
-        format = self.columns.format
-        written: str = _in_column(column, read_label, value)
         kind = int if isinstance(value, float) else type(value)
-        expected = self._types.setdefault(column, kind)
-        if kind is not expected:
-            raise ValueError(
-                f"{column}: labels above are of type {expected.__name__}, but {quote(value)} is of type {kind.__name__}"
-            )
-        name: str = _in_column(column, lambda label: normalize_label(label, format), written)
+        known = (kind, value, column)
+        read = self._read_before.get(known) if isinstance(value, PLAIN) else None
+        if read is None:
+            read = self._read_new_name(column, value, kind)
+            if len(self._read_before) < _REMEMBERED:
+                self._read_before[known] = read
+        elif kind is not self._types.setdefault(column, kind):
+            raise self._other_type(column, value, kind)
+        written, name = read
         if name != written:
-            self._changed.append((written, name))
+            self._changed.append(read)
         self._named += 1
+        format = self.columns.format
         if name in format.rename:
             self.renamed.add(name)
         name = format.rename.get(name, name)
@@ -174,6 +184,19 @@ class LabelReader:
                 f"{column}: label {quote(name)} is not in labels.order, which has {enumerate_names(format.order)}"
             )
         return name
+
+    def _read_new_name(self, column: str, value: object, kind: type) -> tuple[str, str]:
+        """Return a label as text, and the name that this is a spelling of."""
+        written: str = _in_column(column, read_label, value)
+        if kind is not self._types.setdefault(column, kind):
+            raise self._other_type(column, value, kind)
+        return written, _in_column(column, lambda label: normalize_label(label, self.columns.format), written)
+
+    def _other_type(self, column: str, value: object, kind: type) -> ValueError:
+        expected = self._types[column].__name__
+        return ValueError(
+            f"{column}: labels above are of type {expected}, but {quote(value)} is of type {kind.__name__}"
+        )
 
 
 def heads_for(*spaces: type[LabelSpace]) -> str:

@@ -4,9 +4,14 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
+import numpy as np
+
+from topwork.data.label_column import LabelColumn
 from topwork.errors import quote
 from topwork.experiment.label_format import LabelFormat
 
@@ -28,9 +33,12 @@ _MERGING: tuple[dict[str, Any], ...] = (
 #: A number as text: Python reads more, such as ``1_000`` and ``infinity``.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
-#: How many spellings or classes one warning names.
-_SHOWN = 5
+#: How many spellings or classes one warning names, and how many rows of each.
+_SHOWN, _FIRST = 5, 3
 
+
+#: What a cell has that is no list and no object; a tuple, as ``isinstance`` makes a union anew in every row.
+PLAIN = (str, int, float)
 
 #: What is said of a cell that should have a number.
 NO_NUMBER = "a number is wanted"
@@ -57,7 +65,7 @@ def read_label(value: object) -> str:
         value = int(value)
     if isinstance(value, bool):
         return str(value).lower()
-    if not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
+    if not isinstance(value, PLAIN) or value in (math.inf, -math.inf):
         raise ValueError(f"a label must be a text or a whole number, got {quote(value)}")
     return str(value)
 
@@ -68,7 +76,7 @@ def read_number(value: object) -> float:
     Raises:
         ValueError: it is none, or not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, PLAIN):
         raise ValueError(f"{NO_NUMBER}, got {quote(value)}")
     try:
         number = float(value) if not isinstance(value, str) or _NUMBER.fullmatch(value.strip()) else math.nan
@@ -102,18 +110,46 @@ def normalize_label(label: str, format: LabelFormat) -> str:
     return label
 
 
-def describe_changes(task: str, changes: Mapping[tuple[str, str], Sequence[str]], total: int) -> Iterator[str]:
+@dataclass
+class Places:
+    """Where something is.
+
+    Attributes:
+        first: the locations of the first three rows that have it.
+        rows: how many rows have it.
+        count: how often it is there; a row may have several labels.
+    """
+
+    first: list[str] = field(default_factory=list)
+    rows: int = 0
+    count: int = 0
+    _last: str = ""
+
+    def add(self, location: str) -> None:
+        """Add where it is once more, row by row."""
+        self.count += 1
+        if location != self._last:
+            self._last = location
+            self.rows += 1
+            self.first += [location] if len(self.first) < _FIRST else []
+
+    def __str__(self) -> str:
+        more = f" and {self.rows - _FIRST:,} more" if self.rows > _FIRST else ""
+        return f"{', '.join(self.first)}{more}"
+
+
+def describe_changes(task: str, changes: Mapping[tuple[str, str], Places], total: int) -> Iterator[str]:
     """Say which spellings of a task's labels were read as others.
 
     Args:
-        changes: the locations of each pair of a spelling and what it was read as.
+        changes: the places of each pair of a spelling and what it was read as.
         total: how many labels there are.
     """
     if changes:
-        count = sum(map(len, changes.values()))
+        count = sum(places.count for places in changes.values())
         pairs = [
-            f"{_show(before)} as {_show(after)} ({_first(locations)})"
-            for (before, after), locations in list(changes.items())[:_SHOWN]
+            f"{_show(before)} as {_show(after)} ({places})"
+            for (before, after), places in islice(changes.items(), _SHOWN)
         ]
         more = f", and {len(changes) - _SHOWN:,} more spellings" if len(changes) > _SHOWN else ""
         yield (
@@ -122,24 +158,37 @@ def describe_changes(task: str, changes: Mapping[tuple[str, str], Sequence[str]]
         )
 
 
-def describe_similar(task: str, labels: Iterable[tuple[str, str]], format: LabelFormat) -> Iterator[str]:
+def describe_similar(task: str, labels: LabelColumn, locations: Sequence[str], format: LabelFormat) -> Iterator[str]:
     """Say which classes of a task look like one, and what would make them one.
 
     Args:
-        labels: of each row, with its location.
+        labels: of each row.
+        locations: of each row.
     """
-    locations: dict[str, list[str]] = {}
-    for label, location in labels:
-        locations.setdefault(label, []).append(location)
     groups: dict[str, list[str]] = {}
-    for label in sorted(locations):
+    for label in sorted(labels.counts()):
         groups.setdefault(_look(label), []).append(label)
     similar = [group for group in groups.values() if len(group) > 1]
-    for group in similar[:_SHOWN]:
-        classes = " and ".join(f"{_show(label)} ({_first(locations[label])})" for label in group[:_SHOWN])
+    shown = [group[:_SHOWN] for group in similar[:_SHOWN]]
+    places = _find_places(labels, locations, {label for group in shown for label in group})
+    for group, told in zip(similar, shown, strict=False):
+        classes = " and ".join(f"{_show(label)} ({places[label]})" for label in told)
         yield f"task {task} has classes that look alike: {classes}; {_how_to_merge(task, group, format)}"
     if len(similar) > _SHOWN:
         yield f"task {task} has {len(similar) - _SHOWN:,} more groups of classes that look alike"
+
+
+def _find_places(labels: LabelColumn, locations: Sequence[str], names: Collection[str]) -> dict[str, Places]:
+    """Say where some names are."""
+    found = {name: Places() for name in names}
+    codes = {labels.names.index(name): name for name in names}
+    for entries in labels.entries() if codes else ():
+        for code, name in codes.items():
+            rows = np.unique(entries.rows[entries.codes == code])
+            places = found[name]
+            places.first += [locations[row] for row in rows[: _FIRST - len(places.first)].tolist()]
+            places.rows += len(rows)
+    return found
 
 
 def _look(label: str) -> str:
@@ -161,13 +210,6 @@ def _how_to_merge(task: str, group: Sequence[str], format: LabelFormat) -> str:
             setting = ", ".join(f"{name}: {json.dumps(value)}" for name, value in change.items()).replace('"', "")
             return f"to make them one, set tasks.{task}.labels: {{{setting}}}"
     return "where they should be one, write them alike in the file"
-
-
-def _first(locations: Sequence[str]) -> str:
-    """Name the first locations, and count the others."""
-    several = list(dict.fromkeys(locations))  # a row may have several labels
-    more = f" and {len(several) - 3:,} more" if len(several) > 3 else ""
-    return f"{', '.join(several[:3])}{more}"
 
 
 def _show(label: str) -> str:

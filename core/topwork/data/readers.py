@@ -4,7 +4,6 @@ A reader yields a line with a row, or with why there is none, so that the caller
 Blank lines are not rows.
 """
 
-import io
 import json
 import re
 from collections import Counter
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from topwork.data.conll import CONLLU_COLUMNS, read_conll
-from topwork.data.decoding import decode
+from topwork.data.decoding import OpenText, decode
 from topwork.data.delimited import read_delimited
-from topwork.data.files import format_suffix
+from topwork.data.files import OpenBytes, format_suffix
 from topwork.data.rows import FileRows, Row, RowError
 from topwork.errors import DataError, did_you_mean, enumerate_names, first_line, quote
 from topwork.experiment.source import Source
@@ -26,13 +25,17 @@ _Rows = Iterator[tuple[int, Row | RowError]]
 #: What is read without a pattern.
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".conllu", ".conll")
 
+#: How many rows of a Parquet file are read at once, and how many bytes of each column.
+_BATCH, _BUFFER = 4096, 1024 * 1024
 
-def read(path: Path, content: bytes, source: Source, *, wanted: Collection[str]) -> FileRows:
+
+def read(path: Path, content: OpenBytes, source: Source, *, wanted: Collection[str]) -> FileRows:
     """Read the rows of a file's ``content``: with the source's pattern if there is one, or as the suffix says.
 
     Args:
         source: for ``pattern``, ``columns`` and ``encoding``.
-        wanted: the columns that are asked for. Others may be there twice; then rows do not have them.
+        wanted: the columns that are asked for. Others may be there twice; then rows do not have them. Of a Parquet file
+            that has all of them, the others are not read; where none is asked for, all are.
 
     Raises:
         DataError: the suffix is unknown, the content is not text in the encoding, or a wanted column is there twice.
@@ -64,16 +67,17 @@ def read(path: Path, content: bytes, source: Source, *, wanted: Collection[str])
     return FileRows(found.rows, (*notes, *found.notes))
 
 
-def _lines(text: str, *, blank: bool = False) -> Iterator[tuple[int, str]]:
+def _lines(text: OpenText, *, blank: bool = False) -> Iterator[tuple[int, str]]:
     """Split at line feeds only: other characters that Python takes for line ends occur inside real texts.
 
     Args:
         blank: whether blank lines are wanted, too.
     """
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.removesuffix("\r")
-        if blank or line.strip():
-            yield number, line
+    with text("\n") as stream:
+        for number, line in enumerate(stream, 1):
+            line = line.removesuffix("\n").removesuffix("\r")
+            if blank or line.strip():
+                yield number, line
 
 
 def _compile(path: Path, pattern: str) -> re.Pattern[str]:
@@ -86,17 +90,18 @@ def _compile(path: Path, pattern: str) -> re.Pattern[str]:
     return expression
 
 
-def _read_pattern(text: str, expression: re.Pattern[str]) -> _Rows:
+def _read_pattern(text: OpenText, expression: re.Pattern[str]) -> _Rows:
     for number, line in _lines(text):
         found = expression.fullmatch(line)
         yield number, found.groupdict() if found else RowError(f"the line does not match the pattern: {quote(line)}")
 
 
-def _read_jsonl(text: str, wanted: Collection[str]) -> _Rows:
-    pairs_hook = partial(_unique, wanted=wanted)
+def _read_jsonl(text: OpenText, wanted: Collection[str]) -> _Rows:
+    decoder = json.JSONDecoder(object_pairs_hook=partial(_unique, wanted=wanted), parse_constant=_refuse_constant)
     for number, line in _lines(text):
         try:
-            row = json.loads(line, object_pairs_hook=pairs_hook, parse_constant=_refuse_constant)
+            # ``json.loads`` would make a decoder for each line; it alone says that one begins with a byte-order mark
+            row = json.loads(line) if line.startswith("\ufeff") else decoder.decode(line)
         except json.JSONDecodeError as error:
             yield number, RowError(f"not valid JSON: {error.msg} at character {error.colno}")
         except ValueError as error:
@@ -120,19 +125,41 @@ def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not valid JSON")
 
 
-def _read_parquet(path: Path, content: bytes, wanted: Collection[str]) -> _Rows:
+def _read_parquet(path: Path, content: OpenBytes, wanted: Collection[str]) -> _Rows:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
+        with content() as stream:
+            counts = Counter(pyarrow.parquet.read_schema(stream).names)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {first_line(error)}") from None
-    counts = Counter(table.column_names)
+        raise _no_parquet(path, error) from None
     for name in wanted:
         if counts[name] > 1:
             raise DataError(f"{path}: {counts[name]} columns are named {name!r}; rename all but the one that is meant")
-    return enumerate(table.select([name for name, count in counts.items() if count == 1]).to_pylist(), 1)
+    unique = [name for name, count in counts.items() if count == 1]
+    return _rows_of_parquet(path, content, list(wanted) if wanted and set(wanted) <= set(unique) else unique)
+
+
+def _rows_of_parquet(path: Path, content: OpenBytes, columns: list[str]) -> _Rows:
+    """Read some columns of a file, batch by batch."""
+    import pyarrow
+    import pyarrow.parquet
+
+    row = 0
+    try:
+        with content() as stream:
+            file = pyarrow.parquet.ParquetFile(stream, buffer_size=_BUFFER)
+            for batch in file.iter_batches(_BATCH, columns=columns):
+                found = batch.select(columns).to_pylist()  # without columns that lie within one of these
+                yield from enumerate(found, row + 1)
+                row += len(found)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _no_parquet(path, error) from None
+
+
+def _no_parquet(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a readable Parquet file: {first_line(error)}")
 
 
 def column_missing(name: str, row: Row) -> str:

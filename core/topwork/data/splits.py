@@ -1,6 +1,7 @@
 """Divide rows into train, validation and test."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,9 @@ from topwork.errors import DataError
 from topwork.experiment.source import SPLITS, Split, SplitName
 
 
-def divide(count: int, split: Split, strata: Sequence[str] | None = None) -> dict[SplitName, NDArray[np.int64]]:
+def divide(
+    count: int, split: Split, strata: Sequence[str] | NDArray[Any] | None = None
+) -> dict[SplitName, NDArray[np.int64]]:
     """Return the row numbers of each split that is not empty by design, each in ascending order.
 
     Args:
@@ -33,7 +36,7 @@ def divide(count: int, split: Split, strata: Sequence[str] | None = None) -> dic
     return {name: np.sort(part) for name, part in parts if len(part)}
 
 
-def _order(count: int, split: Split, strata: Sequence[str] | None) -> NDArray[np.int64]:
+def _order(count: int, split: Split, strata: Sequence[str] | NDArray[Any] | None) -> NDArray[np.int64]:
     """The order in which the splits take rows."""
     if split.method == "in_order":
         return np.arange(count)
@@ -43,8 +46,9 @@ def _order(count: int, split: Split, strata: Sequence[str] | None) -> NDArray[np
     # Spread the rows of each stratum evenly over [0, 1); any cut then divides every stratum alike.
     assert strata is not None
     values = np.asarray(strata)[shuffled]
+    by_stratum = values.argsort(kind="stable")
+    begins = np.flatnonzero(np.concatenate([[True], values[by_stratum[1:]] != values[by_stratum[:-1]]]))
+    sizes = np.diff(np.append(begins, count))
     position = np.empty(count)
-    for value in np.unique(values):
-        members = np.flatnonzero(values == value)
-        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    position[by_stratum] = (np.arange(count) - np.repeat(begins, sizes) + 0.5) / np.repeat(sizes, sizes)
     return shuffled[np.argsort(position, kind="stable")]

@@ -1,17 +1,20 @@
 """Read a source and check every row."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from topwork.data.files import decompress, find_files, format_suffix, join_digests, read_file
+from topwork.data.files import decompress, digest_of, find_files, format_suffix, join_digests, open_file, stamp_of
 from topwork.data.hub import read_from_hub
-from topwork.data.label_reader import LabelReader, RowLabel, heads_for
+from topwork.data.label_column import LabelColumn, LabelsWriter, RowLabel
+from topwork.data.label_reader import LabelReader, heads_for
 from topwork.data.labels import NO_NUMBER, MissingLabelError
+from topwork.data.locations import Locations, LocationsWriter
 from topwork.data.readers import read
+from topwork.data.row_values import Rows
 from topwork.data.rows import Row, RowError
+from topwork.data.text_column import Texts, TextsWriter
 from topwork.data.texts import Text, Words, read_text, read_words
 from topwork.errors import DataError, fit_screen
 from topwork.experiment.label_format import AS_WRITTEN, LabelColumns
@@ -29,22 +32,30 @@ class Table:
     Attributes:
         texts: the text of each.
         labels: the label of each, by task; None where it may lack one and does.
-        spaces: what the labels of a task were read as.
-        renamed: the labels of a task that were given other names.
-        strata: of each, the value of the column that a stratified split goes by; empty for other splits.
         locations: ``file:line`` of each.
+        renamed: the labels of a task that were given other names.
+        strata: of each, the value of the column that a stratified split goes by; None for other splits.
         digest: sha256 of the file's bytes, in hexadecimal; of several files, that of their digests in a row.
         warnings: what the researcher should know about how the file was read, with counts.
     """
 
-    texts: list[Text] = field(default_factory=list)
-    labels: dict[str, list[RowLabel | None]] = field(default_factory=dict)
-    spaces: dict[str, type[LabelSpace]] = field(default_factory=dict)
+    texts: Texts
+    labels: dict[str, LabelColumn]
+    locations: Locations
     renamed: dict[str, set[str]] = field(default_factory=dict, compare=False)
-    strata: list[str] = field(default_factory=list)
-    locations: list[str] = field(default_factory=list)
+    strata: LabelColumn | None = None
     digest: str = ""
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def spaces(self) -> dict[str, type[LabelSpace]]:
+        """What the labels of a task were read as, of those that have any."""
+        return {task: labels.space for task, labels in self.labels.items() if labels.space}
+
+    def take(self, rows: Rows) -> "Table":
+        """Return some of the rows, without strata, digest and warnings."""
+        labels = {task: column.take(rows) for task, column in self.labels.items()}
+        return Table(self.texts.take(rows), labels, self.locations.take(rows), self.renamed)
 
 
 def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], *, by: str | None = None) -> Table:
@@ -60,39 +71,38 @@ def read_table(path: Path, source: Source, columns: Mapping[str, LabelColumns], 
     """
     of_labels = [name for one in columns.values() for name in one.names]
     wanted = list(dict.fromkeys([*source.text_columns, *of_labels, *([by] if by else [])]))
-    table = Table(labels={task: [] for task in columns})
-    builder = _TableBuilder(table, source, columns, by)
+    builder = _TableBuilder(source, columns, by)
     faults, notes, digests = _Faults(), list[str](), list[str]()
     for file in [path] if source.hub else find_files(path):
-        content = read_from_hub(source.hub, path.stem) if source.hub else read_file(file)
-        digests.append(hashlib.sha256(content).hexdigest())
+        stamp = None if source.hub else stamp_of(file)
+        content = read_from_hub(source.hub, path.stem) if source.hub else open_file(file)
+        digests.append(digest_of(content))
         found = read(file, decompress(file, content), source, wanted=wanted)
         notes += found.notes
         _add_rows(builder, file, islice(found.rows, source.limit), wanted, faults)
+        if stamp and stamp_of(file) != stamp:
+            raise DataError(f"{file}: the file changed while it was read; start again when nothing writes to it")
         if faults.whole_file:
             break
-    table.digest = join_digests(digests)
-    skippable = bool(table.texts) and not faults.whole_file
-    if faults.problems and not (skippable and source.on_faulty_rows == "skip"):
+    skippable = bool(builder.count) and not faults.whole_file
+    if faults.count and not (skippable and source.on_faulty_rows == "skip"):
         hints = ["to leave out faulty rows, set `on_faulty_rows: skip` of the source"] if skippable else []
         hints += [f"where rows may lack a label, set tasks.{task}.missing: skip" for task in sorted(builder.lacking)]
-        if any(NO_NUMBER in problem for problem in faults.problems):
+        if faults.of_numbers:
             numeric = [task for task, reader in builder.readers.items() if reader.space is Numbers]
             classes = heads_for(Classes)
             hints += [f"head {columns[task].head} of task {task} takes numbers; classes: {classes}" for task in numeric]
-        raise DataError("\n".join([*summarize(faults.problems), *hints]))
-    if not table.texts:
+        raise DataError("\n".join([*summarize(faults.first, faults.count), *hints]))
+    if not builder.count:
         none = "none of its rows has a label" if builder.unlabelled else "the file holds no rows"
         raise DataError(f"{path}: {none}")
-    table.spaces = {task: space for task, reader in builder.readers.items() if (space := reader.space)}
-    table.renamed = {task: reader.renamed for task, reader in builder.readers.items()}
-    table.warnings += [
+    warnings = [
         *notes,
         *faults.describe(path),
         *builder.describe_changes(),
         *builder.describe_unlabelled(path),
     ]
-    return table
+    return replace(builder.finish(), digest=join_digests(digests), warnings=warnings)
 
 
 @dataclass
@@ -100,22 +110,33 @@ class _Faults:
     """What is wrong with rows.
 
     Attributes:
-        problems: with their locations.
+        first: the first 20 problems, with their locations.
+        count: how many problems there are.
+        of_numbers: whether some are that a number is wanted.
         rows: how many rows have any.
         total: how many rows there are.
         whole_file: whether something is wrong with all rows that follow, so that they were not looked at.
     """
 
-    problems: list[str] = field(default_factory=list)
+    first: list[str] = field(default_factory=list)
+    count: int = 0
+    of_numbers: bool = False
     rows: int = 0
     total: int = 0
     whole_file: bool = False
 
+    def add(self, location: str, errors: Sequence[str]) -> None:
+        """Add what is wrong with a row."""
+        self.first += [f"{location}: {error}" for error in errors[: SHOWN - len(self.first)]]
+        self.count += len(errors)
+        self.of_numbers |= any(NO_NUMBER in error for error in errors)
+        self.rows += 1
+
     def describe(self, path: Path) -> Iterator[str]:
         """Say which rows were skipped."""
-        if self.problems:
+        if self.count:
             head = f"{path}: {self.rows:,} of {self.total:,} rows are faulty and were skipped:"
-            yield fit_screen("\n  ".join([head, *summarize(self.problems)]))
+            yield fit_screen("\n  ".join([head, *summarize(self.first, self.count)]))
 
 
 def _add_rows(
@@ -126,51 +147,71 @@ def _add_rows(
     faults: _Faults,
 ) -> None:
     """Add the good rows to a table, and what is wrong with the others to the faults."""
+    own_columns = format_suffix(path) in (".jsonl", ".conllu")
     for line, row in rows:
-        location = f"{path}:{line}"
+        faults.total += 1
         if isinstance(row, RowError):
             errors, faults.whole_file = [row.message], row.ends_file
         else:
-            own_columns = format_suffix(path) in (".jsonl", ".conllu")
-            errors = builder.add(row, location, optional=own_columns)
+            errors = builder.add(row, path, line, optional=own_columns)
             # where columns have one place in all rows, one that is missing is missing in each; once is enough
-            faults.whole_file = not own_columns and any(name not in row for name in wanted)
-        faults.problems += [f"{location}: {error}" for error in errors]
-        faults.rows += bool(errors)
-        faults.total += 1
+            faults.whole_file = bool(errors) and not own_columns and any(name not in row for name in wanted)
+        if errors:
+            faults.add(f"{path}:{line}", errors)
         if faults.whole_file:
             break
 
 
 class _TableBuilder:
-    """Checks rows and adds the good ones to a table."""
+    """Checks rows and keeps the good ones.
 
-    def __init__(self, table: Table, source: Source, columns: Mapping[str, LabelColumns], by: str | None) -> None:
-        self.table = table
-        self.source = source
+    Attributes:
+        count: how many were kept.
+        lacking: the tasks of which a row lacks a label that must have one.
+        unlabelled: how many rows have no label at all, and where the first is.
+    """
+
+    def __init__(self, source: Source, columns: Mapping[str, LabelColumns], by: str | None) -> None:
+        self.words, self.text_columns = source.words, source.text_columns
         self.columns = columns
         self.readers = {task: LabelReader(task, of_task) for task, of_task in columns.items()}
         self.stratum = LabelReader("", LabelColumns((by,), AS_WRITTEN)) if by else None
-        self.lacking: set[str] = set()  # tasks of which a row lacks a label that must have one
-        self.unlabelled: list[str] = []  # where the rows are that have no label at all
+        self.texts, self.locations = TextsWriter(), LocationsWriter()
+        self.labels, self.strata = {task: LabelsWriter() for task in columns}, LabelsWriter()
+        self.lacking: set[str] = set()
+        self.unlabelled, self.first_unlabelled = 0, ""
 
-    def add(self, row: Row, location: str, *, optional: bool) -> list[str]:
+    @property
+    def count(self) -> int:
+        return self.locations.count
+
+    def finish(self) -> Table:
+        """Return the rows that were kept."""
+        return Table(
+            texts=self.texts.finish(),
+            labels={task: labels.finish(self.readers[task].space) for task, labels in self.labels.items()},
+            locations=self.locations.finish(),
+            renamed={task: reader.renamed for task, reader in self.readers.items()},
+            strata=self.strata.finish(Classes) if self.stratum else None,
+        )
+
+    def add(self, row: Row, path: Path, line: int, *, optional: bool) -> list[str]:
         """Add a row, or return all that is wrong with it.
 
         Args:
+            path, line: where it is.
             optional: whether a row without label columns is one without a label.
         """
         errors: list[str] = []
         text: Text = ""
         try:
-            words = self.source.words
-            text = read_words(row, words) if words else read_text(row, self.source.text_columns)
+            text = read_words(row, self.words) if self.words else read_text(row, self.text_columns)
         except ValueError as error:
             errors += str(error).splitlines()
         labels: dict[str, RowLabel | None] = {}
+        count = len(text.words) if isinstance(text, Words) else None
         for task, reader in self.readers.items():
             try:
-                count = len(text.words) if isinstance(text, Words) else None
                 labels[task] = reader.read(row, words=count, optional=optional)
             except MissingLabelError as error:
                 labels[task] = None
@@ -186,16 +227,18 @@ class _TableBuilder:
             errors += str(error).splitlines()
         if errors:
             return list(dict.fromkeys(errors))
-        if labels and all(label is None for label in labels.values()):
-            self.unlabelled.append(location)
+        location = f"{path}:{line}"
+        if labels and list(labels.values()).count(None) == len(labels):
+            self.unlabelled += 1
+            self.first_unlabelled = self.first_unlabelled or location
             return []
-        self.table.texts.append(text)
-        self.table.locations.append(location)
-        self.table.strata += [stratum] if isinstance(stratum, str) else []
+        self.texts.append(text)
+        self.locations.append(path, line)
         if self.stratum:
+            self.strata.append(stratum)
             self.stratum.keep(location)
         for task, label in labels.items():
-            self.table.labels[task].append(label)
+            self.labels[task].append(label)
             if label is not None:
                 self.readers[task].keep(location)
         return []
@@ -208,16 +251,15 @@ class _TableBuilder:
     def describe_unlabelled(self, path: Path) -> Iterator[str]:
         """Say which rows were left out because no task has a label for them."""
         if self.unlabelled:
-            count, rows = len(self.unlabelled), len(self.table.texts) + len(self.unlabelled)
+            rows = self.count + self.unlabelled
             yield (
-                f"{path}: {count:,} of {rows:,} rows have no label of any task and were left out; "
-                f"the first is {self.unlabelled[0]}"
+                f"{path}: {self.unlabelled:,} of {rows:,} rows have no label of any task and were left out; "
+                f"the first is {self.first_unlabelled}"
             )
 
 
-def summarize(problems: Sequence[str], count: int | None = None) -> list[str]:
-    """Keep the first 20 problems and say how many there are, which is ``count`` where not all are given."""
-    count = len(problems) if count is None else count
+def summarize(problems: Sequence[str], count: int) -> list[str]:
+    """Keep the first 20 problems and say how many there are, which is ``count``."""
     if count <= SHOWN:
         return list(problems)
     return [*problems[:SHOWN], f"... and {count - SHOWN:,} more; {count:,} problems in all"]

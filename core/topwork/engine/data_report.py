@@ -1,8 +1,11 @@
 """What the rows of an experiment are like: how many, how long, how balanced, and what about them may mislead."""
 
-from collections import Counter, defaultdict
+import heapq
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import accumulate, groupby
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from topwork.data.dataset import Dataset, DataSplit
+from topwork.data.text_digests import count_distinct, digests_of, first_rows
 from topwork.data.texts import Text
 from topwork.engine.encoding.corpus import Corpus
 from topwork.experiment.source import SplitName
@@ -113,20 +117,53 @@ def describe_data(tasks_of: Mapping[str, Iterable[str]], dataset: Dataset, corpu
     return DataReport(
         sources=tuple(sources),
         tasks=tuple(tasks),
-        conflicting={task: len(found) for task, found in conflicts.items()},
-        conflicts=tuple(one for found in conflicts.values() for one in found[:MAX_CONFLICTS]),
+        conflicting={task: count for task, (count, _) in conflicts.items()},
+        conflicts=tuple(one for _, found in conflicts.values() for one in found),
         warnings=tuple(dataset.warnings),
     )
 
 
-def find_conflicts(task: str, dataset: Dataset) -> list[Conflict]:
-    """Return the texts that have different labels of a task, of all splits, those with most rows first."""
-    labels: dict[Text, Counter[str]] = defaultdict(Counter)
-    for rows in dataset.splits.values():
-        for text, target in zip(*rows.of_task(task), strict=True):
-            labels[text][_name_of(target, dataset.labels[task])] += 1
-    found = [Conflict(task, text, dict(counts.most_common())) for text, counts in labels.items() if len(counts) > 1]
-    return sorted(found, key=lambda conflict: -sum(conflict.labels.values()))
+def find_conflicts(task: str, dataset: Dataset) -> tuple[int, list[Conflict]]:
+    """Return how many texts of all splits have different labels of a task, and some, those with most rows first."""
+    rows = _LabelledRows(task, dataset)
+    count, most = 0, list[tuple[int, int, Counter[str]]]()
+    for row, labels in rows.labels_of_equal_texts():
+        if len(labels) > 1:
+            count += 1
+            heapq.heappush(most, (labels.total(), -row, labels))
+            if len(most) > MAX_CONFLICTS:
+                heapq.heappop(most)
+    most.sort(reverse=True)
+    return count, [Conflict(task, rows.text(-number), dict(labels.most_common())) for _, number, labels in most]
+
+
+class _LabelledRows:
+    """The rows of all splits that have a label of a task, one split after another."""
+
+    def __init__(self, task: str, dataset: Dataset) -> None:
+        self.space = dataset.labels[task]
+        self.parts = [rows.of_task(task) for rows in dataset.splits.values()]
+        self.ends = [*accumulate(len(texts) for texts, _ in self.parts)]
+
+    def labels_of_equal_texts(self) -> Iterator[tuple[int, Counter[str]]]:
+        """Yield, for each text that occurs several times, its first row and how many rows have which label."""
+        first = first_rows(digests_of(texts for texts, _ in self.parts))
+        rows = np.flatnonzero(np.bincount(first)[first] > 1) if len(first) else first
+        rows = rows[first[rows].argsort(kind="stable")]
+        for text, group in groupby(map(int, rows), key=lambda row: int(first[row])):
+            yield text, Counter(map(self._label, group))
+
+    def text(self, row: int) -> Text:
+        part, number = self._place(row)
+        return self.parts[part][0][number]
+
+    def _label(self, row: int) -> str:
+        part, number = self._place(row)
+        return _name_of(self.parts[part][1][number], self.space)
+
+    def _place(self, row: int) -> tuple[int, int]:
+        part = bisect_right(self.ends, row)
+        return part, row - self.ends[part]  # counted from the end of the part
 
 
 def _rows_by_source(rows: DataSplit) -> Iterator[tuple[str, slice]]:
@@ -145,7 +182,7 @@ def _describe_source(source: str, split: SplitName, of_source: slice, rows: Data
         source=source,
         split=split,
         rows=len(texts),
-        distinct=len(set(texts)),
+        distinct=count_distinct(first_rows(digests_of([texts])), len(texts)),
         tokens_median=middle,
         tokens_95=high,
         tokens_max=int(lengths.max()) if len(lengths) else 0,

@@ -1,6 +1,8 @@
 """Sentences of which each word has a line are rows of lists."""
 
+import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ CONLLU = """# sent_id = one
 
 def rows(name: str, content: str, **options: Any) -> list[tuple[int, Any]]:
     path = Path(name)
-    found = read(path, content.encode(), Source(path=path, **options), wanted=())
+    found = read(path, partial(io.BytesIO, content.encode()), Source(path=path, **options), wanted=())
     return [(line, row.message if isinstance(row, RowError) else dict(row)) for line, row in found.rows]
 
 

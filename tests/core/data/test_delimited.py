@@ -2,13 +2,14 @@
 
 import csv
 import io
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topwork.data.delimited import read_delimited
+from topwork.data.delimited import _are_equal, read_delimited
 from topwork.data.rows import RowError
 from topwork.errors import DataError
 
@@ -17,7 +18,7 @@ COLUMNS = ["text", "label"]
 
 def read(text: str, delimiter: str = ",", wanted: list[str] = COLUMNS) -> tuple[list[tuple[int, object]], list[str]]:
     """The rows, each with its line, and the notes without the file's name."""
-    found = read_delimited(text, Path("a.csv"), delimiter=delimiter, wanted=wanted)
+    found = read_delimited(partial(io.StringIO, text), Path("a.csv"), delimiter=delimiter, wanted=wanted)
     rows = [(line, row.message if isinstance(row, RowError) else row) for line, row in found.rows]
     return rows, [note.removeprefix("a.csv: ") for note in found.notes]
 
@@ -209,6 +210,19 @@ def test_what_a_writer_wrote_is_read_whatever_the_suffix(
 def test_quotes_of_tsv_are_never_lost_without_a_word(table: list[tuple[str, str]]) -> None:
     rows, notes = read("\n".join("\t".join(fields) for fields in [COLUMNS, *table]), "\t")
     assert notes or [found for _, found in rows] == [row(*fields) for fields in table]
+
+
+PARTS = st.lists(st.text(st.sampled_from("a\n"), min_size=1, max_size=4).map(lambda part: part.replace("\n", "\r\n")))
+
+
+@given(PARTS, PARTS)
+def test_parts_are_equal_that_make_equal_texts(first: list[str], second: list[str]) -> None:
+    def joined(parts: list[str]) -> str:
+        return "".join(parts).replace("\r\n", "\n").rstrip("\n")
+
+    assert _are_equal(first, second) == (joined(first) == joined(second))
+    text = "".join(first)
+    assert _are_equal([text] if text else [], first)
 
 
 def real(reviews: Path, name: str) -> str:

@@ -1,6 +1,5 @@
 """Data sets of the Hub are read with their own library. Here they lie in folders, which it reads in the same way."""
 
-import io
 import json
 import os
 import subprocess
@@ -109,7 +108,8 @@ def test_names_of_classes_stand_for_their_numbers() -> None:
         {"text": datasets.Value("string"), "mood": mood, "tags": datasets.List(mood), "stars": datasets.Value("int64")}
     )
     rows = {"text": ["a", "b", "c"], "mood": [1, -1, 0], "tags": [[0, 1], None, []], "stars": [3, 4, 5]}
-    table = pyarrow.parquet.read_table(io.BytesIO(_as_parquet(datasets.Dataset.from_dict(rows, features))))
+    with _as_parquet(datasets.Dataset.from_dict(rows, features))() as stream:
+        table = pyarrow.parquet.read_table(stream)
     assert table.to_pydict() == {
         "text": ["a", "b", "c"],
         "mood": ["good", None, "bad"],

@@ -5,15 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from topwork.data.label_reader import RowLabel
-from topwork.data.label_spaces import encode, find_space, unknown_names
+from topwork.data.label_column import LabelColumn, RowLabel
+from topwork.data.label_spaces import encode, find_space, find_unknown
 from topwork.errors import DataError
 from topwork.experiment.label_format import LabelColumns, LabelFormat
-from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers
+from topwork.interfaces.labels import Classes, Distribution, LabelSet, LabelSpace, Numbers, WordLabels
 
 
 def found(space: type[LabelSpace], labels: list[RowLabel | None], *names: str, **rules: Any) -> LabelSpace:
-    return find_space("task", space, LabelColumns(names or ("y",), LabelFormat(**rules), head="some"), labels)
+    return find_space(
+        "task", space, LabelColumns(names or ("y",), LabelFormat(**rules), head="some"), LabelColumn.of(labels, space)
+    )
 
 
 def error(space: type[LabelSpace], labels: list[RowLabel | None], *names: str) -> str:
@@ -25,6 +27,10 @@ def error(space: type[LabelSpace], labels: list[RowLabel | None], *names: str) -
 def counts_of(space: LabelSpace) -> tuple[int, ...]:
     assert isinstance(space, Classes | LabelSet)
     return space.counts
+
+
+def unknown(labels: list[RowLabel | None], space: LabelSpace) -> tuple[list[tuple[int, str]], int]:
+    return find_unknown(LabelColumn.of(labels, type(space)), space, 20)
 
 
 def test_classes_are_sorted_and_counted() -> None:
@@ -129,29 +135,35 @@ def test_labels_without_anything_to_learn_are_refused(
 def test_labels_become_targets(
     space: LabelSpace, labels: list[RowLabel | None], targets: list[Any], dtype: type
 ) -> None:
-    encoded = encode(labels, space)
+    encoded = encode(LabelColumn.of(labels, type(space)), space)
     assert encoded.dtype == dtype
     assert encoded.tolist() == targets
-    assert encode([], space).shape == (0, *encoded.shape[1:])
+    assert encode(LabelColumn.of([], None), space).shape == (0, *encoded.shape[1:])
 
 
 def test_names_that_training_did_not_have_are_found() -> None:
-    assert unknown_names("c", Classes(("a", "b"))) == ["c"]
-    assert unknown_names(("a", "c"), LabelSet(("a", "b"))) == ["c"]
-    assert unknown_names({"c": 1.0}, Distribution(("a", "b"))) == ["c"]
-    assert unknown_names((7.0,), Numbers(("y",), (0.0,), (1.0,))) == []
-    assert unknown_names(None, Classes(("a", "b"))) == []
+    assert unknown(["a", "c"], Classes(("a", "b"))) == ([(1, "c")], 1)
+    assert unknown([("a", "c"), ("d", "c")], LabelSet(("a", "b"))) == ([(0, "c"), (1, "d"), (1, "c")], 3)
+    assert unknown([{"c": 1.0}], Distribution(("a", "b"))) == ([(0, "c")], 1)
+    assert unknown([("d", None, "a", "d"), ("c",)], WordLabels(("a", "b"))) == ([(0, "d"), (1, "c")], 2)
+    assert unknown([(7.0,)], Numbers(("y",), (0.0,), (1.0,))) == ([], 0)
+    assert unknown([None], Classes(("a", "b"))) == ([], 0)
+
+
+def test_of_many_unknown_names_the_first_are_named_and_all_are_counted() -> None:
+    found, count = unknown(["a", *(f"{number}" for number in range(5000))], Classes(("a", "b")))
+    assert (found, count) == ([(row, f"{row - 1}") for row in range(1, 21)], 5000)
 
 
 def test_one_number_in_every_row_is_refused_however_it_is_rounded() -> None:
     columns = LabelColumns(("y",), LabelFormat(), spaces=(Numbers,))
     for rows in (3, 48, 432):
         with pytest.raises(DataError, match="task a has one number only"):
-            find_space("a", Numbers, columns, [(0.1,)] * rows)
+            find_space("a", Numbers, columns, LabelColumn.of([(0.1,)] * rows, Numbers))
 
 
 def test_numbers_that_single_precision_cannot_tell_apart_are_refused() -> None:
     columns = LabelColumns(("y",), LabelFormat(), spaces=(Numbers,))
     with pytest.raises(DataError, match="the numbers in column y differ too little for their size"):
-        find_space("a", Numbers, columns, [(1.7e9 + number,) for number in range(100)])
-    find_space("a", Numbers, columns, [(1.7e4 + number,) for number in range(100)])
+        find_space("a", Numbers, columns, LabelColumn.of([(1.7e9 + number,) for number in range(100)], Numbers))
+    find_space("a", Numbers, columns, LabelColumn.of([(1.7e4 + number,) for number in range(100)], Numbers))

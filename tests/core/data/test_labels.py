@@ -7,9 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topwork.data.labels import describe_changes, describe_similar, is_missing, normalize_label, read_label, read_number
+from topwork.data.label_column import LabelColumn
+from topwork.data.labels import (
+    Places,
+    describe_changes,
+    describe_similar,
+    is_missing,
+    normalize_label,
+    read_label,
+    read_number,
+)
 from topwork.errors import quote
 from topwork.experiment.label_format import AS_WRITTEN, LabelFormat
+from topwork.interfaces.labels import Classes
 
 DEFAULT = LabelFormat()
 RULES = st.builds(
@@ -24,7 +34,8 @@ def error(call: Callable[[], object]) -> str:
 
 
 def similar(*labels: str, rules: LabelFormat = DEFAULT) -> list[str]:
-    return list(describe_similar("t", [(label, f"a.csv:{row}") for row, label in enumerate(labels, 2)], rules))
+    locations = [f"a.csv:{row}" for row in range(2, 2 + len(labels))]
+    return list(describe_similar("t", LabelColumn.of(labels, Classes), locations, rules))
 
 
 @pytest.mark.parametrize(
@@ -125,8 +136,20 @@ def test_what_cannot_name_a_class_is_refused(label: str, message: str) -> None:
     assert error(lambda: normalize_label(label, DEFAULT)) == message
 
 
+def places(*locations: str) -> Places:
+    found = Places()
+    for location in locations:
+        found.add(location)
+    return found
+
+
+def test_a_row_with_several_labels_is_one_place() -> None:
+    found = places("a.csv:2", "a.csv:2", "a.csv:3", "a.csv:3", "a.csv:4", "a.csv:5")
+    assert (str(found), found.rows, found.count) == ("a.csv:2, a.csv:3, a.csv:4 and 1 more", 4, 6)
+
+
 def test_changes_are_told_with_counts_and_places() -> None:
-    changes = {("pos ", "pos"): [f"a.csv:{row}" for row in range(2, 8)], (" neg", "neg"): ["a.csv:9"]}
+    changes = {("pos ", "pos"): places(*(f"a.csv:{row}" for row in range(2, 8))), (" neg", "neg"): places("a.csv:9")}
     assert list(describe_changes("t", changes, 20)) == [
         "task t: 7 of 20 labels are read in another spelling, as tasks.t.labels says: "
         "'pos ' as 'pos' (a.csv:2, a.csv:3, a.csv:4 and 3 more), ' neg' as 'neg' (a.csv:9)"
@@ -135,7 +158,7 @@ def test_changes_are_told_with_counts_and_places() -> None:
 
 
 def test_of_many_changes_the_first_are_told_and_all_are_counted() -> None:
-    changes = {(f"{number} ", f"{number}"): ["a.csv:2"] for number in range(1000)}
+    changes = {(f"{number} ", f"{number}"): places("a.csv:2") for number in range(1000)}
     (warning,) = describe_changes("t", changes, 1000)
     assert warning.startswith("task t: 1,000 of 1,000 labels")
     assert warning.endswith("'4 ' as '4' (a.csv:2), and 995 more spellings")

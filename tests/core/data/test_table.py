@@ -10,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from topwork.data.files import OpenBytes, digest_of
 from topwork.data.table import Table, read_table
 from topwork.errors import MAX_CHARACTERS, DataError
 from topwork.experiment.label_format import LabelColumns, LabelFormat, OnMissing
@@ -53,13 +54,12 @@ def lines_of_json(*objects: dict[str, Any]) -> str:
 def test_rows_are_read_column_by_column_with_their_places(write: Write) -> None:
     content = 'text,mood,topic\nfine,good,a\n"two\nlines",bad,b\n'
     path = write("a.csv", content)
-    assert rows(path, "mood") == Table(
-        texts=["fine", "two\nlines"],
-        labels={"mood": ["good", "bad"]},
-        spaces={"mood": Classes},
-        locations=[f"{path}:2", f"{path}:3"],
-        digest=hashlib.sha256(content.encode()).hexdigest(),
-    )
+    found = rows(path, "mood")
+    assert found.texts == ["fine", "two\nlines"]
+    assert found.labels == {"mood": ["good", "bad"]}
+    assert found.spaces == {"mood": Classes}
+    assert found.locations == [f"{path}:2", f"{path}:3"]
+    assert (found.digest, found.warnings) == (hashlib.sha256(content.encode()).hexdigest(), [])
 
 
 def test_the_text_column_may_have_another_name(write: Write) -> None:
@@ -266,6 +266,18 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.csv").mkdir()
     assert errors(tmp_path / "a.csv") == ["a.csv: cannot be read: Is a directory"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("a.csv", "text\nfine\n")
+
+    def digest_of_what_changes(content: OpenBytes) -> str:
+        found = digest_of(content)
+        path.write_text("text\nother rows\n", encoding="utf-8")
+        return found
+
+    monkeypatch.setattr("topwork.data.table.digest_of", digest_of_what_changes)
+    assert errors(path) == ["a.csv: the file changed while it was read; start again when nothing writes to it"]
 
 
 def test_a_pattern_and_an_encoding_are_taken_from_the_source(write: Write) -> None:

@@ -167,7 +167,7 @@ def stack_seeds(outputs: Sequence[SplitOutputs]) -> SplitOutputs:
 
 def digests_of_texts(rows: DataSplit) -> dict[str, str]:
     """For each task, the sha256 of the texts that have a label of it, in their order."""
-    return {task: digest_of_texts(rows.of_task(task)[0]) for task in rows.targets}
+    return {task: digest_of_texts(rows.texts_of(task)) for task in rows.targets}
 
 
 def _labels_of(described: Mapping[str, str]) -> dict[str, LabelSpace]:
@@ -187,7 +187,7 @@ def _digests_by_task(written: str, tasks: Iterable[str]) -> dict[str, str]:
 _KINDS: dict[type, bytes] = {str: b"", tuple: b"pair", Words: b"words"}
 
 
-def digest_of_texts(texts: Sequence[Text]) -> str:
+def digest_of_texts(texts: Iterable[Text]) -> str:
     """sha256 of texts, or pairs of them, in their order, in hexadecimal."""
     digest = hashlib.sha256()
     for text in texts:
