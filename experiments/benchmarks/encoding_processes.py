@@ -92,8 +92,7 @@ def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, err = process.communicate(timeout=PATIENCE)
     if process.returncode:
         raise SystemExit(f"a process ended with {process.returncode}: {err}")
-    (row,) = json.loads(out)
-    return {**row, "stderr": err}
+    return {**json.loads(out), "stderr": err}
 
 
 def stored(cache: Path) -> Mapping[str, bytes]:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from topwork.cli.format import Format
-from topwork.cli.output import result_alone, write_rows
+from topwork.cli.output import result_alone, write_csv, write_json
 from topwork.cli.show_training import ProgressBar, make_progress
 from topwork.cli.tables import console, format_bytes
 from topwork.experiment.schema import Experiment
@@ -19,11 +19,13 @@ def show_corpus(experiment: Experiment, file: Path, format: Format) -> None:
         return
     with result_alone(format), make_progress() as progress:
         corpus = encode_corpus(experiment, observer=ProgressBar(progress))
-    if format is Format.TABLE:
-        _print(corpus, file)
+    folders = [str(folder) for folder in corpus.folders]
+    if format is Format.JSON:
+        write_json({**asdict(corpus), "folders": folders})
+    elif format is Format.CSV:
+        write_csv([{**asdict(corpus), "folders": " ".join(folders)}])
     else:
-        row = {**asdict(corpus), "folders": " ".join(map(str, corpus.folders))}
-        write_rows([row], format)
+        _print(corpus, file)
 
 
 def _print(corpus: StoredCorpus, file: Path) -> None:

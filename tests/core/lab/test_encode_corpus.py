@@ -5,22 +5,20 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from encoding_processes import Corpus, make_corpus, stored
 
+from small_experiment import QUICKSTART, SMALL
 from topwork.engine.encoding.store.cache_folder import cache_folder, list_entries
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import prepare
 from topwork.errors import ConfigurationError
-from topwork.experiment.schema import Experiment, Training
+from topwork.experiment.loading import load_experiment
+from topwork.experiment.schema import Training
 from topwork.lab.encode_corpus import device_of, difference_from_cpu, encode_corpus
-from topwork_plugins.freeze_strategies.none import NoneConfig
-
-Make = Callable[..., Experiment]
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +67,14 @@ def test_under_torchrun_the_first_process_alone_prints(corpus: Corpus, whole: di
     assert stored(tmp_path) == whole
 
 
-def test_what_is_stored_serves_the_run(make: Make) -> None:
+def test_what_is_stored_serves_the_run() -> None:
     said = list[str]()
 
     class Listening(Observer):
         def begin(self, phase: str, total: int) -> None:
             said.append(phase)
 
-    experiment = make(training={"device": "cpu"})
+    experiment = load_experiment(QUICKSTART, SMALL)
     corpus = encode_corpus(experiment, observer=Listening())
     assert corpus.texts == corpus.encoded > 0
     assert (corpus.device, corpus.difference) == ("cpu", None)
@@ -87,21 +85,26 @@ def test_what_is_stored_serves_the_run(make: Make) -> None:
     assert not len(stored_for_it.missing)
     (entry,) = list_entries(cache_folder())
     assert (entry.folder,) == corpus.folders
-    assert dataclasses.replace(encode_corpus(experiment), seconds=0) == dataclasses.replace(
-        corpus, encoded=0, seconds=0
-    )
+    again = encode_corpus(experiment)
+    assert again == dataclasses.replace(corpus, encoded=0, seconds=again.seconds)
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"training": {"store": "off"}}, "training.store is off"),
-        ({"freeze": NoneConfig()}, "everything trains, so there is nothing to keep"),
+        ("training.store=off", "training.store is off"),
+        ("freeze={kind: none}", "everything trains, so there is nothing to keep"),
     ],
 )
-def test_where_nothing_can_be_stored_it_is_told_why(make: Make, change: dict[str, object], why: str) -> None:
+def test_where_nothing_can_be_stored_it_is_told_why(change: str, why: str) -> None:
     with pytest.raises(ConfigurationError, match=f"training.store: nothing can be stored: {why}"):
-        encode_corpus(make(**change))
+        encode_corpus(load_experiment(QUICKSTART, [*SMALL, change]))
+
+
+def test_a_study_gets_the_cuts_that_it_searches() -> None:
+    search = "study={search: {pooling: {choices: [{kind: cls}, {kind: mean}]}}, objective: sentiment/accuracy}"
+    corpus = encode_corpus(load_experiment(QUICKSTART, [*SMALL, "training.store=require", search]))
+    assert len(corpus.folders) == 2
 
 
 def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +118,6 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         device_of(Training())
 
 
-def test_the_difference_of_a_device_from_the_cpu_is_measured(make: Make) -> None:
-    prepared = prepare(make())
+def test_the_difference_of_a_device_from_the_cpu_is_measured() -> None:
+    prepared = prepare(load_experiment(QUICKSTART, SMALL))
     assert difference_from_cpu(prepared.encoding_job(prepared.plan.phases[0], torch.device("cpu"))) == 0.0
