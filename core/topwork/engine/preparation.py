@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from topwork.data.dataset import Dataset, load_dataset
+from topwork.engine.data_parallel import Processes
 from topwork.engine.data_report import DataReport, describe_data
 from topwork.engine.encoding.activations import compute_activations
 from topwork.engine.encoding.corpus import Corpus, make_corpus, texts_to_read
@@ -193,14 +194,19 @@ class Preparation:
             with plugin_errors(experiment.freeze, experiment.origin.locate("freeze")):
                 experiment.freeze.finish(self.model.backbone)
 
-    def outputs(self, examples: Examples, *, device: torch.device) -> dict[str, torch.Tensor]:
+    def outputs(
+        self, examples: Examples, *, device: torch.device, processes: Processes | None = None
+    ) -> dict[str, torch.Tensor]:
         """Return the outputs (L, C) of each task for the examples that have a label of it, on the CPU.
+
+        Args:
+            processes: that compute a part each; this one alone by default.
 
         Raises:
             PluginError: a plugin fails.
         """
         with self.naming_plugins():
-            return outputs_of(self.model, examples, device=device)
+            return outputs_of(self.model, examples, device=device, processes=processes)
 
     def naming_plugins(self) -> AbstractContextManager[None]:
         """Say which plugin fails, where one does within the block."""
