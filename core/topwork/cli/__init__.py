@@ -10,6 +10,7 @@ import typer
 from topwork.cli import cache, new
 from topwork.cli.environment import ensure_home, escape_what_streams_cannot_show
 from topwork.cli.format import ExportFormat, Format, PredictionFormat
+from topwork.cli.several_processes import check_command, main_process_prints
 from topwork.cli.signals import resend_dropped_signals
 from topwork.errors import TopworkError, text_of
 
@@ -81,6 +82,7 @@ TextFile = Annotated[
 
 @app.callback(invoke_without_command=True)
 def version(
+    context: typer.Context,
     show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error too.", show_default=False)
@@ -89,6 +91,7 @@ def version(
     """Train many task heads on one pretrained text encoder."""
     if debug:
         logger.setLevel(logging.DEBUG)
+    check_command(context.invoked_subcommand)
     if show:
         from importlib.metadata import version
 
@@ -368,6 +371,12 @@ def registry_with(file: Path | None) -> "Registry":
 
 def main() -> None:
     """Run a command. A user's mistake prints its message, never a traceback."""
+    with main_process_prints():
+        run_command()
+
+
+def run_command() -> None:
+    """Run a command, and end the process with its exit code where it fails."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.addLevelName(logging.WARNING, "warning")
     escape_what_streams_cannot_show()

@@ -1,10 +1,9 @@
 """The processes that train one model together under torchrun, each on its share of every batch."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,7 +34,7 @@ class Processes:
 
     count: int = 1
     number: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def is_main(self) -> bool:
@@ -99,13 +98,6 @@ class Processes:
 def processes_of(accelerator: Accelerator) -> Processes:
     """Return the processes that accelerate found."""
     return Processes(accelerator.num_processes, accelerator.process_index, accelerator.device)
-
-
-def process_here() -> tuple[int, int]:
-    """Return how many processes torchrun started, and the number of this one; 1 and 0 where it was not torchrun."""
-    if "LOCAL_RANK" not in os.environ:
-        return 1, 0
-    return int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
 
 
 @contextmanager

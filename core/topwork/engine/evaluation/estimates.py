@@ -91,7 +91,10 @@ def join_processes(
     columns = processes.max(torch.tensor(of_each.shape[1:])).tolist()
     joined = torch.zeros(sum(counts), *columns)
     rows = torch.arange(sum(counts)).split(list(counts))[processes.number :: processes.count]
-    joined[(torch.cat(rows), *(slice(size) for size in of_each.shape[1:]))] = of_each
+    padding = [
+        part for size, wide in zip(of_each.shape[:0:-1], columns[::-1], strict=True) for part in (0, wide - size)
+    ]
+    joined[torch.cat([*rows, torch.arange(0)])] = nn.functional.pad(of_each, padding)
     return processes.sum(joined)
 
 
