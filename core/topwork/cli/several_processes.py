@@ -1,6 +1,7 @@
 """A command that torchrun runs in several processes, of which the main one prints."""
 
 import io
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -34,7 +35,9 @@ def check_command(name: str | None) -> None:
 @contextmanager
 def main_process_prints() -> Iterator[None]:
     """Let the main process alone print what the block prints; where another one fails alone, it says why at the end."""
-    _, number = process_here()
+    count, number = process_here()
+    if count > 1:  # torch is not imported yet; its warning that all heads had labels in the first step is no news
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if number == 0:
         yield
         return

@@ -27,6 +27,7 @@ from topwork.engine.model.building import (
 )
 from topwork.engine.model.encoder_checks import check_restorable
 from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.parallel_checks import check_norms
 from topwork.engine.model.plan import Phase, Plan, make_plan
 from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
 from topwork.engine.model.precision_checks import check_precision, warn_if_slow
@@ -49,6 +50,7 @@ from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import Reading
 from topwork.interfaces.loss_weighting import LossWeighting
 from topwork.interfaces.plugin import PluginConfig
+from topwork.torchrun import process_here
 
 
 @dataclass(frozen=True)
@@ -346,8 +348,9 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
     check_precision(experiment.backbone.precision, backbone, frozen=frozen, where=where)
     check_gradients(model, plan, experiment.backbone, experiment.pooling, origin=origin)
     check_shared(weighting, experiment.weighting, settings, plan, origin=origin)
-    train = dataset.splits["train"]
-    check_training(heads, model, dataset.labels, settings, rows=train, origin=origin)
+    train, (processes, _) = dataset.splits["train"], process_here()
+    check_norms(model, plan.phases, processes, origin=origin)
+    check_training(heads, model, dataset.labels, settings, rows=train, processes=processes, origin=origin)
     sampling = resolve_sampling(
         experiment.sampling, train.sizes_of(experiment.tasks), settings.epochs, where=origin.locate("sampling")
     ).of_sizes(train.sizes_of(heads))

@@ -15,6 +15,7 @@ from topwork.engine.data_parallel import Processes, processes_of
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import measure, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.parallel_checks import draws_dropout
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.model.plugin_checks import is_out_of_memory
 from topwork.engine.model.seeding import derive_seed, seeded
@@ -155,9 +156,15 @@ def finish(
     if set(stopping.best_epochs.values()) != {stopping.best_epoch}:
         metrics = measure_epoch(joint, {}, data)[0]
     unwrap(joint.wrapped, joint.accelerator)
+    draws = draws_dropout(joint.model.train())
     joint.model.eval()
     tune_heads(joint.model, data, joint.processes, device=joint.accelerator.device)
     notes = stopping.drift(epochs, metrics)
+    if draws and (count := joint.processes.count) > 1:
+        notes.append(
+            f"trained in {count} processes, of which each draws its own dropout; with another number of them it "
+            "is another draw, as of another seed"
+        )
     if stop_reason:
         notes.append(f"an observer ended training after epoch {len(epochs)}: {stop_reason}")
     return Fit(epochs, stopping.best_epoch, stopping.best_epochs, metrics, data, notes)
