@@ -137,9 +137,11 @@ class TrainingState:
         """
         of_processes = {name: one if one.ndim == 2 else one[None] for name, one in self._random.items()}
         if of_processes and len(of_processes["cpu"]) == self._processes.count:
-            torch.set_rng_state(of_processes["cpu"][self._processes.number])
-            if "cuda" in of_processes:
-                torch.cuda.set_rng_state(of_processes["cuda"][self._processes.number])
+            # copies, since torch reads a part of another tensor from that one's beginning, or from nowhere
+            own = {name: states[self._processes.number].clone() for name, states in of_processes.items()}
+            torch.set_rng_state(own["cpu"])
+            if "cuda" in own:
+                torch.cuda.set_rng_state(own["cuda"])
         self._random = {}
 
     def _parameters(self) -> dict[str, Tensor]:
