@@ -49,7 +49,7 @@ def main_process_prints() -> Iterator[None]:
         sys.stdout, sys.stderr = streams
         if isinstance(error.code, int) and 0 < error.code < 128:  # not ended by a signal
             time.sleep(GRACE)
-            print("".join(f"process {number}: {line}\n" for line in said.getvalue().splitlines()), file=sys.stderr)
+            print(*(f"process {number}: {line}" for line in said.getvalue().splitlines()), sep="\n", file=sys.stderr)
         raise
     finally:
         sys.stdout, sys.stderr = streams

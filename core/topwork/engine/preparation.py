@@ -349,7 +349,7 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
     check_gradients(model, plan, experiment.backbone, experiment.pooling, origin=origin)
     check_shared(weighting, experiment.weighting, settings, plan, origin=origin)
     train, (processes, _) = dataset.splits["train"], process_here()
-    check_norms(model, plan.phases, processes, origin=origin)
+    check_norms(model, min(phase.cut.stage for phase in plan.phases), processes, origin=origin)
     check_training(heads, model, dataset.labels, settings, rows=train, processes=processes, origin=origin)
     sampling = resolve_sampling(
         experiment.sampling, train.sizes_of(experiment.tasks), settings.epochs, where=origin.locate("sampling")

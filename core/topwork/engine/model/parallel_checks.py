@@ -1,21 +1,19 @@
 """Whether a model may be trained in several processes, each of which computes its share of every batch."""
 
-from collections.abc import Collection
 from itertools import chain
 
 from torch import nn
 
 from topwork.engine.model.multitask import MultiTaskModel
-from topwork.engine.model.plan import Phase
 from topwork.errors import ConfigurationError, enumerate_names
 from topwork.experiment.origin import Origin
 
 
-def check_norms(model: MultiTaskModel, phases: Collection[Phase], processes: int, *, origin: Origin) -> None:
+def check_norms(model: MultiTaskModel, first: int, processes: int, *, origin: Origin) -> None:
     """Check that what trains takes no means over a batch, of which each process has a part.
 
     Args:
-        phases: of the plan.
+        first: how many stages train in no epoch.
         processes: in how many the model is trained.
 
     Raises:
@@ -23,7 +21,6 @@ def check_norms(model: MultiTaskModel, phases: Collection[Phase], processes: int
     """
     if processes == 1:
         return
-    first = min(phase.cut.stage for phase in phases)
     of_stages = chain.from_iterable(stage.modules for stage in model.stages()[first:])
     training: dict[str, list[nn.Module]] = {
         "backbone": list(of_stages),
