@@ -369,14 +369,9 @@ def registry_with(file: Path | None) -> "Registry":
     return discover(load_plugin_files(file) if file else [])
 
 
+@main_process_prints()
 def main() -> None:
     """Run a command. A user's mistake prints its message, never a traceback."""
-    with main_process_prints():
-        run_command()
-
-
-def run_command() -> None:
-    """Run a command, and end the process with its exit code where it fails."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.addLevelName(logging.WARNING, "warning")
     escape_what_streams_cannot_show()

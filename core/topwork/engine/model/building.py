@@ -173,8 +173,7 @@ def check_training(
                 rows=len(rows.texts),
                 labelled=rows.labelled_counts[task],
                 batch_size=settings.batch_size,
-                accumulation=settings.accumulation,
-                processes=processes,
+                accumulation=settings.accumulation * processes,
                 where=where,
             )
 

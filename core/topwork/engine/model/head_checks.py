@@ -121,7 +121,6 @@ def check_pieces(
     labelled: int,
     batch_size: int,
     accumulation: int,
-    processes: int = 1,
     where: str,
 ) -> None:
     """Try a head on the pieces that its training rows are going to be divided into.
@@ -129,15 +128,13 @@ def check_pieces(
     Args:
         rows: how many training rows there are.
         labelled: how many of them have a label for it. Where some have none, a piece may have one that does.
-        processes: of which each computes its share of every piece.
 
     Raises:
         PluginError: the module fails on one text in train mode, and there is such a piece; or the loss of a batch is
             not made up of the losses of its pieces, and there are several.
     """
     head = build()
-    pieces = accumulation * processes
-    smallest = smallest_piece(rows, batch_size, pieces) if labelled == rows else 1
+    smallest = smallest_piece(rows, batch_size, accumulation) if labelled == rows else 1
     if smallest == 1 and (why := _why_not_one_text(head.module, width, labels, config.reads)):
         with part_errors(config, where, "the module"):
             if labelled < rows:
@@ -147,17 +144,17 @@ def check_pieces(
                 )
             raise PluginError(
                 f"its module cannot be trained on one text ({why}), but {rows:,} training rows in batches of "
-                f"{batch_size}{f', each in {pieces} pieces,' if pieces > 1 else ''} leave one alone; "
+                f"{batch_size}{f', each in {accumulation} pieces,' if accumulation > 1 else ''} leave one alone; "
                 "set training.batch_size so that none is left, or use a norm that needs no batch"
             )
-    if pieces > 1:
+    if accumulation > 1:
         if any(isinstance(module, nn.BatchNorm1d) for module in head.module.modules()):
             logger.warning(
                 "%s: %s: its batch norm takes each of the %d pieces of a batch for a batch of its own, so training "
                 "in pieces is another training; use nn.LayerNorm, or set training.accumulation: 1",
                 where,
                 plugin_of(config),
-                pieces,
+                accumulation,
             )
         inputs, targets = _texts(_enough_rows(labels), width, labels, config.reads)
         head.module.eval()
@@ -166,8 +163,7 @@ def check_pieces(
         error = pieces_error(head, outputs + torch.randn_like(outputs), targets)
         if error:
             with part_errors(config, where, "the loss"):
-                one_process = ", and train in one process" if processes > 1 else ""
-                raise PluginError(f"{error}; or set training.accumulation: 1{one_process}")
+                raise PluginError(f"{error}; or set training.accumulation: 1, in one process")
 
 
 @torch.no_grad()
