@@ -25,6 +25,7 @@ from topwork.cli.arguments import (
 )
 from topwork.cli.environment import ensure_home, escape_what_streams_cannot_show
 from topwork.cli.format import ExportFormat, Format, PredictionFormat
+from topwork.cli.several_processes import check_command, main_process_prints
 from topwork.cli.signals import resend_dropped_signals
 from topwork.errors import TopworkError, text_of
 
@@ -47,6 +48,7 @@ app.add_typer(new.app, name="new")
 
 @app.callback(invoke_without_command=True)
 def version(
+    context: typer.Context,
     show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error too.", show_default=False)
@@ -55,6 +57,7 @@ def version(
     """Train many task heads on one pretrained text encoder."""
     if debug:
         logger.setLevel(logging.DEBUG)
+    check_command(context.invoked_subcommand)
     if show:
         from importlib.metadata import version
 
@@ -343,6 +346,7 @@ def registry_with(file: Path | None) -> "Registry":
     return discover(load_plugin_files(file) if file else [])
 
 
+@main_process_prints()
 def main() -> None:
     """Run a command. A user's mistake prints its message, never a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)

@@ -1,6 +1,5 @@
 """``topwork encode-corpus``."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,10 +12,7 @@ from topwork.lab.encode_corpus import StoredCorpus, encode_corpus
 
 
 def show_corpus(experiment: Experiment, file: Path, format: Format) -> None:
-    """Encode with a progress bar, then print what is stored; of several processes of torchrun the first prints."""
-    if int(os.environ.get("RANK", "0")) > 0:
-        encode_corpus(experiment)
-        return
+    """Encode with a progress bar, then print what is stored."""
     with result_alone(format), make_progress() as progress:
         corpus = encode_corpus(experiment, observer=ProgressBar(progress))
     folders = [str(folder) for folder in corpus.folders]

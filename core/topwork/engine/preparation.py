@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from topwork.data.dataset import Dataset, load_dataset
+from topwork.engine.data_parallel import Processes
 from topwork.engine.data_report import DataReport, describe_data
 from topwork.engine.encoding.activations import compute_activations
 from topwork.engine.encoding.corpus import Corpus, make_corpus, texts_to_read
@@ -26,6 +27,7 @@ from topwork.engine.model.building import (
 )
 from topwork.engine.model.encoder_checks import check_restorable
 from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.parallel_checks import check_norms
 from topwork.engine.model.plan import Phase, Plan, make_plan
 from topwork.engine.model.plugin_checks import errors_of_plugins, plugin_errors
 from topwork.engine.model.precision_checks import check_precision, warn_if_slow
@@ -48,6 +50,7 @@ from topwork.interfaces.freeze_strategy import FreezeStrategyConfig
 from topwork.interfaces.head import Reading
 from topwork.interfaces.loss_weighting import LossWeighting
 from topwork.interfaces.plugin import PluginConfig
+from topwork.torchrun import process_here
 
 
 @dataclass(frozen=True)
@@ -193,14 +196,19 @@ class Preparation:
             with plugin_errors(experiment.freeze, experiment.origin.locate("freeze")):
                 experiment.freeze.finish(self.model.backbone)
 
-    def outputs(self, examples: Examples, *, device: torch.device) -> dict[str, torch.Tensor]:
+    def outputs(
+        self, examples: Examples, *, device: torch.device, processes: Processes | None = None
+    ) -> dict[str, torch.Tensor]:
         """Return the outputs (L, C) of each task for the examples that have a label of it, on the CPU.
+
+        Args:
+            processes: that compute a part each; this one alone by default.
 
         Raises:
             PluginError: a plugin fails.
         """
         with self.naming_plugins():
-            return outputs_of(self.model, examples, device=device)
+            return outputs_of(self.model, examples, device=device, processes=processes)
 
     def naming_plugins(self) -> AbstractContextManager[None]:
         """Say which plugin fails, where one does within the block."""
@@ -340,8 +348,9 @@ def assemble(experiment: Experiment, dataset: Dataset, corpus: Corpus, backbone:
     check_precision(experiment.backbone.precision, backbone, frozen=frozen, where=where)
     check_gradients(model, plan, experiment.backbone, experiment.pooling, origin=origin)
     check_shared(weighting, experiment.weighting, settings, plan, origin=origin)
-    train = dataset.splits["train"]
-    check_training(heads, model, dataset.labels, settings, rows=train, origin=origin)
+    train, (processes, _) = dataset.splits["train"], process_here()
+    check_norms(model, min(phase.cut.stage for phase in plan.phases), processes, origin=origin)
+    check_training(heads, model, dataset.labels, settings, rows=train, processes=processes, origin=origin)
     sampling = resolve_sampling(
         experiment.sampling, train.sizes_of(experiment.tasks), settings.epochs, where=origin.locate("sampling")
     ).of_sizes(train.sizes_of(heads))

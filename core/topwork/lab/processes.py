@@ -69,12 +69,11 @@ class StopSignals(StopRequest):
         return self._arrived is not None
 
     def obey(self) -> None:
-        """Let the signal do what it would have done at once."""
-        number, self._arrived = self._arrived, None
-        if number is not None:
-            self._let_through()
-            signal.raise_signal(number)
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)  # who asks must be obeyed
+        """Let the signal do what it would have done at once; where another process got it, as SIGTERM would."""
+        number, self._arrived = self._arrived or signal.SIGTERM, None
+        self._let_through()
+        signal.raise_signal(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)  # who asks must be obeyed
 
     def _note(self, number: int, frame: object) -> None:
         if self._arrived is None:

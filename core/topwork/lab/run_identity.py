@@ -33,17 +33,22 @@ DERIVED = ("plan", "sha256 of the weights")
 NUMERIC = "numerics: "
 PLUGIN = "plugin "
 
+#: In how many processes a run is trained, where there are several.
+PROCESSES = f"{NUMERIC}processes"
+
 
 def identity_of_run(
-    experiment: Experiment, prepared: Preparation, registry: Registry, device: torch.device
+    experiment: Experiment, prepared: Preparation, registry: Registry, device: torch.device, processes: int = 1
 ) -> dict[str, str]:
     """Return what must be the same where a run goes on, in words.
 
     Args:
         prepared: the run's first training, of which nothing is trained yet.
+        processes: in how many it is trained.
     """
     weights = {"sha256 of the weights": digest_of_weights(prepared.model)}
-    return identity_of_training(experiment, prepared, registry, device) | weights
+    several = {PROCESSES: str(processes)} if processes > 1 else {}  # runs that were begun before name none
+    return identity_of_training(experiment, prepared, registry, device) | weights | several
 
 
 def identity_of_training(
@@ -84,7 +89,7 @@ def check_same(
     Raises:
         ConfigurationError: something else has changed; lists all of that.
     """
-    changes = differing([before, now])
+    changes = differing([{PROCESSES: "1", **one} for one in (before, now)])
     described = {
         name: f"{name}: {then or 'nothing'} then, {later or 'nothing'} now" for name, (then, later) in changes.items()
     }

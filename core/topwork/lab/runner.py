@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from topwork.data.texts import written
+from topwork.engine.data_parallel import Processes, processes_of
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.comparison import SplitOutputs
 from topwork.engine.evaluation.estimates import estimates
@@ -29,6 +30,7 @@ from topwork.errors import StorageError, TopworkError, TrainingError, describe, 
 from topwork.experiment.schema import Experiment
 from topwork.experiment.source import EVALUATED, SplitName
 from topwork.lab.observers import Observers
+from topwork.lab.parallel_run import announce_training
 from topwork.lab.processes import StopSignals
 from topwork.lab.result import Result, UnsavedError
 from topwork.lab.run_folder import RunFolder, RunTraining
@@ -116,10 +118,12 @@ class Runner:
             TopworkError: what is wrong.
         """
         accelerator = make_accelerator(prepared.experiment.training)
+        processes = processes_of(accelerator)
+        announce_training(processes, prepared, training)
         observer = Observers([self.observer, *([log] if log else [])])
         fitted = self._fit(prepared, folder, accelerator, observer, training)
         split = next(one for one in EVALUATED if one in fitted.data)
-        outputs = self._outputs(prepared, fitted.data[split], folder, accelerator.device)
+        outputs = self._outputs(prepared, fitted.data[split], folder, processes, accelerator.device)
         # before metrics and figures, which may fail
         place, unsaved = _save(prepared, folder, self.registry) if folder else (None, "")
         differs = _how_saved_model_differs(prepared, place) if place else ""
@@ -158,7 +162,9 @@ class Runner:
     ) -> Fit:
         """Train, and save what is kept of a training that diverges."""
         minutes = prepared.experiment.training.checkpoint_minutes
-        checkpoints = Checkpoints(training.checkpoints if training else None, minutes, stop=self.stop)
+        folder_of_checkpoints = training.checkpoints if training else None
+        processes = processes_of(accelerator)
+        checkpoints = Checkpoints(folder_of_checkpoints, minutes, stop=self.stop, processes=processes)
 
         def load_examples(phase: Phase) -> dict[SplitName, Examples]:
             examples, report = self.cache.load_examples(prepared, phase, accelerator.device, observer)
@@ -175,11 +181,16 @@ class Runner:
             raise TrainingError(f"{error}; {where}", kept_epoch=error.kept_epoch) from None
 
     def _outputs(
-        self, prepared: Preparation, examples: Examples, folder: Path | None, device: torch.device
+        self,
+        prepared: Preparation,
+        examples: Examples,
+        folder: Path | None,
+        processes: Processes,
+        device: torch.device,
     ) -> dict[str, torch.Tensor]:
         """Return the outputs (L, C) of each task for some examples; a model that fails there is saved."""
         try:
-            return prepared.outputs(examples, device=device)
+            return prepared.outputs(examples, device=device, processes=processes)
         except Exception:  # memory, or a head that fails on other rows
             if folder:
                 place, _ = _save(prepared, folder, self.registry)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from topwork.engine.evaluation.comparison import SplitOutputs, metrics_of, stack_seeds
 from topwork.engine.evaluation.estimates import Estimate, estimate
@@ -21,6 +21,7 @@ from topwork.experiment.search import with_overrides
 from topwork.files import check_room, is_held
 from topwork.lab.alone import check_alone, gains_of_joining
 from topwork.lab.observers import Observers, Observing
+from topwork.lab.parallel_run import announce_result, join_processes, take_part
 from topwork.lab.processes import exit_on_sigterm
 from topwork.lab.result import Result, SeedsResult, UnsavedError
 from topwork.lab.run_folder import RunFolder, dump_experiment, load_recorded_experiment, named_files, opened_run
@@ -31,6 +32,7 @@ from topwork.lab.tracking.run_log import RunLog, log_run
 from topwork.lab.tracking.store import open_store, redact_uri, store_of, tracking_uri_of
 from topwork.lab.tracking.sync import absolute_uri, relative_uri
 from topwork.registry import discover
+from topwork.torchrun import process_here
 
 #: What the results of a run say that may not be exact.
 INEXACT = "this run was interrupted, and may not give the bits that it would have given undisturbed: {}"
@@ -59,6 +61,9 @@ def train(
 
     Where a run that was to make the same model was interrupted, it goes on.
 
+    Under torchrun all processes must call this alike. They train together; the main one alone calls observers, logs,
+    and writes. The others return the result that it has.
+
     Args:
         output: the model's folder, which must not exist; a new one in ``models`` where it is not given.
         observer: its methods are called while the run trains; there may be several.
@@ -71,12 +76,14 @@ def train(
     """
     if experiment.training.seeds is not None:
         raise ConfigurationError("training.seeds has several seeds; train them with topwork.train_seeds")
-    observers = Observers(observer)
+    observers, processes = Observers(observer), join_processes(experiment.training)
+    if not processes.is_main:
+        return cast("Result", take_part(experiment, processes))
     name, folder = _names(experiment, output)
     if output is None:
         _tell_of_unfinished(experiment, folder.parent)
     with exit_on_sigterm(), opened_run(experiment, name, folder, alone=alone) as run:
-        return _train(experiment, run, observers, allow_inexact=allow_inexact)
+        return announce_result(processes, _train(experiment, run, observers, allow_inexact=allow_inexact))
 
 
 def train_seeds(
@@ -90,7 +97,7 @@ def train_seeds(
     """Train an experiment once with each of ``training.seeds``, and give means over them.
 
     Texts are encoded once. In MLflow the seeds' runs are below one that has the means. Where a run that was to make the
-    same models was interrupted, it goes on.
+    same models was interrupted, it goes on. Under torchrun see ``train``.
 
     Args:
         output: a folder for the models, which must not exist: ``seed-0`` and so on in it; a new one in ``models`` where
@@ -102,12 +109,14 @@ def train_seeds(
     Raises:
         TopworkError: what is wrong, and what to do about it. The MLflow runs that began are closed.
     """
-    observers = Observers(observer)
+    observers, processes = Observers(observer), join_processes(experiment.training)
+    if not processes.is_main:
+        return cast("SeedsResult", take_part(experiment, processes))
     name, folder = _names(experiment, output)
     if output is None:
         _tell_of_unfinished(experiment, folder.parent)
     with exit_on_sigterm(), opened_run(experiment, name, folder, alone=alone) as run:
-        return _train_seeds(experiment, run, observers, allow_inexact=allow_inexact)
+        return announce_result(processes, _train_seeds(experiment, run, observers, allow_inexact=allow_inexact))
 
 
 def resume(
@@ -117,7 +126,7 @@ def resume(
     observer: Observing = None,
     allow_inexact: bool = False,
 ) -> Result | SeedsResult:
-    """Go on with a run that was interrupted, as the command would that began it.
+    """Go on with a run that was interrupted, as the command would that began it; under torchrun see ``train``.
 
     Args:
         run: its folder.
@@ -138,11 +147,14 @@ def resume(
         )
         raise ConfigurationError(f"run {path} {why}")
     experiment = load_recorded_experiment(path, record, discover(record.plugins))
+    processes = join_processes(experiment.training)
+    if not processes.is_main:
+        return cast("Result | SeedsResult", take_part(experiment, processes))
     folder = Path(output) if output else model_path(path, record)
     with exit_on_sigterm(), opened_run(experiment, record.name, folder, alone=record.alone, path=path) as opened:
         if experiment.training.seeds is None:
-            return _train(experiment, opened, observers, allow_inexact=allow_inexact)
-        return _train_seeds(experiment, opened, observers, allow_inexact=allow_inexact)
+            return announce_result(processes, _train(experiment, opened, observers, allow_inexact=allow_inexact))
+        return announce_result(processes, _train_seeds(experiment, opened, observers, allow_inexact=allow_inexact))
 
 
 def _train(experiment: Experiment, run: RunFolder, observer: Observers, *, allow_inexact: bool) -> Result:
@@ -215,7 +227,8 @@ def begin(
         ConfigurationError: it cannot go on; says what has changed.
         StorageError: its folder cannot be written.
     """
-    identity = identity_of_run(experiment, prepared, runner.registry, make_accelerator(experiment.training).device)
+    accelerator = make_accelerator(experiment.training)
+    identity = identity_of_run(experiment, prepared, runner.registry, accelerator.device, accelerator.num_processes)
     written: dict[str, Any] = {
         "experiment": dump_experiment(experiment, run.path),
         "plugins": named_files(experiment),
@@ -254,7 +267,9 @@ def ending(run: RunFolder) -> Iterator[None]:
         if isinstance(error, UnsavedError) and not run.is_begun():  # it was too short to be worth a checkpoint
             run.end("failed", text_of(error))
         if run.is_begun():
-            error.add_note(f"what is done is kept; go on with: topwork resume {shlex.quote(str(run.path))}")
+            with_torchrun = f"torchrun --nproc-per-node {count} -m " if (count := process_here()[0]) > 1 else ""
+            command = f"{with_torchrun}topwork resume {shlex.quote(str(run.path))}"
+            error.add_note(f"what is done is kept; go on with: {command}")
         raise
     try:
         run.end("finished")

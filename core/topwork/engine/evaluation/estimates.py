@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from topwork.engine.data_parallel import Processes
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.bootstrap import resample
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.errors import PluginError, first_line
-from topwork.interfaces.head import Head, Metric
+from topwork.interfaces.head import Head, Metric, Reading
 
 #: Rows per batch where nothing is trained.
 EVALUATION_BATCH = 64
@@ -50,19 +51,51 @@ class Estimate:
 
 @torch.no_grad()
 def outputs_of(
-    model: MultiTaskModel, examples: Examples, *, device: torch.device
+    model: MultiTaskModel, examples: Examples, *, device: torch.device, processes: Processes | None = None
 ) -> dict[str, Float[Tensor, "_L ..."]]:
     """Return each task's outputs (L, C) for the L rows that have a label of it, on the CPU; none where no row has.
 
     The model is left in eval mode.
+
+    Args:
+        processes: that compute some batches each, and all get all outputs; this one alone by default.
     """
     model.eval()
+    processes = processes or Processes()
     batches: dict[str, list[Tensor]] = {task: [] for task in model.tasks}
-    for rows in torch.arange(examples.count).split(EVALUATION_BATCH):
+    divided = torch.arange(examples.count).split(EVALUATION_BATCH)
+    for rows in divided[processes.number :: processes.count]:
         batch = examples.batch(rows)
         for task, outputs in model(batch.hidden.to(device), batch.mask.to(device), batch.inputs, batch.windows).items():
             batches[task].append(outputs.float().cpu())
+    if processes.count > 1:
+        labelled = [examples.labelled_rows(rows) for rows in divided]
+        return {
+            task: join_processes(batches[task], [len(one.get(task, ())) for one in labelled], reading, processes)
+            for task, reading in model.reads.items()
+            if task in model.tasks and any(task in one for one in labelled)
+        }
     return {task: join_rows(outputs) for task, outputs in batches.items() if outputs}
+
+
+def join_processes(
+    own: Sequence[Float[Tensor, "_L ..."]], counts: Sequence[int], reading: Reading, processes: Processes
+) -> Float[Tensor, "L ..."]:
+    """Put rows of batches together that several processes have computed in turn: (L, C), or (L, S, C) of words.
+
+    Args:
+        own: the outputs of this process's batches that have rows.
+        counts: how many rows each batch has, those of all processes.
+    """
+    of_each = join_rows(own) if own else torch.zeros(0, 0, 0) if reading == "words" else torch.zeros(0, 0)
+    columns = processes.max(torch.tensor(of_each.shape[1:])).tolist()
+    joined = torch.zeros(sum(counts), *columns)
+    rows = torch.arange(sum(counts)).split(list(counts))[processes.number :: processes.count]
+    padding = [
+        part for size, wide in zip(of_each.shape[:0:-1], columns[::-1], strict=True) for part in (0, wide - size)
+    ]
+    joined[torch.cat([*rows, torch.arange(0)])] = nn.functional.pad(of_each, padding)
+    return processes.sum(joined)
 
 
 def join_rows(parts: Sequence[Float[Tensor, "_L ..."]]) -> Float[Tensor, "L ..."]:

@@ -149,9 +149,13 @@ def check_training(
     settings: Training,
     *,
     rows: DataSplit,
+    processes: int = 1,
     origin: Origin,
 ) -> None:
     """Try each head on the pieces that the training rows are going to be divided into.
+
+    Args:
+        processes: of which each computes its share of every piece.
 
     Raises:
         PluginError: one cannot be trained on them.
@@ -169,7 +173,7 @@ def check_training(
                 rows=len(rows.texts),
                 labelled=rows.labelled_counts[task],
                 batch_size=settings.batch_size,
-                accumulation=settings.accumulation,
+                accumulation=settings.accumulation * processes,
                 where=where,
             )
 

@@ -163,7 +163,7 @@ def check_pieces(
         error = pieces_error(head, outputs + torch.randn_like(outputs), targets)
         if error:
             with part_errors(config, where, "the loss"):
-                raise PluginError(f"{error}; or set training.accumulation: 1")
+                raise PluginError(f"{error}; or set training.accumulation: 1, in one process")
 
 
 @torch.no_grad()

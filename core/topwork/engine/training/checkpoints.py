@@ -6,7 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
-from topwork.engine.training.checkpoint_folder import CheckpointFolder
+import torch
+
+from topwork.engine.data_parallel import Processes
+from topwork.engine.training.checkpoint_folder import CheckpointFolder, read_checkpoint
 from topwork.engine.training.state import TrainingState
 from topwork.errors import StorageError
 
@@ -31,7 +34,7 @@ class StopRequest:
         return False
 
     def obey(self) -> None:
-        """Raise what ends the training."""
+        """Raise what ends the training, also where it was another process of it that was asked."""
 
 
 class Checkpoints:
@@ -45,6 +48,7 @@ class Checkpoints:
         minutes: between two of them within an epoch; None for no checkpoints at all.
         stop: says whether the training is asked to stop.
         worthwhile: seconds of training that may be lost: there is no checkpoint before these are over.
+        processes: that train together. The main one writes; all of them call each method.
     """
 
     def __init__(
@@ -54,11 +58,13 @@ class Checkpoints:
         *,
         stop: StopRequest | None = None,
         worthwhile: float = 0.0,
+        processes: Processes | None = None,
     ) -> None:
         self._folder = None if minutes is None else folder
         self._period = 60 * (minutes or 0.0)
         self._stop = stop or StopRequest()
         self._worthwhile = worthwhile
+        self._processes = processes or Processes()
         self._begun = self._last = perf_counter()
         self._cost: float | None = None
 
@@ -69,7 +75,13 @@ class Checkpoints:
             UnrecoverableError: there are checkpoints, and none can be read.
             StorageError: they were written by a newer topwork.
         """
-        saved = self._folder.load() if self._folder else None
+        if self._folder is None:
+            return None
+        saved = self._folder.load() if self._processes.is_main else None
+        # by then the main process has put aside what is damaged
+        name = self._processes.told_by_main(self._folder.paths()[0].name if saved else None)
+        if name and not self._processes.is_main:
+            saved = read_checkpoint(self._folder.path / name)
         if saved:
             self._worthwhile = 0.0
         return saved
@@ -93,14 +105,30 @@ class Checkpoints:
         self._save_after(min(self._period, self._cost / SHARE), state)
 
     def _save_after(self, seconds: float, state: TrainingState) -> None:
-        asked, started = self._stop.is_made(), perf_counter()
-        due = asked or started - self._last >= seconds
-        if self._folder and due and started - self._begun >= self._worthwhile:
-            try:
-                self._folder.save(state.epoch, state.partial.steps, state.state_dict())
-            except StorageError as error:  # which is no reason to end the training
-                logger.warning("no checkpoint was written, and those before it are untouched: %s", error)
+        started = perf_counter()
+        asked, late, worthwhile = self._agree(
+            self._stop.is_made(), started - self._last >= seconds, started - self._begun >= self._worthwhile
+        )
+        if self._folder and (asked or late) and worthwhile:
+            self._save(self._folder, state)
             self._last = perf_counter()
             self._cost = self._last - started
         if asked:
             self._stop.obey()
+
+    def _agree(self, asked: bool, late: bool, worthwhile: bool) -> tuple[bool, bool, bool]:
+        """Let all processes stop where one of them is asked to, and go by the main one's clock."""
+        if self._processes.count == 1:
+            return asked, late, worthwhile
+        said = [asked, late and self._processes.is_main, worthwhile and self._processes.is_main]
+        asked, late, worthwhile = map(bool, self._processes.sum(torch.tensor(said, dtype=torch.int64)).tolist())
+        return asked, late, worthwhile
+
+    def _save(self, folder: CheckpointFolder, state: TrainingState) -> None:
+        values = state.state_dict()
+        if not self._processes.is_main:
+            return
+        try:
+            folder.save(state.epoch, state.partial.steps, values)
+        except StorageError as error:  # which is no reason to end the training
+            logger.warning("no checkpoint was written, and those before it are untouched: %s", error)

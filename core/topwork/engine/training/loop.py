@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
@@ -11,13 +11,16 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor
 
+from topwork.engine.data_parallel import Processes, processes_of
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.evaluation.estimates import measure, outputs_of
 from topwork.engine.model.multitask import MultiTaskModel
+from topwork.engine.model.parallel_checks import draws_dropout
 from topwork.engine.model.plan import Phase, Plan
 from topwork.engine.model.plugin_checks import is_out_of_memory
 from topwork.engine.model.seeding import derive_seed, seeded
 from topwork.engine.observer import Epoch, Observer, TrainingStep
+from topwork.engine.training.accelerator import unwrap, wrap
 from topwork.engine.training.checkpoints import Checkpoints
 from topwork.engine.training.gradients import GradientStatistics, chosen_batches
 from topwork.engine.training.optimizer import make_optimizer, set_learning_rates, start_phase
@@ -73,6 +76,10 @@ def fit(
 ) -> Fit:
     """Train what the plan says, measuring after each epoch; where there is a checkpoint, go on from it.
 
+    Where ``accelerator`` found several processes, all of them must call this with the same model, plan and settings:
+    each computes its share of every batch, and all get the same weights. What the main one's ``observer`` and
+    ``checkpoints`` say holds for all.
+
     Args:
         load_examples: gives the examples of each phase.
         sampling: what each epoch takes of each source.
@@ -88,14 +95,15 @@ def fit(
         ResourceError: memory ran out.
         StorageError: the checkpoints cannot be read.
     """
-    state = TrainingState(model, plan.shapes.keys(), weighting, stopping)
+    processes = processes_of(accelerator)
+    state = TrainingState(model, plan.shapes.keys(), weighting, stopping, processes)
     if saved := checkpoints.load():
         state.load_progress(saved)
         observer.resumed(state.epochs, state.partial.steps)
     phase = plan.phase_of(len(state.epochs) if stopping.should_stop() else state.epoch)
     model.set_trainable(phase.unfrozen)
     data = load_examples(phase)
-    wrapped, weighting = accelerator.prepare(model), weighting.to(accelerator.device)
+    wrapped, weighting = wrap(model, accelerator), weighting.to(accelerator.device)
     optimizer = state.optimizer = make_optimizer(model, weighting, phase, settings)
     if saved:
         state.load_moments(saved)
@@ -103,11 +111,17 @@ def fit(
     joint = JointLoss(wrapped, model, weighting, loss_weights, settings.accumulation, accelerator)
     checkpoints.start()
 
-    while state.epoch <= settings.epochs and not stopping.should_stop() and not (state.epochs and observer.stop_reason):
+    def stop_reason() -> str:
+        return str(processes.told_by_main(observer.stop_reason if state.epochs else ""))
+
+    while state.epoch <= settings.epochs and not stopping.should_stop() and not stop_reason():
         if (now := plan.phase_of(state.epoch)) != phase:  # other layers train from here on, so the cut moves
             phase = now
             start_phase(phase, model, weighting, optimizer)
             data = load_examples(phase)
+            if processes.count > 1:  # what computes gradients together knows those that trained before
+                unwrap(joint.wrapped, accelerator)
+                joint = replace(joint, wrapped=wrap(model, accelerator))
         with checkpoints.stopping_after_steps():
             epoch, failures = run_epoch(joint, optimizer, data, settings, sampling, state, checkpoints, observer)
             if isinstance(weighting, LossWeighting):
@@ -124,7 +138,7 @@ def fit(
     if (best := plan.phase_of(stopping.best_epoch)) != phase:  # an earlier phase, with another cut or another prefix
         start_phase(best, model, weighting, optimizer)
         data = load_examples(best)
-    fitted = finish(joint, stopping, state.epochs, data, stop_reason=observer.stop_reason)
+    fitted = finish(joint, stopping, state.epochs, data, stop_reason=stop_reason())
     observer.end(fitted.best_epoch, fitted.metrics)
     return fitted
 
@@ -141,22 +155,31 @@ def finish(
     metrics = epochs[stopping.best_epoch - 1].metrics
     if set(stopping.best_epochs.values()) != {stopping.best_epoch}:
         metrics = measure_epoch(joint, {}, data)[0]
-    joint.accelerator.unwrap_model(joint.wrapped, keep_fp32_wrapper=False)  # undo autocast: now it is plain float32
+    unwrap(joint.wrapped, joint.accelerator)
+    draws = draws_dropout(joint.model.train())
     joint.model.eval()
-    tune_heads(joint.model, data, device=joint.accelerator.device)
+    tune_heads(joint.model, data, joint.processes, device=joint.accelerator.device)
     notes = stopping.drift(epochs, metrics)
+    if draws and (count := joint.processes.count) > 1:
+        notes.append(
+            f"trained in {count} processes, of which each draws its own dropout; with another number of them it "
+            "is another draw, as of another seed"
+        )
     if stop_reason:
         notes.append(f"an observer ended training after epoch {len(epochs)}: {stop_reason}")
     return Fit(epochs, stopping.best_epoch, stopping.best_epochs, metrics, data, notes)
 
 
 @torch.no_grad()
-def tune_heads(model: MultiTaskModel, data: Mapping[SplitName, Examples], *, device: torch.device) -> None:
+def tune_heads(
+    model: MultiTaskModel, data: Mapping[SplitName, Examples], processes: Processes, *, device: torch.device
+) -> None:
     """Let each head that wants to set what it reads off the validation rows, such as thresholds."""
     tuned = {name: tune for name, head in model.tasks.items() if (tune := head.tune)}
     if not tuned or "validation" not in data:
         return
-    outputs, targets = outputs_of(model, data["validation"], device=device), data["validation"].labelled_targets()
+    outputs = outputs_of(model, data["validation"], device=device, processes=processes)
+    targets = data["validation"].labelled_targets()
     for name in tuned.keys() & outputs.keys():
         tuned[name](outputs[name], targets[name])
 
@@ -233,7 +256,8 @@ def train_epoch(
     if partial.steps:
         observer.advance(partial.steps)
     joint.model.train()
-    with seeded(settings.seed, "dropout", epoch):
+    number_of_process = [f"process {joint.processes.number}"] if joint.processes.number else []
+    with seeded(settings.seed, "dropout", epoch, *number_of_process):
         state.restore_random()
         for number, rows in enumerate(batches[partial.steps :], partial.steps + 1):
             started = perf_counter()
@@ -270,9 +294,12 @@ def measure_epoch(
     if losses.keys() == joint.model.tasks.keys():
         metrics["training/loss"] = joint.total(losses)
     if "validation" in data:
-        examples, device = data["validation"], joint.accelerator.device
-        outputs = outputs_of(joint.model, examples, device=device)
-        values, failures = measure(joint.model.tasks, outputs, examples.labelled_targets(), device=device)
+        examples, device, processes = data["validation"], joint.accelerator.device, joint.processes
+        outputs = outputs_of(joint.model, examples, device=device, processes=processes)
+        measured: tuple[dict[str, float], dict[str, str]] = {}, {}
+        if processes.is_main:
+            measured = measure(joint.model.tasks, outputs, examples.labelled_targets(), device=device)
+        values, failures = processes.told_by_main(measured)
         metrics |= {f"validation/{name}": value for name, value in values.items()}
         if outputs:
             metrics["validation/loss"] = joint.total({name: values[f"{name}/loss"] for name in outputs})

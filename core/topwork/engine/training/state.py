@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from topwork.engine.data_parallel import Processes
 from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.model.plan import WEIGHTING_GROUP
 from topwork.engine.observer import Epoch
@@ -25,6 +26,7 @@ class TrainingState:
 
     Args:
         trained: the names of the parameters that train in some phase.
+        processes: that train together; this one alone by default.
 
     Attributes:
         epoch: the number, from 1, of the epoch that is being trained, or is next.
@@ -35,7 +37,12 @@ class TrainingState:
     """
 
     def __init__(
-        self, model: MultiTaskModel, trained: Collection[str], weighting: Weighting, stopping: Stopping
+        self,
+        model: MultiTaskModel,
+        trained: Collection[str],
+        weighting: Weighting,
+        stopping: Stopping,
+        processes: Processes | None = None,
     ) -> None:
         self.model = model
         self.weighting = weighting
@@ -46,6 +53,7 @@ class TrainingState:
         self.epochs: list[Epoch] = []
         self.failing: set[str] = set()
         self._trained = trained
+        self._processes = processes or Processes()
         self._random: dict[str, Tensor] = {}
 
     @property
@@ -67,7 +75,7 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, the tensors of which are not copied. Within an epoch, call it where random numbers are
-        drawn for its steps."""
+        drawn for its steps, and in all processes."""
         return {
             "epoch": self.epoch,
             "partial": asdict(self.partial),
@@ -77,7 +85,7 @@ class TrainingState:
             "weighting": self.weighting.state_dict(),
             "optimizer": self._moments(),
             "stopping": self.stopping.state_dict(),
-            "random": _random_states(self.model) if self.partial.steps else {},
+            "random": _random_states(self.model, self._processes) if self.partial.steps else {},
         }
 
     @torch.no_grad()
@@ -123,12 +131,18 @@ class TrainingState:
             }
 
     def restore_random(self) -> None:
-        """Let random numbers go on where they were in the middle of an epoch."""
-        if self._random:
-            torch.set_rng_state(self._random["cpu"])
-            if "cuda" in self._random:
-                torch.cuda.set_rng_state(self._random["cuda"])
-            self._random = {}
+        """Let random numbers go on where they were in the middle of an epoch.
+
+        Those of another number of processes are left: they are of other rows.
+        """
+        of_processes = {name: one if one.ndim == 2 else one[None] for name, one in self._random.items()}
+        if of_processes and len(of_processes["cpu"]) == self._processes.count:
+            # copies, since torch reads a part of another tensor from that one's beginning, or from nowhere
+            own = {name: states[self._processes.number].clone() for name, states in of_processes.items()}
+            torch.set_rng_state(own["cpu"])
+            if "cuda" in own:
+                torch.cuda.set_rng_state(own["cuda"])
+        self._random = {}
 
     def _parameters(self) -> dict[str, Tensor]:
         weighting = {f"{WEIGHTING_GROUP}.{name}": one for name, one in self.weighting.named_parameters()}
@@ -162,7 +176,9 @@ def check_same_shapes(what: str, expected: Mapping[str, Tensor], given: Mapping[
         )
 
 
-def _random_states(model: MultiTaskModel) -> dict[str, Tensor]:
+def _random_states(model: MultiTaskModel, processes: Processes) -> dict[str, Tensor]:
+    """The states (S,) of the generators that are drawn from, or (processes, S) where there are several processes."""
     device = next(model.parameters()).device
     of_device = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
-    return {"cpu": torch.get_rng_state(), **of_device}
+    states = {"cpu": torch.get_rng_state(), **of_device}
+    return states if processes.count == 1 else {name: processes.gather(state) for name, state in states.items()}

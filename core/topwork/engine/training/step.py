@@ -1,6 +1,6 @@
 """One step: the losses of a batch, and the gradients that they give."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from topwork.engine.data_parallel import Processes, errors_of_lost_processes, processes_of
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.model.checked_head import denominator_of
 from topwork.engine.model.multitask import MultiTaskModel
@@ -21,7 +22,7 @@ Weighting = LossWeighting | GradientWeighting
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a batch that is computed at once.
+    """A part of a batch that is computed at once, or this process's share of it.
 
     Attributes:
         rows: of it, (B,).
@@ -55,7 +56,7 @@ class JointLoss:
     """The losses of a model's tasks, made one.
 
     Attributes:
-        wrapped: ``model`` as accelerate runs it.
+        wrapped: ``model`` as accelerate runs it where gradients are computed: those of all processes.
         weighting: what makes one total of the losses, or one gradient of theirs.
         loss_weights: the factor of each task's loss before the weighting.
         accumulation: in how many pieces a batch is computed.
@@ -68,6 +69,11 @@ class JointLoss:
     accumulation: int
     accelerator: Accelerator
 
+    @property
+    def processes(self) -> Processes:
+        """The processes that compute a batch together."""
+        return processes_of(self.accelerator)
+
     def backward(self, examples: Examples, rows: Int[Tensor, " B"]) -> Step:
         """Add the gradients of one batch.
 
@@ -75,13 +81,13 @@ class JointLoss:
         """
         pieces, denominators = self._divide(examples, rows)
         if isinstance(self.weighting, GradientWeighting):
-            gradients, losses = self._gradients_by_task(examples, pieces, into_heads=True)
+            gradients, losses = self._gradients_by_task(examples, pieces, denominators, into_heads=True)
             self._set_shared_gradients(self.weighting, gradients)
             return Step(losses, denominators, {})
-        if len(pieces) == 1:
+        if len(pieces) == 1 and self.processes.count == 1:
             losses, factors = self._backward_at_once(self.weighting, examples, pieces[0])
         else:
-            losses, factors = self._backward_in_pieces(self.weighting, examples, pieces)
+            losses, factors = self._backward_in_pieces(self.weighting, examples, pieces, denominators)
         return Step(losses, denominators, {name: float(factor) for name, factor in factors.items()})
 
     def gradients(self, examples: Examples, rows: Int[Tensor, " B"]) -> dict[str, Float[Tensor, " P"]]:
@@ -95,7 +101,7 @@ class JointLoss:
             return {}  # in this epoch nothing that tasks share trains
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            found, _ = self._gradients_by_task(examples, self._divide(examples, rows)[0], into_heads=False)
+            found, _ = self._gradients_by_task(examples, *self._divide(examples, rows), into_heads=False)
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
@@ -104,7 +110,7 @@ class JointLoss:
     def after_step(self, examples: Examples, rows: Int[Tensor, " B"]) -> None:
         """Let a weighting that reads the batch's losses after the step have them."""
         if isinstance(self.weighting, LossWeighting) and self.weighting.reads_losses_after_step:
-            losses = self._scaled(self._losses_of_batch(examples, self._divide(examples, rows)[0]))
+            losses = self._scaled(self._losses_of_batch(examples, *self._divide(examples, rows)))
             self.model.running = ("weighting",)
             if losses:
                 self.weighting.after_step(losses)
@@ -122,7 +128,9 @@ class JointLoss:
         return float(sum(scaled.values()))
 
     def _divide(self, examples: Examples, rows: Int[Tensor, " B"]) -> tuple[list[Piece], dict[str, float]]:
-        return divide_batch(self.model.tasks, examples, rows, self.accumulation, self.accelerator.device)
+        return divide_batch(
+            self.model.tasks, examples, rows, self.accumulation, self.accelerator.device, self.processes
+        )
 
     def _scaled(self, losses: Mapping[str, Float[Tensor, ""]]) -> dict[str, Float[Tensor, ""]]:
         weights = self.loss_weights
@@ -132,7 +140,7 @@ class JointLoss:
         self, weighting: LossWeighting, examples: Examples, piece: Piece
     ) -> tuple[dict[str, float], dict[str, Float[Tensor, ""]]]:
         """Add the gradients of a batch; return its losses, and their factors where these change."""
-        losses = self._losses_of_piece(examples, piece)
+        losses = self._losses_of_piece(self.wrapped, examples, piece)
         scaled = self._scaled(losses)
         if not scaled:
             return {}, {}
@@ -145,18 +153,25 @@ class JointLoss:
         return {name: loss.item() for name, loss in losses.items()}, factors
 
     def _backward_in_pieces(
-        self, weighting: LossWeighting, examples: Examples, pieces: Sequence[Piece]
+        self,
+        weighting: LossWeighting,
+        examples: Examples,
+        pieces: Sequence[Piece],
+        labelled: Collection[str],
     ) -> tuple[dict[str, float], dict[str, Float[Tensor, ""]]]:
         """Do the same piece by piece. The factors come first, since each piece needs those of the whole batch."""
-        factors = self._factors(weighting, examples, pieces)
+        factors = self._factors(weighting, examples, pieces, labelled)
         sums = dict.fromkeys(factors, 0.0)
         for number, piece in enumerate(pieces):
             with self.accelerator.no_sync(self.wrapped) if number < len(pieces) - 1 else nullcontext():
-                losses = self._losses_of_piece(examples, piece)
+                losses = self._losses_of_piece(self.wrapped, examples, piece)
                 if losses:
-                    self.accelerator.backward(sum(factors[name] * loss for name, loss in self._scaled(losses).items()))
+                    total = sum(factors[name] * loss for name, loss in self._scaled(losses).items())
+                    with errors_of_lost_processes():  # what comes of it is the mean of all processes
+                        self.accelerator.backward(total if self.processes.count == 1 else self.processes.count * total)
             for name, loss in losses.items():
                 sums[name] += loss.item()
+        sums = self._sums_of_processes(sums)
         if sums and (own := list(weighting.parameters())):
             device = self.accelerator.device
             total = weighting(self._scaled({name: torch.tensor(loss, device=device) for name, loss in sums.items()}))
@@ -164,61 +179,89 @@ class JointLoss:
         return sums, {} if weighting.factors_from == "settings" else factors
 
     def _factors(
-        self, weighting: LossWeighting, examples: Examples, pieces: Sequence[Piece]
+        self,
+        weighting: LossWeighting,
+        examples: Examples,
+        pieces: Sequence[Piece],
+        labelled: Collection[str],
     ) -> dict[str, Float[Tensor, ""]]:
         """Return the factors of the losses of a batch before its gradients are computed.
 
         Where they depend on its losses, these are computed twice, with the same random numbers.
+
+        Args:
+            labelled: the tasks that have labels in the batch.
         """
         device = self.accelerator.device
-        losses = {name: torch.ones((), device=device) for name in self.model.tasks for p in pieces if name in p.shares}
+        losses = {name: torch.ones((), device=device) for name in labelled}
         if weighting.factors_from == "losses":
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                losses = self._losses_of_batch(examples, pieces)
+                losses = self._losses_of_batch(examples, pieces, labelled)
         if not losses:
             return {}
         scaled = {name: loss.detach().requires_grad_() for name, loss in self._scaled(losses).items()}
         self.model.running = ("weighting",)
         total = checked_total(weighting(scaled))
         found: Sequence[Tensor | None] = torch.autograd.grad(total, list(scaled.values()), allow_unused=True)
-        return {
+        factors = {
             name: torch.zeros((), device=device) if factor is None else factor
             for name, factor in zip(scaled, found, strict=True)
         }
+        if self.processes.count > 1:  # a weighting may draw random numbers, of which each process has its own
+            of_main = self.processes.from_main(torch.stack(list(factors.values())))
+            return dict(zip(factors, of_main.unbind(), strict=True))
+        return factors
 
-    def _losses_of_piece(self, examples: Examples, piece: Piece) -> dict[str, Float[Tensor, ""]]:
-        """Return what a piece adds to the mean loss of each task over the batch."""
+    def _losses_of_piece(self, model: nn.Module, examples: Examples, piece: Piece) -> dict[str, Float[Tensor, ""]]:
+        """Return what a piece adds to the mean loss of each task over the batch.
+
+        Args:
+            model: ``wrapped`` where all processes compute gradients of what is returned at once, else the model itself.
+        """
         if not piece.shares:
             return {}
         batch, device = examples.batch(piece.rows), self.accelerator.device
-        outputs = self.wrapped(batch.hidden.to(device), batch.mask.to(device), batch.inputs, batch.windows)
+        inputs = batch.inputs
+        if self.processes.count > 1:  # who computes gradients together must use all that comes out
+            inputs = {name: inputs[name] for name in piece.shares}
+        outputs = model(batch.hidden.to(device), batch.mask.to(device), inputs, batch.windows)
         return {
             name: share * self.model.tasks[name].loss(outputs[name], piece.targets[name])
             for name, share in piece.shares.items()
         }
 
     @torch.no_grad()
-    def _losses_of_batch(self, examples: Examples, pieces: Sequence[Piece]) -> dict[str, Float[Tensor, ""]]:
+    def _losses_of_batch(
+        self, examples: Examples, pieces: Sequence[Piece], labelled: Collection[str]
+    ) -> dict[str, Float[Tensor, ""]]:
         """Return the mean loss of each task over a batch, without gradients."""
         sums: dict[str, Tensor] = {}
         for piece in pieces:
-            for name, loss in self._losses_of_piece(examples, piece).items():
+            for name, loss in self._losses_of_piece(self.model, examples, piece).items():
                 sums[name] = sums[name] + loss if name in sums else loss
-        return sums
+        return self.processes.sum_by_name(sums, list(labelled))
+
+    def _sums_of_processes(self, losses: Mapping[str, float]) -> dict[str, float]:
+        """Return losses of a batch of which each process has computed a part."""
+        if self.processes.count == 1:
+            return dict(losses)
+        summed = self.processes.sum(torch.tensor(list(losses.values()), dtype=torch.float64))
+        return dict(zip(losses, summed.tolist(), strict=True))
 
     def _gradients_by_task(
-        self, examples: Examples, pieces: Sequence[Piece], *, into_heads: bool
+        self, examples: Examples, pieces: Sequence[Piece], labelled: Collection[str], *, into_heads: bool
     ) -> tuple[dict[str, Float[Tensor, " P"]], dict[str, float]]:
         """Return the gradient of each task's loss over a batch by the P shared numbers that train, and the losses.
 
         Args:
+            labelled: the tasks that have labels in the batch.
             into_heads: whether each head's parameters get the gradient of its own loss.
         """
         shared = shared_parameters(self.model)
         gradients: dict[str, Tensor] = {}
         sums: dict[str, float] = {}
         for piece in pieces:
-            losses = self._losses_of_piece(examples, piece)
+            losses = self._losses_of_piece(self.model, examples, piece)
             for number, (name, loss) in enumerate(self._scaled(losses).items(), 1):
                 own = [one for one in self.model.heads[name].parameters() if one.requires_grad] if into_heads else []
                 found = torch.autograd.grad(loss, [*shared, *own], retain_graph=number < len(losses), allow_unused=True)
@@ -228,6 +271,12 @@ class JointLoss:
                 flat = flat_gradient(shared, found)
                 gradients[name] = gradients[name] + flat if name in gradients else flat
                 sums[name] = sums.get(name, 0.0) + losses[name].item()
+        if self.processes.count > 1:
+            none = flat_gradient(shared, [None] * len(shared))
+            gradients = {name: self.processes.sum(gradients.get(name, none)) for name in labelled}
+            sums = self._sums_of_processes({name: sums.get(name, 0.0) for name in labelled})
+            for name in labelled if into_heads else ():
+                sum_gradients(list(self.model.heads[name].parameters()), self.processes)
         return {name: gradients[name] for name in self.model.tasks if name in gradients}, sums
 
     def _set_shared_gradients(self, weighting: GradientWeighting, gradients: Mapping[str, Float[Tensor, " P"]]) -> None:
@@ -237,24 +286,73 @@ class JointLoss:
             return
         self.model.running = ("weighting",)
         combined = checked_gradient(weighting(torch.stack(list(gradients.values())), list(gradients)), gradients)
+        combined = self.processes.from_main(combined)  # it may draw random numbers, of which each process has its own
         for parameter, part in zip(shared, combined.split([one.numel() for one in shared]), strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
 
 
 def divide_batch(
-    tasks: Mapping[str, Head], examples: Examples, rows: Int[Tensor, " B"], accumulation: int, device: torch.device
+    tasks: Mapping[str, Head],
+    examples: Examples,
+    rows: Int[Tensor, " B"],
+    accumulation: int,
+    device: torch.device,
+    processes: Processes,
 ) -> tuple[list[Piece], dict[str, float]]:
-    """Divide a batch into pieces; return them, and what each task's mean loss over the whole batch is divided by."""
+    """Divide a batch into pieces; return them, and what each task's mean loss over the whole batch is divided by.
+
+    The pieces are the same whatever the number of processes, and of each a process takes its share.
+    """
     divided = [piece for piece in rows.tensor_split(accumulation) if len(piece)]
     targets = [{name: one.to(device) for name, one in examples.batch_targets(piece).items()} for piece in divided]
     parts = [{name: denominator_of(tasks[name], one, device) for name, one in of_piece.items()} for of_piece in targets]
     sums = {name: sum(part.get(name, 0.0) for part in parts) for name in tasks}
     denominators = {name: denominator for name, denominator in sums.items() if denominator}
+    if processes.count > 1:
+        shares = [share_of_piece(tasks, examples, piece, denominators, device, processes) for piece in divided]
+        return [share for share in shares if share is not None], denominators
     pieces = [
         Piece(piece, of_piece, {name: part / denominators[name] for name, part in of_tasks.items() if part})
         for piece, of_piece, of_tasks in zip(divided, targets, parts, strict=True)
     ]
     return pieces, denominators
+
+
+def share_of_piece(
+    tasks: Mapping[str, Head],
+    examples: Examples,
+    rows: Int[Tensor, " B"],
+    denominators: Mapping[str, float],
+    device: torch.device,
+    processes: Processes,
+) -> Piece | None:
+    """Return what this process computes of a piece; None where no process has anything to compute of it.
+
+    A process must take part where others compute gradients. Where its share has nothing that a loss reads, it computes
+    a row of another's, which counts nothing.
+    """
+
+    def make_piece(some: Tensor) -> Piece:
+        targets = {name: one.to(device) for name, one in examples.batch_targets(some).items()}
+        parts = {name: denominator_of(tasks[name], one, device) for name, one in targets.items()}
+        return Piece(some, targets, {name: part / denominators[name] for name, part in parts.items() if part})
+
+    if len(share := processes.share(rows)) and (piece := make_piece(share)).shares:
+        return piece
+    read = (piece for row in rows.split(1) if (piece := make_piece(row)).shares)
+    one = next(read, None)
+    return one and Piece(one.rows, one.targets, {next(iter(one.shares)): 0.0})
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter], processes: Processes) -> None:
+    """Give parameters the sum of the gradients of all processes; one that has none in any of them keeps none."""
+    if not parameters:
+        return
+    used = processes.sum(torch.tensor([one.grad is not None for one in parameters], dtype=torch.int64))
+    some = [one for one, count in zip(parameters, used.tolist(), strict=True) if count]
+    summed = processes.sum(flat_gradient(some, [one.grad for one in some]))
+    for parameter, part in zip(some, summed.split([one.numel() for one in some]), strict=True):
+        parameter.grad = part.view_as(parameter)
 
 
 def checked_total(total: object) -> Float[Tensor, ""]:
