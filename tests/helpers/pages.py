@@ -77,7 +77,9 @@ class Reader:
             while "=" in words[0]:
                 patch.setenv(*words.pop(0).split("=", 1))
             if words[:2] == ["python", "-m"]:
-                self.printed = run_module(words[2:], self.folder)
+                self.printed = run_module([*words[2:], "-p", "no:cacheprovider"], self.folder)
+            elif words[0] == "torchrun":
+                self.printed = run_module(["torch.distributed.run", *words[1:], *more_of(words)], self.folder)
             elif words[0] == "topwork":
                 self.printed = self.run_topwork(words, patch)
             else:
@@ -85,10 +87,7 @@ class Reader:
 
     def run_topwork(self, words: list[str], patch: pytest.MonkeyPatch) -> str:
         """Run a ``topwork`` command in this process, which has imported what it needs."""
-        more = SHORT if words[1] in ("train", "study") else []
-        if words[1] == "study":
-            more = [*more, "--set", "study.trials=2"]
-        patch.setattr(sys, "argv", [*words, *more])
+        patch.setattr(sys, "argv", [*words, *more_of(words)])
         self.capture.readouterr()
         with pytest.raises(SystemExit) as leaving:
             topwork_main()
@@ -97,11 +96,17 @@ class Reader:
         return printed.out
 
 
+def more_of(words: list[str]) -> list[str]:
+    """Return the settings with which a command is short."""
+    more = SHORT if "train" in words or "study" in words else []
+    return [*more, "--set", "study.trials=2"] if "study" in words else more
+
+
 def run_module(words: list[str], folder: Path) -> str:
     """Run a module of Python in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
     done = subprocess.run(
-        [sys.executable, "-m", *words, "-p", "no:cacheprovider"],
+        [sys.executable, "-m", *words],
         cwd=folder,
         env=environment,
         capture_output=True,
