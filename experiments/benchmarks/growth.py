@@ -2,7 +2,7 @@
 """How seconds, memory, disk and files grow with the number of texts, from a thousand to a million.
 
 The texts are short and generated, and the frozen backbone has two small random layers, so that encoding does not hide
-the rest. Each number of texts is trained on for three epochs twice, in a process of its own with two threads: cold, so
+the rest. Each number of texts is trained on for three epochs twice, in a process of its own with one thread: cold, so
 that all is encoded, and warm, from the store. Memory is the most that a process has of its own at any time (RssAnon),
 beside files that are mapped. Writes results/growth.json and docs/figures/growth.png.
 """
@@ -93,7 +93,7 @@ def measure(texts: int) -> list[dict[str, Any]]:
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         file = write_experiment(Path(temporary) / "experiment", texts)
-        environment = {**os.environ, "TOPWORK_CACHE": str(Path(temporary) / "cache"), "OMP_NUM_THREADS": "2"}
+        environment = {**os.environ, "TOPWORK_CACHE": str(Path(temporary) / "cache"), "OMP_NUM_THREADS": "1"}
         for state in ("cold", "warm"):
             command = [sys.executable, __file__, "--train", str(file)]
             printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -197,10 +197,7 @@ class ActivationStore:
 
     def is_shared(self) -> bool:
         """Whether some process adds shards part by part, which others can join."""
-        if not (self.folder / CLAIMS).is_dir():
-            return False
-        with self.open_claims() as claims:
-            return claims.others()
+        return has_claims(self.folder)
 
     def new_shard(self) -> ShardFile:
         """Begin a shard, which counts for nothing before it is added. Call only while ``building``, or with a claim.
@@ -340,6 +337,18 @@ def lock_of(root: Path, key: str) -> FileLock:
         OSError: ``root`` cannot be read.
     """
     return FileLock(root / "locks" / f"{key}.lock", mode=file_mode(root))
+
+
+def has_claims(folder: Path) -> bool:
+    """Whether a living process has claimed a part of what is to be added to a folder.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    if not (folder / CLAIMS).is_dir():
+        return False
+    with Claims(folder / CLAIMS) as claims:
+        return claims.others()
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import Timeout
 from platformdirs import user_cache_path
 
-from topwork.engine.encoding.store.activation_store import MANIFEST, Manifest, lock_of, read_manifest
+from topwork.engine.encoding.store.activation_store import MANIFEST, Manifest, has_claims, lock_of, read_manifest
 from topwork.errors import ConfigurationError, StorageError, reason_of
 from topwork.files import make_folder, sha256_of
 
@@ -102,6 +102,9 @@ def prune(root: Path, *, keys: Sequence[str], unused: float | None) -> tuple[lis
     for entry in found:
         named = any(entry.key.startswith(key) for key in keys)
         if not named and (unused is None or entry.unused < unused):
+            continue
+        if has_claims(entry.folder):
+            busy.append(entry)
             continue
         try:
             make_folder(root / "locks", root)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 
 from store_helpers import add
 from topwork.engine.encoding.ragged import Ragged
-from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore
+from topwork.engine.encoding.store.activation_store import CLAIMS, MANIFEST, ActivationStore
 from topwork.engine.encoding.store.cache_folder import CacheEntry, cache_folder, list_entries, prune
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
@@ -217,3 +219,20 @@ def test_a_manifest_says_what_was_computed(two: tuple[ActivationStore, Activatio
     manifest = json.loads((two[0].folder / MANIFEST).read_text())
     assert manifest["format"] == 1
     assert manifest["key"] == two[0].key.description
+
+
+def test_a_folder_to_which_others_add_parts_is_busy(root: Path, two: tuple[ActivationStore, ActivationStore]) -> None:
+    one = two[0]
+    program = (
+        "import sys; from pathlib import Path; from topwork.engine.encoding.store.claims import Claims; "
+        "Claims(Path(sys.argv[1])).take('part'); print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", program, str(one.folder / CLAIMS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        removed, busy = prune(root, keys=[one.key.digest], unused=None)
+        process.kill()
+    assert ([entry.key for entry in removed], [entry.key for entry in busy]) == ([], [one.key.digest])
+    removed, busy = prune(root, keys=[one.key.digest], unused=None)
+    assert ([entry.key for entry in removed], busy) == ([one.key.digest], [])
