@@ -16,7 +16,7 @@ from torch import Tensor
 from topwork.data.dataset import DataSplit
 from topwork.data.texts import Text, Words, parts_of
 from topwork.engine.encoding.distinct import KEY_BYTES, number_distinct
-from topwork.engine.encoding.ragged import Ragged, no_sequences, offsets_of, sequences_of
+from topwork.engine.encoding.ragged import ROWS_AT_ONCE, Ragged, no_sequences, offsets_of, sequences_of
 from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.encoding.truncation import Shortener
 from topwork.engine.encoding.windows import windowing_tokenizer
@@ -61,9 +61,9 @@ class Corpus:
     @property
     def size(self) -> CorpusSize:
         """How much there is to read."""
-        lengths, of_texts = self.sequences.lengths, self.text_lengths
+        of_texts = self.text_lengths
         texts = tokens = divided = 0
-        for text_ids in self.text_ids.values():
+        for text_ids in (part for of_split in self.text_ids.values() for part in of_split.split(ROWS_AT_ONCE)):
             read = text_ids[text_ids >= 0]
             windows = (
                 self.windows.lengths_of(read) if self.windows else torch.ones((), dtype=torch.int64).expand_as(read)
@@ -74,7 +74,7 @@ class Corpus:
             texts=texts,
             tokens=tokens,
             distinct_texts=len(self.sequences),
-            distinct_tokens=int(lengths.sum()),
+            distinct_tokens=len(self.sequences.token_ids.values),
             distinct_pooled=int(self.sequences.pooled.sum()),
             distinct_words=int(self.sequences.word_starts.lengths.sum()),
             truncated=sum(int(truncated.sum()) for truncated in self.truncated.values()),

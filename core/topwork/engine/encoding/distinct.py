@@ -20,15 +20,20 @@ def number_distinct(keys: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray
     """
     count = len(keys)
     high, low = np.ascontiguousarray(keys).view(np.uint64).T
-    order = np.lexsort((low, high))  # stable: of equal ones the first comes first
-    begins = zeros(count, np.bool_)
+    order, in_order = zeros(count, np.int64), zeros(count, np.uint64)
+    order[:] = np.lexsort((low, high))  # stable: of equal ones the first comes first
+    begins = np.zeros(count, np.bool_)
     begins[:1] = True
-    begins[1:] = high[order[1:]] != high[order[:-1]]
-    begins[1:] |= low[order[1:]] != low[order[:-1]]
-    first = order[begins]
+    for half in (high, low):
+        np.take(half, order, out=in_order, mode="clip")  # the mode in which nothing is copied twice
+        begins[1:] |= in_order[1:] != in_order[:-1]
+    # the place of the first of those that are equal, at all of their places
+    first_of_each = zeros(count, np.int64)
+    first_of_each[order] = order[begins][np.cumsum(begins) - 1]
+    is_first = first_of_each == np.arange(count)
     numbers = zeros(count, np.int64)
-    rank = np.empty(len(first), np.int64)
-    by_place = first.argsort()
-    rank[by_place] = np.arange(len(first))
-    numbers[order] = np.repeat(rank, np.diff(np.append(np.flatnonzero(begins), count)))
-    return numbers, first[by_place]
+    np.cumsum(is_first, out=numbers)
+    numbers -= 1  # of those that are first
+    first = zeros(int(is_first.sum()), np.int64)
+    first[:] = np.flatnonzero(is_first)
+    return np.take(numbers, first_of_each, out=order, mode="clip"), first

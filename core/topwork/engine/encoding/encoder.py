@@ -76,7 +76,7 @@ def encode_batches(
     with ExitStack() as modes:
         for prefix in prefixes:
             modes.enter_context(prefix.in_eval_mode())
-        for length in lengths.unique().tolist():
+        for length in lengths.bincount().nonzero()[:, 0].tolist():
             for divided in (False, True):
                 alike = ((lengths == length) & (has_words == divided)).nonzero()[:, 0]
                 for rows in alike.split(max(1, TOKENS_PER_BATCH // length)) if len(alike) else ():

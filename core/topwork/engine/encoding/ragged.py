@@ -31,7 +31,8 @@ class Ragged:
     @property
     def lengths(self) -> Int[Tensor, " N"]:
         """How long each sequence is."""
-        return self.offsets.diff()
+        lengths = torch.from_numpy(zeros(len(self), np.int64))
+        return torch.sub(self.offsets[1:], self.offsets[:-1], out=lengths)
 
     def lengths_of(self, rows: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Return how long the sequences ``rows`` (B,) are."""

@@ -51,6 +51,12 @@ class Sequences:
             return self
         return Sequences(self.token_ids.take(rows), self.pooled[rows], self.word_starts.take(rows))
 
+    def count_vectors(self, cut: Cut, rows: Int[Tensor, " B"]) -> int:
+        """Return how many vectors a cut keeps of the sequences ``rows`` (B,), all together."""
+        leading, rest = self.leading(cut), self.token_ids if cut.keeps_every_token else self.word_starts
+        some = rows.split(ROWS_AT_ONCE)
+        return sum(int(leading[part].sum()) + int(rest.lengths_of(part).sum()) for part in some)
+
     def vectors_kept(self, cut: Cut) -> Int[Tensor, " U"]:
         """How many vectors a cut keeps of each: of every token, or of what heads read."""
         return self.leading(cut) + (self.lengths if cut.keeps_every_token else self.word_starts.lengths)

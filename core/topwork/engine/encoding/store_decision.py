@@ -96,8 +96,9 @@ def decide_store(job: EncodingJob) -> StoreDecision:
 
 def missing_bytes(job: EncodingJob, stored: StoredActivations) -> int:
     """The size of what the store still lacks: activations, and 40 bytes to find each text by."""
-    vectors = job.corpus.sequences.vectors_kept(job.phase.cut)[stored.missing]
-    return int(vectors.sum()) * job.plan.bytes_per_vector(job.phase) + 40 * len(vectors)
+    missing = stored.missing
+    vectors = job.corpus.sequences.count_vectors(job.phase.cut, missing)
+    return vectors * job.plan.bytes_per_vector(job.phase) + 40 * len(missing)
 
 
 def _why_not(job: EncodingJob) -> str:

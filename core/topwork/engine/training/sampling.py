@@ -62,11 +62,13 @@ class Sampling:
         Rows are counted through all sources. Without shuffling, the rows of each source come in the order of the file,
         and are spread evenly over the epoch.
         """
+        if self.batches == "mixed" and self._takes_all_once(epoch):
+            whole = _order(list(self.sizes.values()), settings, epoch, shuffle=settings.shuffle)
+            return list(whole.split(settings.batch_size))
         rows = [self._rows_of(number, epoch, settings) for number in range(len(self.sizes))]
         if self.batches == "mixed":
-            order = _order([len(taken) for taken in rows], settings, epoch, shuffle=settings.shuffle)
-            if not self._takes_all_once(epoch):
-                order = _keep_within([len(taken) for taken in rows], order)
+            counts = [len(taken) for taken in rows]
+            order = _keep_within(counts, _order(counts, settings, epoch, shuffle=settings.shuffle))
             batches: tuple[Tensor, ...] = torch.cat(rows)[order].split(settings.batch_size)
             return batches
         pieces = [taken.split(settings.batch_size) if len(taken) else () for taken in rows]
@@ -82,7 +84,7 @@ class Sampling:
         offset = sum(list(self.sizes.values())[:source])
         first, count = self._taken_before[epoch - 1][source], self.rows[epoch - 1][source]
         positions = torch.arange(first, first + count)
-        if not settings.shuffle or (self.batches == "mixed" and self._takes_all_once(epoch)):  # shuffled as a whole
+        if not settings.shuffle:
             return offset + positions % size
         passes = {
             one: torch.randperm(size, generator=_generator(settings, "pass", name, str(one)))

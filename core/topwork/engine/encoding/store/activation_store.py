@@ -100,9 +100,11 @@ class ActivationStore:
             opened = self._open(record)
             if opened is None:
                 continue
-            numbers, places = digests.find(opened[0])
-            if len(numbers) and self.is_sound(record):
-                shard_index[numbers], position[numbers] = len(shards), places
+            found = False
+            for numbers, places in digests.find(opened[0]):
+                if len(numbers) and self.is_sound(record):
+                    shard_index[numbers], position[numbers], found = len(shards), places, True
+            if found:
                 shards.append(opened[1])
         if self._damaged and self._in_manifest() != named:  # another process has replaced shards while we looked
             return self.find(digests)
@@ -116,7 +118,8 @@ class ActivationStore:
     def numbers_in(self, shard: Shard, digests: Digests) -> NDArray[np.int64]:
         """Return the numbers of those texts that are in a shard; of one that is damaged or gone none."""
         opened = self._open(shard)
-        return digests.find(opened[0])[0] if opened else np.zeros(0, np.int64)
+        none = np.zeros(0, np.int64)
+        return np.concatenate([none, *(numbers for numbers, _ in digests.find(opened[0]))]) if opened else none
 
     def create(self) -> None:
         """Write a manifest where there is none, so that others can see what the folder is of. Only while ``building``.

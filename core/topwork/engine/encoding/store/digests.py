@@ -7,8 +7,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.mapped import zeros
+
 #: Bytes of a sha256 digest.
 SIZE = 32
+
+#: Digests that are looked up at a time, so that what that needs does not grow with their number.
+AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +45,17 @@ class Digests(Sequence[bytes]):
         """Return some of them, in that order."""
         return Digests(self.values[rows])
 
-    def find(self, held: "Digests") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the numbers of those that are among others, and their places there.
+    def find(self, held: "Digests") -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield the numbers of those that are among others, and their places there, some at a time.
 
         Args:
             held: the others, each there once.
         """
+        for start in range(0, len(held), AT_ONCE):
+            numbers, places = self._find(Digests(held.values[start : start + AT_ONCE]))
+            yield numbers, start + places
+
+    def _find(self, held: "Digests") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         order, beginnings = self._sorted
         wanted = held.beginnings
         first, last = (np.searchsorted(beginnings, wanted, side) for side in ("left", "right"))
@@ -65,5 +75,6 @@ class Digests(Sequence[bytes]):
     def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """The order in which they rise by their beginnings, and these in that order."""
         beginnings = self.beginnings
-        order = beginnings.argsort(kind="stable")
-        return order, beginnings[order]
+        order, in_order = zeros(len(self), np.int64), zeros(len(self), np.uint64)
+        order[:] = beginnings.argsort(kind="stable")
+        return order, np.take(beginnings, order, out=in_order, mode="clip")

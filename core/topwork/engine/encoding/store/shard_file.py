@@ -6,6 +6,7 @@ It is a safetensors file with a header of a fixed length, which is filled in las
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.store.digests import SIZE, Digests
 from topwork.errors import StorageError, reason_of
 from topwork.files import reach, sha256_of, sync
-from topwork.mapped import ArrayWriter
+from topwork.mapped import ArrayWriter, zeros
 
 #: Bytes before the tensors: eight that say how long the header is, and the header, blanks at its end included.
 HEADER_BYTES = 512
@@ -93,7 +94,8 @@ class ShardFile:
         """
         try:
             with self._file as file:
-                file.write(self._tail())
+                for part in self._tail():
+                    file.write(part.data)
                 size = file.tell()
                 file.seek(0)
                 file.write(self._header(size))
@@ -117,11 +119,13 @@ class ShardFile:
             self._file.close()
         self._path.unlink(missing_ok=True)
 
-    def _tail(self) -> bytes:
+    def _tail(self) -> Iterator[NDArray[np.uint8]]:
         """What follows the values: zeros up to a multiple of eight bytes, as numbers want it; offsets; digests."""
-        offsets = np.zeros(self.texts + 1, np.int64)
+        yield np.zeros(self._filling, np.uint8)
+        offsets = zeros(self.texts + 1, np.int64)
         np.cumsum(self._lengths.finish(), out=offsets[1:])
-        return b"\0" * self._filling + offsets.astype("<i8").tobytes() + self._digests.finish().tobytes()
+        yield offsets.astype("<i8", copy=False).view(np.uint8)
+        yield self._digests.finish().reshape(-1)
 
     @property
     def _filling(self) -> int:
