@@ -65,7 +65,7 @@ COMMAND = [
     "--set",
     "tracking.enabled=false",
 ]
-OFTEN = ["--set", "training.checkpoint_minutes=0.000001"]
+OFTEN = ["--set", "training.checkpoint_minutes=0.000001", "--set", "training.epochs=8"]
 
 
 @pytest.fixture
@@ -94,12 +94,13 @@ def test_a_run_that_is_ended_goes_on_to_the_same_bits_with_as_many_processes_alo
     assert code != 0
     assert errors.count("error: numerics: processes: 2 then, 3 now") == 1
 
+    before = set(checkpoints.iterdir())
     started = torchrun.start(2, ["-m", "topwork", "resume", "models/runs/ended"], place)
-    other = wait_for(
-        lambda: [one for one in psutil.Process(started.pid).children() if one.environ().get("RANK") == "1"]
-    )
-    other[0].kill()  # while it gets ready: what it was to do is nobody else's
+    wait_for(lambda: set(checkpoints.glob("0*")) - before)
+    (other,) = [one for one in psutil.Process(started.pid).children() if one.environ().get("RANK") == "1"]
+    other.kill()
     assert started.wait() != 0
+    assert (place / "errors.txt").read_text().count("another process of this training has ended") == 1
     assert not (place / "models" / "ended").exists()
 
     code, printed, errors = torchrun.run(2, ["-m", "topwork", "resume", "models/runs/ended"], place)

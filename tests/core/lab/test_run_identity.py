@@ -157,3 +157,11 @@ def test_every_plugin_of_an_experiment_is_known() -> None:
         ("heads", "binary"),
         ("heads", "classification"),
     ]
+
+
+def test_another_number_of_processes_may_give_other_bits() -> None:
+    several = BEFORE | {"numerics: processes": "2"}
+    for before, now, said in ((several, BEFORE, "2 then, 1 now"), (BEFORE, several, "1 then, 2 now")):
+        with pytest.raises(ConfigurationError, match=f"numerics: processes: {said}\nchange that back, or go on"):
+            check_same(before, now, 2, allow_inexact=False)
+        assert check_same(before, now, 2, allow_inexact=True) == ([], [f"numerics: processes: {said}"])

@@ -224,7 +224,8 @@ class JointLoss:
         inputs = batch.inputs
         if self.processes.count > 1:  # who computes gradients together must use all that comes out
             inputs = {name: inputs[name] for name in piece.shares}
-        outputs = model(batch.hidden.to(device), batch.mask.to(device), inputs, batch.windows)
+        with errors_of_lost_processes():
+            outputs = model(batch.hidden.to(device), batch.mask.to(device), inputs, batch.windows)
         return {
             name: share * self.model.tasks[name].loss(outputs[name], piece.targets[name])
             for name, share in piece.shares.items()
