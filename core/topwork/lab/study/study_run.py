@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from topwork.engine.preparation_cache import PreparationCache
 from topwork.lab.processes import defer_signals, exit_on_sigterm
 from topwork.lab.study.encode_ahead import encode_ahead
+from topwork.lab.study.launcher import make_pool
 from topwork.lab.study.report import rank, summarize
 from topwork.lab.study.resolved_study import ResolvedStudy, StudyPlan
 from topwork.lab.study.result import StudyObserver
@@ -19,7 +20,7 @@ from topwork.lab.study.storage import close, locked, open_storage, report_errors
 from topwork.lab.study.trial_queue import MAX_FAILURES, TrialQueue, open_trial_queue
 from topwork.lab.study.trial_states import PARENT_RUN
 from topwork.lab.study.worker_job import TrackedRun, WorkerJob, remove_checkpoints
-from topwork.lab.study.worker_pool import WorkerPool
+from topwork.lab.study.worker_pool import Pool
 from topwork.lab.tracking.store import TrackingStore, open_store
 from topwork.lab.tracking.study_log import StudyLog, open_study_log
 
@@ -33,7 +34,7 @@ class StudyRun:
 
     study: ResolvedStudy
     plan: StudyPlan
-    pool: WorkerPool
+    pool: Pool
     queue: TrialQueue
     log: StudyLog | None
     started: float
@@ -74,7 +75,7 @@ def open_study(resolved: ResolvedStudy, plan: Callable[[], StudyPlan], started: 
     """
     tracking = resolved.experiment.tracking
     with exit_on_sigterm(), report_errors(resolved.storage_url), ExitStack() as at_the_end:
-        pool = WorkerPool(resolved.folder, min(resolved.settings.workers, resolved.n_trials))
+        pool = make_pool(resolved)
         at_the_end.callback(pool.terminate)
         store = open_store(tracking, resolved.experiment.name) if tracking.enabled else None
         pool.spawn()  # they import what they need while the study is checked and texts are encoded
@@ -141,14 +142,14 @@ def _poll(run: StudyRun, observer: StudyObserver) -> bool:
     """
     pool, queue, job = run.pool, run.queue, run.job
     trials, running = queue.finished(), queue.running()
-    pool.reset_crashes(len(trials))
+    pool.count_finished(len(trials))
     observer.trials(rank(summarize(trials), run.plan.maximize), len(running), queue.n_trials)
     late = run.deadline is not None and time.time() > run.deadline and bool(trials or running)
     ending = late or len(trials) >= queue.n_trials or queue.consecutive_failures(trials) >= MAX_FAILURES
     if ending and not running:
         return True  # what a worker does after its trial is complete nobody needs
     pool.respawn(job, wanted=not ending)
-    if not pool.processes:
+    if pool.is_empty:
         with locked(queue.storage):
             queue.reap_stale()  # trials of other machines whose heartbeat stopped
         if len(trials) + len(queue.running()) < queue.n_trials and not ending:
