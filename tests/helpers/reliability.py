@@ -74,6 +74,8 @@ FAULTS = {
         "C49": ("many workers, one trial", "one takes it"),
         "C50": ("another search space", "the difference is listed and refused"),
         "C51": ("the same study twice", "the same suggestions"),
+        "C52": ("the time of a job ends", "it is queued again, and its trial goes on from its checkpoint"),
+        "C53": ("SIGKILL of workers and of a whole host", "the others end the study with as many as were wanted"),
     },
     "MLflow": {
         "D52": ("the server is away at the beginning", "said within seconds, with the setting to go without"),
