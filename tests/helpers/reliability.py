@@ -84,6 +84,7 @@ FAULTS = {
         "D55": ("several processes, one database", "nothing is lost"),
         "D56": ("SIGKILL before the run is closed", "the next start marks it, or goes on with it; nothing twice"),
         "D57": ("long values, many parameters, odd names", "shortened with a note, or refused before anything runs"),
+        "D58": ("the server ends in the middle of a study", "as D53; what trials logged is sent when the study ends"),
     },
 }
 

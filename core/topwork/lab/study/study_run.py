@@ -23,6 +23,7 @@ from topwork.lab.study.worker_job import TrackedRun, WorkerJob, remove_checkpoin
 from topwork.lab.study.worker_pool import Pool
 from topwork.lab.tracking.store import TrackingStore, open_store
 from topwork.lab.tracking.study_log import StudyLog, open_study_log
+from topwork.lab.tracking.study_unsent import STUDY, StudyUnsent, send_waiting
 
 #: Seconds between two polls of the workers.
 POLL_INTERVAL = 0.5
@@ -116,7 +117,7 @@ def run_trials(run: StudyRun, cache: PreparationCache, observer: StudyObserver) 
             with locked(queue.storage):
                 queue.reap_stale()
             if run.log:
-                run.log.sync_states(queue.states())
+                _sync(run.log, queue, run.study)
     return seconds
 
 
@@ -161,15 +162,25 @@ def _open_log(store: TrackingStore, queue: TrialQueue, study: ResolvedStudy, pla
     """Start the study's MLflow run, or resume it; of several parents one starts it."""
     with locked(queue.storage):
         run_id = queue.study.user_attrs.get(PARENT_RUN)
-        log = open_study_log(store, run_id, study.name, plan.baseline.dataset.digest)
+        waiting = StudyUnsent(study.folder, queue.id, STUDY)
+        send_waiting(store, study.folder, queue.id, [STUDY])
+        log = open_study_log(store, run_id, study.name, plan.baseline.dataset.digest, waiting=waiting)
         if log.run_id == run_id:
-            log.sync_states(queue.states())
+            _sync(log, queue, study)
             return log
         queue.study.set_user_attr(PARENT_RUN, log.run_id)
     parameters = {f"search.{one.path}": one.dimension.describe() for one in study.search}
     settings = study.settings.model_dump(mode="json", exclude={"search", "storage", "name"})
     log.start(study.experiment, parameters | {f"study.{name}": str(value) for name, value in settings.items()})
     return log
+
+
+def _sync(log: StudyLog, queue: TrialQueue, study: ResolvedStudy) -> None:
+    """Send what trials' runs wait for, and give each run the state of its trial."""
+    states = queue.states()
+    ended = [str(number) for number, state in states.items() if state != "running"]
+    send_waiting(log.store, study.folder, queue.id, ended)
+    log.sync_states(states)
 
 
 def _close_log(

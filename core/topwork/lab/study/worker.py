@@ -36,6 +36,7 @@ from topwork.lab.study.trial_states import NOTES, RUN
 from topwork.lab.study.worker_job import WorkerJob, checkpoints_of, outputs_file
 from topwork.lab.tracking.store import TrackingStore, store_of
 from topwork.lab.tracking.study_log import TrialLog, open_trial_log
+from topwork.lab.tracking.study_unsent import StudyUnsent
 from topwork.registry import discover
 
 #: Seconds of training that a trial may lose; a shorter one begins anew when it is queued again.
@@ -171,8 +172,9 @@ class Worker:
             trial.number,
             with_logarithms(trial.params, self.study.search),
             self.job.digest,
+            waiting=StudyUnsent(self.job.folder, self.queue.id, str(trial.number)),
         )
-        if log:
+        if log and log.run_id:
             trial.set_user_attr(RUN, log.run_id)
         return log
 

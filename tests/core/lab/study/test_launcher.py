@@ -64,8 +64,8 @@ def test_files_of_one_machine_are_refused_with_their_place() -> None:
         "set study.storage to postgresql://user@host/database"
     )
     assert tracking == (
-        "tracking.uri: launcher slurm needs an MLflow server that all nodes reach, and sqlite:////srv/mlflow.db is a file; "
-        "set tracking.uri to http://host:port, or go without: tracking.enabled=false"
+        "tracking.uri: launcher slurm needs an MLflow server that all nodes reach, and sqlite:////srv/mlflow.db is a "
+        "file; set tracking.uri to http://host:port, or go without: tracking.enabled=false"
     )
     (left,) = refused(SERVER)  # without a storage there is a file in the study's folder
     assert left.startswith("study.storage: launcher slurm needs a database that all nodes reach, and sqlite:///")
