@@ -74,6 +74,8 @@ FAULTS = {
         "C49": ("many workers, one trial", "one takes it"),
         "C50": ("another search space", "the difference is listed and refused"),
         "C51": ("the same study twice", "the same suggestions"),
+        "C52": ("the time of a job ends", "it is queued again, and its trial goes on from its checkpoint"),
+        "C53": ("SIGKILL of workers and of a whole host", "the others end the study with as many as were wanted"),
     },
     "MLflow": {
         "D52": ("the server is away at the beginning", "said within seconds, with the setting to go without"),
@@ -82,6 +84,7 @@ FAULTS = {
         "D55": ("several processes, one database", "nothing is lost"),
         "D56": ("SIGKILL before the run is closed", "the next start marks it, or goes on with it; nothing twice"),
         "D57": ("long values, many parameters, odd names", "shortened with a note, or refused before anything runs"),
+        "D58": ("the server ends in the middle of a study", "as D53; what trials logged is sent when the study ends"),
     },
 }
 

@@ -107,7 +107,7 @@ class PoolHere(WorkerPool):
 def trained_here() -> Iterator[None]:
     """Studies that are run in this process train their trials in it too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("topwork.lab.study.study_run.WorkerPool", PoolHere)
+        patch.setattr("topwork.lab.study.launcher.WorkerPool", PoolHere)
         patch.setattr("topwork.lab.study.study_run.POLL_INTERVAL", 0)
         yield
 

@@ -119,6 +119,24 @@ class Dimension(Section):
         return f"{self.low:g} to {self.high:g}{step}{', logarithmic' if self.log else ''}"
 
 
+class SlurmSettings(Section):
+    """What a worker asks SLURM for; it is a job of one task.
+
+    Attributes:
+        partition: where it runs; without it the cluster's default.
+        hours: after which it is stopped, and queued again to go on.
+        memory: in GB; without it what the cluster gives.
+        cpus: as many threads train.
+        gpus: without one, trials are trained on the CPU.
+    """
+
+    partition: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.,-]+$", max_length=200)] | None = None
+    hours: float = Field(default=4.0, strict=True, ge=0.1, le=8760)
+    memory: float | None = Field(default=None, strict=True, gt=0, le=100_000)
+    cpus: Annotated[Count, Field(le=1024)] = 1
+    gpus: int = Field(default=0, strict=True, ge=0, le=64)
+
+
 class StudySettings(Section):
     """A search over the experiment: many trainings, each with other values.
 
@@ -129,7 +147,10 @@ class StudySettings(Section):
         trials: finished trials at the end, those that were pruned or failed included. No two have the same values,
             so there are no more than combinations of them.
         baseline: whether the first trial has the experiment's own values, which must then be among those searched.
-        workers: processes of one thread each.
+        workers: processes of one thread each; with ``launcher: slurm`` jobs.
+        launcher: where workers run: on this machine (``local``), or as jobs of a SLURM cluster (``slurm``) whose nodes
+            share the study's folder, its storage and its tracking store.
+        slurm: what each job asks for.
         sampler: what suggests values: ``tpe`` and ``gp`` learn from finished trials, ``random`` and ``grid`` do not.
         pruner: what ends trials early that do worse than others did: than their ``median`` at the same epoch, or
             by successive halving, ``hyperband``.
@@ -146,6 +167,8 @@ class StudySettings(Section):
     trials: Count = 30
     baseline: bool = Field(default=True, strict=True)
     workers: Count = 2
+    launcher: Literal["local", "slurm"] = "local"
+    slurm: SlurmSettings | None = None
     sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
     pruner: Literal["none", "median", "hyperband"] = "none"
     timeout: float | None = Field(default=None, strict=True, gt=0, allow_inf_nan=False)
@@ -184,6 +207,8 @@ class StudySettings(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.slurm is not None and self.launcher != "slurm":
+            raise ValueError(f"the section slurm goes with launcher: slurm, and launcher is {self.launcher}")
         if len(self.objectives) > 1 and self.pruner != "none":
             raise ValueError(
                 f"pruner {self.pruner} compares trials by one objective; remove it, or combine the objectives"

@@ -27,6 +27,7 @@ def errors(search: dict[str, Any], **settings: Any) -> dict[str, str]:
 def test_what_is_not_said_has_a_default() -> None:
     study = make({"a.b": {"low": 1, "high": 2}})
     assert (study.trials, study.workers, study.sampler, study.pruner) == (30, 2, "tpe", "none")
+    assert (study.launcher, study.slurm) == ("local", None)
     assert (study.timeout, study.seeds, study.epoch, study.storage, study.name) == (None, None, None, None, None)
 
 
@@ -57,6 +58,16 @@ def test_values_that_make_no_sense_are_refused(dimension: dict[str, Any], messag
 def test_a_bound_is_a_finite_number(name: str, value: object) -> None:
     dimension = {"low": 0, "high": 2, "step": 1} | {name: value}
     assert errors({"a.b": dimension}) == {f"search.a.b.{name}": f"this must be a finite number, got {value!r}"}
+
+
+def test_what_jobs_ask_for_goes_with_the_launcher_that_submits_them() -> None:
+    study = make({"a.b": {"low": 1, "high": 2}}, launcher="slurm", slurm={"hours": 1.5, "gpus": 1})
+    assert study.slurm is not None
+    assert (study.slurm.partition, study.slurm.hours, study.slurm.memory) == (None, 1.5, None)
+    assert (study.slurm.cpus, study.slurm.gpus) == (1, 1)
+    assert errors({"a.b": {"low": 1, "high": 2}}, slurm={"gpus": 1}) == {
+        "": "the section slurm goes with launcher: slurm, and launcher is local"
+    }
 
 
 def test_whole_numbers_stay_whole() -> None:

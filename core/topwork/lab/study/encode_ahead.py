@@ -32,6 +32,9 @@ def encode_ahead(study: ResolvedStudy, baseline: Preparation, cache: Preparation
     Raises:
         StorageError: the store holds something else, or is required and cannot serve.
     """
+    slurm = study.settings.slurm
+    if slurm and slurm.gpus and not torch.cuda.is_available():
+        return 0.0  # what a CPU gives is not what GPUs give; of the jobs one encodes a text, and the others wait for it
     device = make_accelerator(baseline.experiment.training).device
     cuts = list(searched_cuts(study))
     jobs = list(jobs_of_cuts(study, cuts, cache, device))

@@ -33,7 +33,8 @@ def with_grid(
 ) -> Experiment:
     """Return the experiment with a study section that trains every choice of one setting.
 
-    Where the experiment has a study section, its ``name``, ``workers``, ``storage`` and ``timeout`` hold.
+    Where the experiment has a study section, its ``name``, ``workers``, ``launcher``, ``slurm``,
+    ``storage`` and ``timeout`` hold.
 
     Args:
         command: what the study is named after.
@@ -55,6 +56,8 @@ def with_grid(
         baseline=False,
         workers=workers or (given.workers if given else 2),
         sampler="grid",
+        launcher=given.launcher if given else "local",
+        slurm=given.slurm if given else None,
         storage=given.storage if given else None,
         timeout=given.timeout if given else None,
         seeds=list(experiment.training.seeds) if experiment.training.seeds else None,

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from topwork.engine.preparation_cache import PreparationCache
 from topwork.lab.processes import defer_signals, exit_on_sigterm
 from topwork.lab.study.encode_ahead import encode_ahead
+from topwork.lab.study.launcher import make_pool
 from topwork.lab.study.report import rank, summarize
 from topwork.lab.study.resolved_study import ResolvedStudy, StudyPlan
 from topwork.lab.study.result import StudyObserver
@@ -19,9 +20,10 @@ from topwork.lab.study.storage import close, locked, open_storage, report_errors
 from topwork.lab.study.trial_queue import MAX_FAILURES, TrialQueue, open_trial_queue
 from topwork.lab.study.trial_states import PARENT_RUN
 from topwork.lab.study.worker_job import TrackedRun, WorkerJob, remove_checkpoints
-from topwork.lab.study.worker_pool import WorkerPool
+from topwork.lab.study.worker_pool import Pool
 from topwork.lab.tracking.store import TrackingStore, open_store
 from topwork.lab.tracking.study_log import StudyLog, open_study_log
+from topwork.lab.tracking.study_unsent import STUDY, StudyUnsent, send_waiting
 
 #: Seconds between two polls of the workers.
 POLL_INTERVAL = 0.5
@@ -33,7 +35,7 @@ class StudyRun:
 
     study: ResolvedStudy
     plan: StudyPlan
-    pool: WorkerPool
+    pool: Pool
     queue: TrialQueue
     log: StudyLog | None
     started: float
@@ -74,7 +76,7 @@ def open_study(resolved: ResolvedStudy, plan: Callable[[], StudyPlan], started: 
     """
     tracking = resolved.experiment.tracking
     with exit_on_sigterm(), report_errors(resolved.storage_url), ExitStack() as at_the_end:
-        pool = WorkerPool(resolved.folder, min(resolved.settings.workers, resolved.n_trials))
+        pool = make_pool(resolved)
         at_the_end.callback(pool.terminate)
         store = open_store(tracking, resolved.experiment.name) if tracking.enabled else None
         pool.spawn()  # they import what they need while the study is checked and texts are encoded
@@ -115,7 +117,7 @@ def run_trials(run: StudyRun, cache: PreparationCache, observer: StudyObserver) 
             with locked(queue.storage):
                 queue.reap_stale()
             if run.log:
-                run.log.sync_states(queue.states())
+                _sync(run.log, queue, run.study)
     return seconds
 
 
@@ -141,14 +143,14 @@ def _poll(run: StudyRun, observer: StudyObserver) -> bool:
     """
     pool, queue, job = run.pool, run.queue, run.job
     trials, running = queue.finished(), queue.running()
-    pool.reset_crashes(len(trials))
+    pool.count_finished(len(trials))
     observer.trials(rank(summarize(trials), run.plan.maximize), len(running), queue.n_trials)
     late = run.deadline is not None and time.time() > run.deadline and bool(trials or running)
     ending = late or len(trials) >= queue.n_trials or queue.consecutive_failures(trials) >= MAX_FAILURES
     if ending and not running:
         return True  # what a worker does after its trial is complete nobody needs
     pool.respawn(job, wanted=not ending)
-    if not pool.processes:
+    if pool.is_empty:
         with locked(queue.storage):
             queue.reap_stale()  # trials of other machines whose heartbeat stopped
         if len(trials) + len(queue.running()) < queue.n_trials and not ending:
@@ -160,15 +162,25 @@ def _open_log(store: TrackingStore, queue: TrialQueue, study: ResolvedStudy, pla
     """Start the study's MLflow run, or resume it; of several parents one starts it."""
     with locked(queue.storage):
         run_id = queue.study.user_attrs.get(PARENT_RUN)
-        log = open_study_log(store, run_id, study.name, plan.baseline.dataset.digest)
+        waiting = StudyUnsent(study.folder, queue.id, STUDY)
+        send_waiting(store, study.folder, queue.id, [STUDY])
+        log = open_study_log(store, run_id, study.name, plan.baseline.dataset.digest, waiting=waiting)
         if log.run_id == run_id:
-            log.sync_states(queue.states())
+            _sync(log, queue, study)
             return log
         queue.study.set_user_attr(PARENT_RUN, log.run_id)
     parameters = {f"search.{one.path}": one.dimension.describe() for one in study.search}
     settings = study.settings.model_dump(mode="json", exclude={"search", "storage", "name"})
     log.start(study.experiment, parameters | {f"study.{name}": str(value) for name, value in settings.items()})
     return log
+
+
+def _sync(log: StudyLog, queue: TrialQueue, study: ResolvedStudy) -> None:
+    """Send what trials' runs wait for, and give each run the state of its trial."""
+    states = queue.states()
+    ended = [str(number) for number, state in states.items() if state != "running"]
+    send_waiting(log.store, study.folder, queue.id, ended)
+    log.sync_states(states)
 
 
 def _close_log(

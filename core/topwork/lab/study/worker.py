@@ -36,6 +36,7 @@ from topwork.lab.study.trial_states import NOTES, RUN
 from topwork.lab.study.worker_job import WorkerJob, checkpoints_of, outputs_file
 from topwork.lab.tracking.store import TrackingStore, store_of
 from topwork.lab.tracking.study_log import TrialLog, open_trial_log
+from topwork.lab.tracking.study_unsent import StudyUnsent
 from topwork.registry import discover
 
 #: Seconds of training that a trial may lose; a shorter one begins anew when it is queued again.
@@ -105,15 +106,19 @@ class Worker:
         pruning = self.study.settings.pruner != "none"
         stop = StopOnEvent(self.stop)
         checkpoints: list[CheckpointFolder] = []
+        notes: list[str] = []
 
         def get_checkpoints(prepared: Preparation) -> Checkpoints:
             training = prepared.experiment.training
             device = make_accelerator(training).device
-            if device.type != "cpu":
-                return Checkpoints()  # it would not go on to the same bits, so it begins anew
+            exact = device.type == "cpu"
+            if not exact and self.study.settings.launcher == "local":
+                return Checkpoints()  # it would not go on to the same bits, so it begins anew; a job has not the time
             identity = identity_of_training(prepared.experiment, prepared, self.registry, device)
             identity |= {"sha256 of the backbone": self._digest_of_backbone(prepared)}
             checkpoints.append(checkpoints_of(self.job.folder, identity))
+            if not exact and checkpoints[-1].paths():
+                notes.append(f"went on from a checkpoint on {device.type}, which may add in another order each time")
             return Checkpoints(checkpoints[-1], training.checkpoint_minutes, stop=stop, worthwhile=SHORT_TRIAL)
 
         def on_epoch(step: int, metrics: Mapping[str, float], objectives: Sequence[float], again: bool) -> None:
@@ -148,7 +153,7 @@ class Worker:
         else:
             self._keep(trial, outcome, values, log)
             trial.set_user_attr("training_seconds", outcome.training_seconds)
-            trial.set_user_attr(NOTES, outcome.notes)
+            trial.set_user_attr(NOTES, [*outcome.notes, *notes])
             self.queue.complete(trial, outcome.values)
         if not self.stop.is_set():
             for folder in checkpoints:
@@ -171,8 +176,9 @@ class Worker:
             trial.number,
             with_logarithms(trial.params, self.study.search),
             self.job.digest,
+            waiting=StudyUnsent(self.job.folder, self.queue.id, str(trial.number)),
         )
-        if log:
+        if log and log.run_id:
             trial.set_user_attr(RUN, log.run_id)
         return log
 

@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -82,11 +81,11 @@ class RunWriter:
         self._write("the end of the run", lambda: Write(what="the end of the run", status=status))
         if self._unsent and (waiting := len(self._unsent.paths())):
             logger.warning(
-                "the MLflow store %s does not answer: %d writes wait in %s; send them with: topwork sync %s",
+                "the MLflow store %s does not answer: %d writes wait in %s; %s",
                 redact_uri(self.store.uri),
                 waiting,
                 self._unsent.folder,
-                shlex.quote(str(self._unsent.run)),
+                self._unsent.remedy,
             )
 
     def _log_experiment(self, experiment: Experiment) -> None:

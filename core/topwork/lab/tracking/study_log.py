@@ -9,7 +9,6 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from mlflow.entities import Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from topwork.engine.evaluation.comparison import Difference, SplitOutputs
@@ -19,7 +18,8 @@ from topwork.experiment.schema import Experiment
 from topwork.lab.tracking.finished_run import find_outputs
 from topwork.lab.tracking.open_run import RunWriter, short
 from topwork.lab.tracking.store import PARENT_TAG, PROCESS_TAG, STUDY_TAG, TrackingStore, redact_uri
-from topwork.lab.tracking.write import Write
+from topwork.lab.tracking.study_unsent import StudyUnsent
+from topwork.lab.tracking.write import Write, is_absence
 from topwork.process_name import this_process
 
 if TYPE_CHECKING:
@@ -36,16 +36,43 @@ STATUSES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "l
 logger = logging.getLogger(__name__)
 
 
-class TrialLog(RunWriter):
+class StudyRunWriter(RunWriter):
+    """Writes to a run of a study.
+
+    Args:
+        waiting: where writes wait while the store is away; None for nowhere.
+    """
+
+    def __init__(self, store: TrackingStore, run_id: str, *, waiting: StudyUnsent | None = None) -> None:
+        super().__init__(store, run_id, unsent=waiting, created=waiting.note_run if waiting else lambda run_id: None)
+        self.waiting = waiting
+
+    def close(self, status: str, reason: str | None = None) -> None:
+        super().close(status, reason)
+        if self.waiting:
+            self.waiting.remove_if_empty()
+
+    def _keep(self, write: Write) -> bool:
+        if self.waiting and self.run_id:
+            self.waiting.note_run(self.run_id)
+        return super()._keep(write)
+
+
+class TrialLog(StudyRunWriter):
     """Writes a trial to MLflow, in few pieces.
 
     The objective comes first of all metrics, because MLflow's page to compare runs begins with the first.
     """
 
-    def __init__(self, store: TrackingStore, run_id: str) -> None:
-        super().__init__(store, run_id)
+    def __init__(self, store: TrackingStore, run_id: str, *, waiting: StudyUnsent | None = None) -> None:
+        super().__init__(store, run_id, waiting=waiting)
         self.step = 0
         self.written = monotonic()
+
+    def begin(self, parameters: Mapping[str, str]) -> None:
+        """Log the values that the trial is trained with."""
+        tags = {"mlflow.source.type": "LOCAL"}
+        self._write("parameters", lambda: Write(what="parameters", parameters=dict(parameters), tags=tags))
 
     def epoch(self, step: int, metrics: Mapping[str, float], objectives: Sequence[float]) -> None:
         """Buffer what an epoch gave, and write it now and then."""
@@ -76,7 +103,7 @@ class TrialLog(RunWriter):
         self.close(STATUSES[state], reason)
 
 
-class StudyLog(RunWriter):
+class StudyLog(StudyRunWriter):
     """Writes a study to MLflow."""
 
     def start(self, experiment: Experiment, parameters: Mapping[str, str]) -> None:
@@ -136,8 +163,13 @@ class StudyLog(RunWriter):
             token = page.token or ""
 
 
-def open_study_log(store: TrackingStore, run_id: str | None, name: str, digest: str) -> StudyLog:
+def open_study_log(
+    store: TrackingStore, run_id: str | None, name: str, digest: str, *, waiting: StudyUnsent | None = None
+) -> StudyLog:
     """Start a study's run, or resume the one that an earlier process started.
+
+    Args:
+        waiting: where writes wait while the store is away; None for nowhere.
 
     Raises:
         ConfigurationError: it was begun in another MLflow experiment.
@@ -146,8 +178,9 @@ def open_study_log(store: TrackingStore, run_id: str | None, name: str, digest: 
     tags = {STUDY_TAG: name, "data.digest": digest, PROCESS_TAG: this_process()}
     try:
         if run_id and _reopen(store, run_id, tags):
-            return StudyLog(store, run_id)
-        return StudyLog(store, store.client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
+            return StudyLog(store, run_id, waiting=waiting)
+        run = store.client.create_run(store.experiment_id, run_name=name, tags=tags)
+        return StudyLog(store, run.info.run_id, waiting=waiting)
     except ConfigurationError:
         raise
     except Exception as error:  # mlflow raises whatever its store, its server or its disk raises
@@ -158,9 +191,20 @@ def open_study_log(store: TrackingStore, run_id: str | None, name: str, digest: 
 
 
 def open_trial_log(
-    store: TrackingStore, parent: str, study: str, number: int, values: Mapping[str, object], digest: str
+    store: TrackingStore,
+    parent: str,
+    study: str,
+    number: int,
+    values: Mapping[str, object],
+    digest: str,
+    *,
+    waiting: StudyUnsent | None = None,
 ) -> TrialLog | None:
-    """Begin a trial's run below its study's; None, with a warning, where the store does not take it."""
+    """Begin a trial's run below its study's; None, with a warning, where the store does not take it.
+
+    Args:
+        waiting: where writes wait while the store is away, the run's creation too; None for nowhere.
+    """
     tags = {
         PARENT_TAG: parent,
         STUDY_TAG: study,
@@ -169,14 +213,18 @@ def open_trial_log(
         "data.digest": digest,
         PROCESS_TAG: this_process(),
     }
+    name = f"{study}-{number}"
     try:
-        run = store.client.create_run(store.experiment_id, run_name=f"{study}-{number}", tags=tags)
-        parameters = [Param(name, short(value)) for name, value in values.items()]
-        store.client.log_batch(run.info.run_id, params=parameters, tags=[RunTag("mlflow.source.type", "LOCAL")])
+        run_id = store.client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id
     except Exception as error:  # mlflow raises whatever its store, its server or its disk raises
-        logger.warning("trial %d could not be logged to MLflow: %s", number, describe(error))
-        return None
-    return TrialLog(store, run.info.run_id)
+        if waiting is None or not is_absence(error):
+            logger.warning("trial %d could not be logged to MLflow: %s", number, describe(error))
+            return None
+        run_id = ""
+        waiting.add(Write(what=name, create=tags))
+    log = TrialLog(store, run_id, waiting=waiting)
+    log.begin({name: short(value) for name, value in values.items()})
+    return log
 
 
 def fetch_outputs(store: TrackingStore, run_id: str) -> bytes | None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,11 @@ class Unsent:
     def paths(self) -> list[Path]:
         """Return the files of the writes, in order."""
         return unsent_in(self.folder.parent)
+
+    @property
+    def remedy(self) -> str:
+        """What sends them, for people."""
+        return f"send them with: topwork sync {shlex.quote(str(self.run))}"
 
     @property
     def creates_run(self) -> bool:

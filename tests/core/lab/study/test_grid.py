@@ -37,6 +37,17 @@ def test_the_study_section_gives_name_workers_storage_and_timeout() -> None:
     assert gridded(small(section), workers=1).study.workers == 1  # type: ignore[union-attr]  # it has one
 
 
+def test_the_study_section_gives_the_launcher() -> None:
+    section = (
+        "study={search: {training.epochs: {choices: [1]}}, objective: loss, launcher: slurm, slurm: {partition: gpu}}"
+    )
+    study = gridded(small(section)).study
+    assert study is not None
+    assert study.launcher == "slurm"
+    assert study.slurm is not None
+    assert study.slurm.partition == "gpu"
+
+
 def test_a_name_is_never_cut_short() -> None:
     with pytest.raises(ConfigurationError, match=r"would be named n+-probe, which is longer than 60 characters; give"):
         gridded(small(f"name={'n' * 55}"))

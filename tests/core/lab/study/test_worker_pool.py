@@ -77,7 +77,7 @@ def test_a_worker_that_crashed_is_replaced_while_trials_are_wanted(pool: WorkerP
     pool.respawn(JOB, wanted=True)
     assert pool.processes[0] is stays
     assert len(pool.processes) == 2
-    assert pool.crashes == 1
+    assert pool.crashes.count == 1
     kill(pool, 2)
     pool.respawn(JOB, wanted=False)
     assert pool.processes == []
@@ -89,7 +89,7 @@ def test_workers_that_crash_one_after_another_end_the_study(pool: WorkerPool) ->
     for _ in range(MAX_CRASHES_PER_WORKER - 1):
         kill(pool, 2)
         pool.respawn(JOB, wanted=True)
-    pool.reset_crashes(finished=0)  # none was finished in between
+    pool.count_finished(finished=0)  # none was finished in between
     kill(pool, 2)
     with pytest.raises(StudyError) as caught:
         pool.respawn(JOB, wanted=True)
@@ -103,12 +103,12 @@ def test_crashes_are_counted_anew_when_a_trial_is_finished(pool: WorkerPool) -> 
     pool.spawn()
     kill(pool, 1)
     pool.respawn(JOB, wanted=True)
-    pool.reset_crashes(finished=1)
-    assert pool.crashes == 0
+    pool.count_finished(finished=1)
+    assert pool.crashes.count == 0
     kill(pool, 1)
     pool.respawn(JOB, wanted=True)
-    pool.reset_crashes(finished=1)
-    assert pool.crashes == 1
+    pool.count_finished(finished=1)
+    assert pool.crashes.count == 1
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

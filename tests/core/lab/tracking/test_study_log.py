@@ -112,7 +112,7 @@ def test_a_store_that_does_not_take_a_study_is_told(store: TrackingStore) -> Non
 def test_a_store_that_does_not_take_a_trial_costs_its_log_alone(
     study: StudyLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sql(study.store.uri, "DROP TABLE params")
+    sql(study.store.uri, "DROP TABLE runs")
     assert open_trial_log(study.store, study.run_id, "pair", 7, {"heads_lr": 0.1}, DIGEST) is None
     assert "trial 7 could not be logged to MLflow: MlflowException: " in caplog.text
 
