@@ -32,7 +32,7 @@ from topwork.lab.tracking.run_log import RunLog, log_run
 from topwork.lab.tracking.store import open_store, redact_uri, store_of, tracking_uri_of
 from topwork.lab.tracking.sync import absolute_uri, relative_uri
 from topwork.registry import discover
-from topwork.torchrun import process_here
+from topwork.torchrun import as_here
 
 #: What the results of a run say that may not be exact.
 INEXACT = "this run was interrupted, and may not give the bits that it would have given undisturbed: {}"
@@ -267,8 +267,7 @@ def ending(run: RunFolder) -> Iterator[None]:
         if isinstance(error, UnsavedError) and not run.is_begun():  # it was too short to be worth a checkpoint
             run.end("failed", text_of(error))
         if run.is_begun():
-            with_torchrun = f"torchrun --nproc-per-node {count} -m " if (count := process_here()[0]) > 1 else ""
-            command = f"{with_torchrun}topwork resume {shlex.quote(str(run.path))}"
+            command = as_here(f"topwork resume {shlex.quote(str(run.path))}")
             error.add_note(f"what is done is kept; go on with: {command}")
         raise
     try:
