@@ -137,6 +137,8 @@ def _stores(experiment: Experiment, device: torch.device) -> list[tuple[Encoding
             found.setdefault(decision.store.key.digest, (job, decision.store))
     if not found:
         why = next(reason for reason in reasons if reason)
+        if "would not pay" in why:
+            why += "; to store it all the same set training.store: require"
         raise ConfigurationError(f"{experiment.origin.locate('training', 'store')}: nothing can be stored: {why}")
     return list(found.values())
 

@@ -74,7 +74,7 @@ def test_what_is_stored_serves_the_run() -> None:
         def begin(self, phase: str, total: int) -> None:
             said.append(phase)
 
-    experiment = load_experiment(QUICKSTART, SMALL)
+    experiment = load_experiment(QUICKSTART, [*SMALL, "training.store=require"])
     corpus = encode_corpus(experiment, observer=Listening())
     assert corpus.texts == corpus.encoded > 0
     assert (corpus.device, corpus.difference) == ("cpu", None)
@@ -93,7 +93,8 @@ def test_what_is_stored_serves_the_run() -> None:
     ("change", "why"),
     [
         ("training.store=off", "training.store is off"),
-        ("freeze={kind: none}", "everything trains, so there is nothing to keep"),
+        ("freeze={kind: none}", "the first stage trains, so there is nothing to keep"),
+        ("training.epochs=2", r"it would not pay: .*; to store it all the same set training.store: require"),
     ],
 )
 def test_where_nothing_can_be_stored_it_is_told_why(change: str, why: str) -> None:
