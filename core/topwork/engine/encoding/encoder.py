@@ -137,7 +137,7 @@ def _vectors_read(
     Args:
         vectors: of ``rows`` (B,), those of the whole, and then those of all tokens.
     """
-    counts, leading = sequences.word_starts.lengths_of(rows), sequences.leading(cut)[rows]
+    counts, leading = sequences.word_starts.lengths_of(rows), sequences.leading(cut, rows)
     for kind in torch.stack([counts, leading], dim=1).unique(dim=0):
         alike = ((counts == kind[0]) & (leading == kind[1])).nonzero()[:, 0]
         starts, _ = sequences.word_starts.batch(rows[alike])

@@ -53,23 +53,26 @@ class Sequences:
 
     def count_vectors(self, cut: Cut, rows: Int[Tensor, " B"]) -> int:
         """Return how many vectors a cut keeps of the sequences ``rows`` (B,), all together."""
-        leading, rest = self.leading(cut), self.token_ids if cut.keeps_every_token else self.word_starts
+        rest = self.token_ids if cut.keeps_every_token else self.word_starts
         some = rows.split(ROWS_AT_ONCE)
-        return sum(int(leading[part].sum()) + int(rest.lengths_of(part).sum()) for part in some)
+        return sum(int(self.leading(cut, part).sum()) + int(rest.lengths_of(part).sum()) for part in some)
 
     def vectors_kept(self, cut: Cut) -> Int[Tensor, " U"]:
         """How many vectors a cut keeps of each: of every token, or of what heads read."""
         return self.leading(cut) + (self.lengths if cut.keeps_every_token else self.word_starts.lengths)
 
-    def leading(self, cut: Cut) -> Int[Tensor, " U"]:
-        """How many vectors a cut keeps of each before those of tokens or words.
+    def leading(self, cut: Cut, rows: Int[Tensor, " B"] | None = None) -> Int[Tensor, " _B"]:
+        """How many vectors a cut keeps of each before those of tokens or words; of all, or of ``rows`` (B,).
 
         None where no head reads it as a whole; but those of layers in any case.
         """
-        return (self.pooled | (cut.layers > 0)) * cut.leading
+        pooled = self.pooled if rows is None else self.pooled[rows]
+        return (pooled | (cut.layers > 0)) * cut.leading
 
     def word_places(self, cut: Cut) -> Ragged:
         """Return the places of the words of each among the vectors that a cut keeps of it."""
+        if not len(self.word_starts.values):
+            return self.word_starts
         counts, leading = self.word_starts.lengths, self.leading(cut)
         if cut.keeps_every_token:
             return Ragged(self.word_starts.values + leading.repeat_interleave(counts), self.word_starts.offsets)

@@ -109,6 +109,8 @@ def _order(counts: Sequence[int], settings: Training, epoch: int, *, shuffle: bo
     """Return the order (N,) in which things of several sources come: shuffled, or each source's spread evenly."""
     if shuffle:
         return torch.randperm(sum(counts), generator=_generator(settings, "order", str(epoch)))
+    if len(counts) == 1:
+        return torch.arange(counts[0])
     places = torch.cat([(torch.arange(count, dtype=torch.float64) + 0.5) / max(count, 1) for count in counts])
     return places.argsort(stable=True)
 
