@@ -20,6 +20,9 @@ from topwork.errors import StorageError, reason_of
 #: Arrays of fewer bytes stay in memory.
 SMALL = 1024 * 1024
 
+#: Numbers that are looked at together, so that what that needs does not grow with their count.
+AT_ONCE = 50_000
+
 
 def zeros(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """Return an array of zeros that can be written to.
@@ -38,6 +41,20 @@ def zeros(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
             return _mapped(file, dtype).reshape(shape)
     except OSError as error:
         raise no_room(size, error) from None
+
+
+def places_of(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the places at which a mask (N,) is true, without more memory than some of them need.
+
+    Raises:
+        StorageError: the disk has no room for them.
+    """
+    places, done = zeros(int(np.count_nonzero(mask)), np.int64), 0
+    for first in range(0, len(mask), AT_ONCE):
+        some = np.flatnonzero(mask[first : first + AT_ONCE])
+        places[done : done + len(some)] = first + some
+        done += len(some)
+    return places
 
 
 class ArrayWriter:

@@ -41,3 +41,11 @@ def test_a_full_disk_is_told_before_anything_is_written(monkeypatch):
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(StorageError, match=r"8\.0 MB for temporary files could not be written to .*: .*; set TMPDIR"):
         mapped.zeros(1_000_000, np.int64)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_places_of_a_mask_are_those_at_which_it_is_true(at_once, monkeypatch):
+    monkeypatch.setattr(mapped, "AT_ONCE", at_once)
+    mask = np.arange(100) % 3 == 1
+    assert mapped.places_of(mask).tolist() == [number for number in range(100) if number % 3 == 1]
+    assert mapped.places_of(mask[:1]).tolist() == []

@@ -22,6 +22,7 @@ from topwork.engine.encoding.store_decision import EncodingJob, StoreDecision, d
 from topwork.engine.model.seeding import derive_seed
 from topwork.engine.observer import EncodingReport, Location, Observer
 from topwork.errors import StorageError
+from topwork.mapped import places_of
 
 #: A shard is written after so many seconds even if it is small: no more is lost when a build is killed.
 SHARD_SECONDS = 60.0
@@ -173,7 +174,7 @@ def _encode_missing(stores: Sequence[tuple[EncodingJob, ActivationStore]], obser
         stored = store.find(job.digests)  # another process may have added some
         lacking[stored.missing] = True
         expected += missing_bytes(job, stored)
-    texts = torch.stack(lacks).any(dim=0).nonzero()[:, 0]
+    texts = torch.from_numpy(places_of(torch.stack(lacks).any(dim=0).numpy()))
     job = stores[0][0]
     sequences = job.corpus.sequences.take(texts)
     observer.begin("encoding (tokens)", int(sequences.lengths.sum()))

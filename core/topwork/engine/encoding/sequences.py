@@ -47,7 +47,7 @@ class Sequences:
 
     def take(self, rows: Int[Tensor, " B"]) -> "Sequences":
         """Return the sequences ``rows`` (B,), in that order."""
-        if len(rows) == len(self) and torch.equal(rows, torch.arange(len(self))):
+        if len(rows) == len(self) and _are_all(rows):
             return self
         return Sequences(self.token_ids.take(rows), self.pooled[rows], self.word_starts.take(rows))
 
@@ -102,6 +102,13 @@ class Sequences:
                 digest.update(b"pooled and words" if pooled else b"words")
                 digest.update(starts)
             yield digest.digest()
+
+
+def _are_all(rows: Int[Tensor, " U"]) -> bool:
+    """Whether rows are 0, 1, 2 and so on."""
+    starts = range(0, len(rows), ROWS_AT_ONCE)
+    parts = zip(starts, rows.split(ROWS_AT_ONCE), strict=True)
+    return all(torch.equal(part, torch.arange(start, start + len(part))) for start, part in parts)
 
 
 def _collect(digests: Iterator[bytes]) -> Digests:

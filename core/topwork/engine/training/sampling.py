@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -16,6 +17,7 @@ from topwork.engine.model.seeding import derive_seed
 from topwork.errors import PluginError, enumerate_names
 from topwork.experiment.schema import Training
 from topwork.interfaces.sampler import Batches, SamplerConfig
+from topwork.mapped import zeros
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,11 @@ class Sampling:
 
 def _order(counts: Sequence[int], settings: Training, epoch: int, *, shuffle: bool) -> Int[Tensor, " N"]:
     """Return the order (N,) in which things of several sources come: shuffled, or each source's spread evenly."""
+    order = torch.from_numpy(zeros(sum(counts), np.int64))
     if shuffle:
-        return torch.randperm(sum(counts), generator=_generator(settings, "order", str(epoch)))
+        return torch.randperm(sum(counts), generator=_generator(settings, "order", str(epoch)), out=order)
     if len(counts) == 1:
-        return torch.arange(counts[0])
+        return torch.arange(counts[0], out=order)
     places = torch.cat([(torch.arange(count, dtype=torch.float64) + 0.5) / max(count, 1) for count in counts])
     return places.argsort(stable=True)
 

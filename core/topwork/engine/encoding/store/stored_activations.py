@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topwork.engine.encoding.ragged import Ragged
+from topwork.mapped import places_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class StoredActivations:
     @property
     def missing(self) -> Int[Tensor, " missing"]:
         """The numbers of the texts that are not stored."""
-        return (self.shard_index < 0).nonzero()[:, 0]
+        return torch.from_numpy(places_of((self.shard_index < 0).numpy()))
 
     def with_computed(self, activations: Ragged) -> "StoredActivations":
         """Return these with those of the missing texts, in their order, which stay in memory."""
