@@ -10,8 +10,8 @@ import torch
 from mlflow import MlflowClient
 
 import topwork
-from topwork.engine.encoding.store.activation_store import read_manifest
 from topwork.engine.encoding.store.key import Key, make_key
+from topwork.engine.encoding.store.manifest import read_manifest
 from topwork.engine.preparation import Preparation, prepare
 from topwork.errors import StorageError
 from topwork.experiment.loading import load_experiment

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from topwork.engine.encoding.ragged import Ragged
-from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore, read_manifest
+from topwork.engine.encoding.store.activation_store import ActivationStore
 from topwork.engine.encoding.store.digests import Digests
+from topwork.engine.encoding.store.manifest import MANIFEST, read_manifest
 from topwork.engine.encoding.store.stored_activations import StoredActivations
 
 

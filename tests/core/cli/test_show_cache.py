@@ -14,10 +14,11 @@ import torch
 
 from store_helpers import add
 from topwork.engine.encoding.ragged import Ragged, offsets_of
-from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore
+from topwork.engine.encoding.store.activation_store import ActivationStore
 from topwork.engine.encoding.store.cache_folder import list_entries
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
+from topwork.engine.encoding.store.manifest import MANIFEST
 
 Command = Callable[..., tuple[int, str, str]]
 Store = Callable[..., ActivationStore]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter, sleep
 
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 
 from topwork.engine.encoding.encoder import encode_batches
 from topwork.engine.encoding.sequences import Sequences
-from topwork.engine.encoding.store.activation_store import ActivationStore, Shard
+from topwork.engine.encoding.store.activation_store import ActivationStore
 from topwork.engine.encoding.store.claims import POLL_SECONDS, Claims
 from topwork.engine.encoding.store.digests import Digests
+from topwork.engine.encoding.store.manifest import Shard
 from topwork.engine.encoding.store.shard_file import ShardFile
 from topwork.engine.encoding.store_decision import EncodingJob
 from topwork.engine.observer import Observer
+from topwork.errors import StorageError
+from topwork.mapped import places_of
 
 #: Tokens of a part: of a small corpus as few as fill a batch, of a large one so many that there are few files.
 MIN_TOKENS, MAX_TOKENS = 4096, 65_536
@@ -67,7 +71,7 @@ def encode_in_parts(stores: Sequence[tuple[EncodingJob, ActivationStore]], obser
     """
     started, encoded = perf_counter(), 0
     stores = sorted(stores, key=lambda one: one[1].key.digest)
-    job, first = stores[0]
+    job, _ = stores[0]
 
     def waiting() -> None:
         observer.begin("waiting for another process that encodes such texts", 0)
@@ -81,26 +85,35 @@ def encode_in_parts(stores: Sequence[tuple[EncodingJob, ActivationStore]], obser
     lengths = job.corpus.sequences.lengths.numpy()
     tokens = [int(lengths[part[_lacking_somewhere(part, lacking)]].sum()) for part in parts]
     observer.begin("encoding (tokens)", sum(tokens))
-    with first.open_claims() as claims:
+    with ExitStack() as opened:
+        claims = [opened.enter_context(store.open_claims()) for _, store in stores]
         for number in _parts_to_encode(parts, lacking, claims, corpus, observer):
             encoded += _encode_part(parts[number], stores, lacking)
             observer.advance(tokens[number])
-        for _, store in stores:
-            with claims.holding(f"finish-{store.key.digest}", waiting), store.building(waiting):
+        for own, (_, store) in zip(claims, stores, strict=True):
+            with own.holding("finish", waiting), store.building(waiting):
                 store.merge()
-        claims.tidy()
-        method = claims.method
-    return Share(encoded, perf_counter() - started, method)
+            own.tidy()
+    for of, store in stores:
+        if lost := len(_Lacking(of.digests, store, check=False).texts):
+            raise StorageError(
+                f"{store.folder} lost {lost:,} texts that had just been written to it: it was removed or damaged "
+                "meanwhile; run the same command again"
+            )
+    return Share(encoded, perf_counter() - started, claims[0].method)
 
 
 def _parts_to_encode(
     parts: Sequence[NDArray[np.int64]],
     lacking: Sequence["_Lacking"],
-    claims: Claims,
+    claims: Sequence[Claims],
     corpus: str,
     observer: Observer,
 ) -> Iterator[int]:
-    """Yield the numbers of parts that this process has claimed, until no store lacks a text of any."""
+    """Yield the numbers of parts that this process has claimed, until no store lacks a text of any.
+
+    The claim in the first store decides; those in the others say that somebody adds to them.
+    """
     left = dict(enumerate(parts))
     told = False
     while left:
@@ -110,11 +123,13 @@ def _parts_to_encode(
         for number, part in list(left.items()):
             if not _lacking_somewhere(part, lacking).any():
                 del left[number]
-            elif claims.take(name := f"{corpus}-{number:06}"):
+            elif claims[0].take(name := f"{corpus}-{number:06}"):
+                taken = [claims[0], *(of_store for of_store in claims[1:] if of_store.take(name))]
                 for one in lacking:
                     one.update()  # another may have encoded it just before
                 yield number
-                claims.release(name)
+                for of_store in taken:
+                    of_store.release(name)
                 del left[number]
                 took = True
         if left and not took:
@@ -163,16 +178,24 @@ def _encode_part(
 class _Lacking:
     """Which texts a store lacks, as shards are added to it.
 
+    Args:
+        check: whether to compare every shard that is there with its sha256.
+
     Attributes:
         digests: of all texts.
     """
 
-    def __init__(self, digests: Digests, store: ActivationStore) -> None:
+    def __init__(self, digests: Digests, store: ActivationStore, *, check: bool = True) -> None:
         self.digests = digests
         self._store = store
         self._lacks = np.ones(len(digests), np.bool_)
         self._seen: set[Shard] = set()
-        self._look(check=True)
+        self._look(check=check)
+
+    @property
+    def texts(self) -> NDArray[np.int64]:
+        """The numbers of the texts that it lacks."""
+        return places_of(self._lacks)
 
     def update(self) -> None:
         """Look at shards that others have added."""

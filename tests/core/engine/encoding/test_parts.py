@@ -1,6 +1,9 @@
 """A corpus is divided alike by every process, and stored to the same bits as by one that encodes it alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +17,17 @@ from topwork.engine.encoding import parts as module
 from topwork.engine.encoding.parts import divide_corpus, encode_in_parts
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.sequences import Sequences
-from topwork.engine.encoding.store.activation_store import ActivationStore
+from topwork.engine.encoding.store.activation_store import CLAIMS, ActivationStore
+from topwork.engine.encoding.store.manifest import MANIFEST
+from topwork.engine.encoding.store.shard_file import ShardFile
 from topwork.engine.encoding.store.stored_activations import StoredActivations
 from topwork.engine.encoding.store_decision import EncodingJob, decide_store
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import prepare
+from topwork.errors import StorageError
 from topwork.experiment.schema import Experiment
+from topwork_plugins.poolings.cls import ClsConfig
+from topwork_plugins.poolings.mean import MeanConfig
 
 Make = Callable[..., Experiment]
 
@@ -95,3 +103,73 @@ def test_a_run_that_begins_while_others_encode_in_parts_joins_them(
     monkeypatch.setattr(ActivationStore, "is_shared", lambda store: True)
     assert read(prepare(make()))[1].encoded == len(job.digests)
     assert joined == ["joined"]
+
+
+@pytest.mark.parametrize("manifest", ["{", None], ids=["damaged", "gone"])
+def test_a_manifest_that_is_of_no_use_costs_nothing_that_is_encoded(
+    job: EncodingJob, manifest: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "MIN_TOKENS", 20)
+    add = ActivationStore.add_beside
+
+    def spoil(store: ActivationStore, file: ShardFile) -> None:
+        add(store, file)
+        path = store.folder / MANIFEST
+        if manifest is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(manifest, encoding="utf-8")
+
+    monkeypatch.setattr(ActivationStore, "add_beside", spoil)
+    encode_in_parts([(job, store_of(job))], Observer())
+    assert not len(found(job).missing)
+    assert all("is damaged" in message for message in caplog.messages)
+
+
+def test_what_is_lost_meanwhile_is_told(job: EncodingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def remove(store: ActivationStore) -> None:
+        for path in store.folder.glob("*.*"):
+            path.unlink()
+
+    monkeypatch.setattr(ActivationStore, "merge", remove)
+    with pytest.raises(StorageError, match=r"lost 60 texts that had just been written to it: .* run the same command"):
+        encode_in_parts([(job, store_of(job))], Observer())
+
+
+def test_while_a_part_is_encoded_every_store_says_so(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    required = {"store": "require"}
+    both = [prepare(make(pooling=pooling, training=required)) for pooling in (ClsConfig(), MeanConfig())]
+    jobs = [prepared.encoding_job(prepared.plan.phases[0], CPU) for prepared in both]
+    stores = [(job, store_of(job)) for job in jobs]
+    said, encode = list[list[int]](), module._encode_part
+
+    def look(*arguments: Any) -> int:
+        said.append([len(list((store.folder / CLAIMS).iterdir())) for _, store in stores])
+        return encode(*arguments)
+
+    monkeypatch.setattr(module, "_encode_part", look)
+    encode_in_parts([(jobs[0], stores[0][1]), (replace(jobs[1], prefix=jobs[1].prefix), stores[1][1])], Observer())
+    assert said
+    assert all(counts == [1, 1] for counts in said)
+
+
+def test_a_shard_that_is_named_beside_the_manifest_is_not_merged_yet(job: EncodingJob) -> None:
+    store = store_of(job)
+
+    def shard_of(texts: range) -> ShardFile:
+        shard = store.new_shard()
+        values = torch.ones(len(texts), 1, 4)
+        shard.append(job.digests.take(np.array(texts)), values.flatten(0, 1), torch.ones(len(texts), dtype=torch.int64))
+        return shard
+
+    with store.building(lambda: None):
+        store.create()
+        for first in (0, 5, 10):
+            store.add(shard_of(range(first, first + 5)))
+        store.add_beside(shard_of(range(20, 25)))
+        store.merge()
+        assert [shard.texts for shard in store.listed_shards()] == [15, 5]
+    store.tidy()
+    assert [shard.texts for shard in store.listed_shards()] == [20]

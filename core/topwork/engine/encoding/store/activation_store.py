@@ -14,19 +14,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, StringConstraints
 from safetensors import SafetensorError
 
 from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.store.claims import Claims, flock_works
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
+from topwork.engine.encoding.store.manifest import MANIFEST, NAMED_BESIDE, Manifest, Shard, read_manifest, shards_beside
 from topwork.engine.encoding.store.shard_file import ShardFile, open_shard
 from topwork.engine.encoding.store.stored_activations import StoredActivations
 from topwork.errors import StorageError, first_line, reason_of
@@ -39,37 +38,10 @@ SHARD_BYTES = 512 * 1024 * 1024
 #: Shards of fewer bytes together are made one as soon as there are two; of more, once there are more than so many.
 MERGED_AT_ONCE, MAX_SHARDS = 64 * 1024 * 1024, 8
 
-MANIFEST = "manifest.json"
-
-#: How the names of files end that name a shard beside the manifest, and the folder of claims.
-NAMED_BESIDE, CLAIMS = ".shard.json", "claims"
+#: The folder of claims.
+CLAIMS = "claims"
 
 logger = logging.getLogger(__name__)
-
-
-class Shard(BaseModel):
-    """A shard as the manifest names it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]  # also the file's name, so no path gets in
-    bytes: int
-    texts: int
-
-    @property
-    def file(self) -> str:
-        """The shard's file name."""
-        return f"{self.sha256}.safetensors"
-
-
-class Manifest(BaseModel):
-    """What a folder holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal[1] = 1
-    key: dict[str, object]
-    shards: tuple[Shard, ...] = ()
 
 
 class ActivationStore:
@@ -82,6 +54,7 @@ class ActivationStore:
         self._sound: set[Shard] = set()  # checked against their sha256, once in this object's life
         self._damaged: dict[Shard, str] = {}  # and what is wrong with them
         self._warned: set[str] = set()
+        self._beside: dict[Path, Shard] = {}  # by the files that name them
 
     def find(self, digests: Digests) -> StoredActivations:
         """Look U texts up by their digests.
@@ -106,7 +79,7 @@ class ActivationStore:
                     shard_index[numbers], position[numbers], found = len(shards), places, True
             if found:
                 shards.append(opened[1])
-        if self._damaged and self._in_manifest() != named:  # another process has replaced shards while we looked
+        if self._damaged and self._named() != named:  # another process has replaced shards while we looked
             return self.find(digests)
         for damaged, why in self._damaged.items():
             self._warn(f"{self.folder / damaged.file} is damaged: {why}; its {damaged.texts} texts are encoded again")
@@ -127,12 +100,16 @@ class ActivationStore:
         Raises:
             StorageError: it cannot be written.
         """
-        if not (self.folder / MANIFEST).exists():
+        try:
+            there = read_manifest(self.folder)
+        except ValueError:
+            there = None  # a damaged one would hide what is added
+        if there is None:
             self._write_manifest([])
 
     def listed_shards(self) -> list[Shard]:
         """Return the shards that the manifest names and that are not known to be damaged."""
-        return [shard for shard in self._in_manifest() if shard not in self._damaged]
+        return [shard for shard in self._named() if shard not in self._damaged]
 
     def is_sound(self, shard: Shard) -> bool:
         """Whether a shard's bytes are those that were written."""
@@ -256,7 +233,12 @@ class ActivationStore:
     def _merge_some(self) -> bool:
         """Merge some shards; return whether there were any to merge."""
         group: list[Shard] = []
-        for shard in sorted(self.listed_shards(), key=lambda shard: (shard.bytes, shard.sha256)):
+        named, beside = (
+            self._in_manifest(),
+            shards_beside(self.folder, self._beside),
+        )  # of the latter others may still look at each
+        candidates = [shard for shard in named if shard not in self._damaged and shard not in beside]
+        for shard in sorted(candidates, key=lambda shard: (shard.bytes, shard.sha256)):
             if sum(other.bytes for other in group) + shard.bytes <= SHARD_BYTES and self.is_sound(shard):
                 group.append(shard)
         if len(group) <= MAX_SHARDS and sum(shard.bytes for shard in group) > MERGED_AT_ONCE:
@@ -281,8 +263,9 @@ class ActivationStore:
         return shard
 
     def _replace(self, old: Sequence[Shard], file: ShardFile) -> None:
-        shard = self._finish(file)
-        self._write_manifest([*(other for other in self.listed_shards() if other not in (*old, shard)), shard])
+        shard, named = self._finish(file), self._in_manifest()
+        kept = [other for other in named if other not in self._damaged and other not in (*old, shard)]
+        self._write_manifest([*kept, shard])
 
     def _write_manifest(self, shards: Sequence[Shard]) -> None:
         manifest = Manifest(key=self.key.description, shards=tuple(shards))
@@ -295,8 +278,13 @@ class ActivationStore:
             for path in beside:
                 path.unlink(missing_ok=True)
 
+    def _named(self) -> list[Shard]:
+        """Return the shards that the manifest names, and those that are named beside it."""
+        beside = shards_beside(self.folder, self._beside)  # first: what is no longer there is in the manifest by then
+        return list(dict.fromkeys([*self._in_manifest(), *beside]))
+
     def _in_manifest(self) -> list[Shard]:
-        """Return the shards that the manifest names; without a valid manifest there are none."""
+        """Return the shards that the manifest itself names; without a valid manifest there are none."""
         try:
             manifest = read_manifest(self.folder)
         except ValueError:
@@ -326,7 +314,7 @@ class ActivationStore:
         files = [path for path in self.folder.glob("*") if path.is_file() and not path.name.endswith(NAMED_BESIDE)]
         if self.is_shared():
             return  # some may be what others are writing
-        wanted = {MANIFEST, *(shard.file for shard in self._in_manifest())}  # now: whoever wrote one has named it
+        wanted = {MANIFEST, *(shard.file for shard in self._named())}  # now: whoever wrote one has named it
         for path in files:
             if path.name not in wanted:
                 with suppress(OSError):  # what stays is only in the way of the disk
@@ -352,22 +340,3 @@ def has_claims(folder: Path) -> bool:
         return False
     with Claims(folder / CLAIMS) as claims:
         return claims.others()
-
-
-def read_manifest(folder: Path) -> Manifest | None:
-    """Return the manifest of a folder of the store, with the shards named beside it; None where there is none.
-
-    Raises:
-        ValueError: it is damaged.
-        StorageError: it cannot be read.
-    """
-    path = folder / MANIFEST
-    try:
-        beside = [Shard.model_validate_json(one.read_bytes()) for one in sorted(folder.glob(f"*{NAMED_BESIDE}"))]
-        manifest = Manifest.model_validate_json(path.read_bytes())
-        return manifest.model_copy(update={"shards": tuple(dict.fromkeys([*manifest.shards, *beside]))})
-    except FileNotFoundError as error:
-        # one that was named beside it is in the manifest now
-        return None if Path(error.filename) == path else read_manifest(folder)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {reason_of(error)}") from None

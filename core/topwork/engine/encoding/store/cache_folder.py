@@ -11,7 +11,8 @@ from pathlib import Path
 from filelock import Timeout
 from platformdirs import user_cache_path
 
-from topwork.engine.encoding.store.activation_store import MANIFEST, Manifest, has_claims, lock_of, read_manifest
+from topwork.engine.encoding.store.activation_store import has_claims, lock_of
+from topwork.engine.encoding.store.manifest import MANIFEST, Manifest, read_manifest
 from topwork.errors import ConfigurationError, StorageError, reason_of
 from topwork.files import make_folder, sha256_of
 

@@ -27,6 +27,9 @@ from topwork.process_name import is_dead_here, this_process
 #: Seconds between two touches of the claims that a process has, and after which those of other machines end without.
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10.0, 60.0
 
+#: Seconds without a touch after which one ends that is seen for the first time.
+LONG_GRACE_SECONDS = 600.0
+
 #: Seconds between two looks at claims that are waited for.
 POLL_SECONDS = 0.5
 
@@ -119,10 +122,12 @@ class Claims:
         return any(_owner_of(claim.path) != own and not self._is_over(claim) for claim in newest)
 
     def tidy(self) -> None:
-        """Remove what dead processes left, if no other process has a part."""
-        if not self.others():
-            own = set(self._held.values())
-            for path in set(self.folder.glob("*")) - own:
+        """Remove what dead processes left: their claims, and what they were making."""
+        own = set(self._held.values())
+        for path in set(self.folder.glob("*")) - own:
+            found = _CLAIM.fullmatch(path.name)
+            left = self._is_over(_Claim(path, 0)) if found else self._age(path) > GRACE_SECONDS
+            if left:
                 with suppress(OSError):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -149,16 +154,27 @@ class Claims:
         """Whether the owner of a claim is dead, or has not touched it for long by this process's clock."""
         path = _owner_file(claim.path)
         try:
-            touched = path.stat().st_mtime_ns
+            touched = (path if path.exists() else claim.path).stat().st_mtime_ns  # a folder may have lost its file
         except OSError:
             return False  # it was just released; the next look shows so
         if is_dead_here(_owner_of(claim.path)):
             return True
+        if path not in self._seen and self._age(claim.path) > LONG_GRACE_SECONDS:
+            return True  # whatever the clocks of the machines
         before, noticed = self._seen.get(path, (None, 0.0))
         if before != touched:
             self._seen[path] = touched, monotonic()
             return False
         return monotonic() - noticed > GRACE_SECONDS
+
+    def _age(self, path: Path) -> float:
+        """Seconds since a claim was touched, by the clock of the file system; 0 where it is gone."""
+        try:
+            path = _owner_file(path)
+            with tempfile.NamedTemporaryFile(prefix=".now.", dir=self.folder) as now:
+                return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime
+        except OSError:
+            return 0.0
 
     def _touch(self) -> None:
         while not self._over.wait(HEARTBEAT_SECONDS):

@@ -22,9 +22,10 @@ import torch
 from topwork.cli import main as topwork_main
 from topwork.engine.encoding import activations
 from topwork.engine.encoding.encoder import encode
-from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore
+from topwork.engine.encoding.store.activation_store import ActivationStore
 from topwork.engine.encoding.store.cache_folder import cache_folder, list_entries
 from topwork.engine.encoding.store.key import make_key
+from topwork.engine.encoding.store.manifest import MANIFEST
 from topwork.engine.observer import Observer
 from topwork.engine.preparation import Preparation, prepare
 from topwork.experiment.schema import Experiment, Task, Training

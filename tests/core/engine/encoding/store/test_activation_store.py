@@ -17,10 +17,11 @@ from torch import Tensor
 from store_helpers import build, everything, files_in, held, merge, named_in, shards_in
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.encoding.store import activation_store as store_module
-from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore, Manifest
+from topwork.engine.encoding.store.activation_store import ActivationStore
 from topwork.engine.encoding.store.cache_folder import prune
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
+from topwork.engine.encoding.store.manifest import MANIFEST, Manifest
 
 OpenStore = Callable[[], ActivationStore]
 DigestsOf = Callable[..., Digests]

@@ -13,10 +13,11 @@ import torch
 
 from store_helpers import add
 from topwork.engine.encoding.ragged import Ragged
-from topwork.engine.encoding.store.activation_store import CLAIMS, MANIFEST, ActivationStore
+from topwork.engine.encoding.store.activation_store import CLAIMS, ActivationStore
 from topwork.engine.encoding.store.cache_folder import CacheEntry, cache_folder, list_entries, prune
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
+from topwork.engine.encoding.store.manifest import MANIFEST
 from topwork.errors import ConfigurationError
 
 DAY = 86400

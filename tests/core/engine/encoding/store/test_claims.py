@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier, Thread
@@ -106,7 +107,7 @@ def test_a_part_of_another_machine_is_taken_once_it_was_not_touched_for_long(
         assert not others.take("part")
         clock = module.GRACE_SECONDS
         assert not others.take("part")
-        os.utime(path, (5, 5))  # whatever its clock says: it lives
+        os.utime(path, (time.time() + 5,) * 2)  # whatever its clock says: it lives
         clock *= 2
         assert not others.take("part")
         assert others.others()
@@ -137,15 +138,39 @@ def test_an_unreadable_claim_ends_like_that_of_another_machine(
     assert claims.take("part")
 
 
-def test_what_dead_processes_left_is_removed_when_nobody_else_is_at_work(claims: Claims, tmp_path: Path) -> None:
+def test_what_dead_processes_left_is_removed_and_nothing_of_the_living(claims: Claims, tmp_path: Path) -> None:
     with Claims(tmp_path) as others:
         others.take("dead")
-        set_owner(tmp_path, "dead.0", this_process().replace(":", ":9", 1))
-        (tmp_path / ".claim.left").touch()
+        others.take("living")
+        host, number, _, *rest = this_process().split(":")
+        set_owner(tmp_path, "dead.0", ":".join([host, number, "1", *rest]))
+        for name, age in ((".claim.left", 2 * module.GRACE_SECONDS), (".claim.new", 0)):
+            (tmp_path / name).touch()
+            os.utime(tmp_path / name, (time.time() - age,) * 2)
         claims.take("own")
         claims.tidy()
-        assert {path.name for path in tmp_path.iterdir()} == {"own.0"}
-        others._held.clear()
+        assert {path.name for path in tmp_path.iterdir()} == {"own.0", "living.0", ".claim.new"}
+
+
+def test_one_of_another_machine_that_was_not_touched_for_very_long_ends_at_the_first_look(
+    claims: Claims, tmp_path: Path
+) -> None:
+    with Claims(tmp_path) as others:
+        others.take("part")
+        path = set_owner(tmp_path, "part.0", ELSEWHERE)
+        os.utime(path, (time.time() - 2 * module.LONG_GRACE_SECONDS,) * 2)
+        assert not claims.others()
+        assert claims.take("part")
+
+
+def test_a_folder_that_lost_its_owners_file_ends_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr(module, "monotonic", lambda: clock)
+    (tmp_path / "part.0").mkdir()
+    with Claims(tmp_path) as claims:
+        assert not claims.take("part")
+        clock = module.GRACE_SECONDS + 1
+        assert claims.take("part")
 
 
 def test_who_waits_for_a_part_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

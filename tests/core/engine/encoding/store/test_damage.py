@@ -17,9 +17,10 @@ from torch import Tensor
 from store_helpers import add, build, everything, files_in, held, merge, named_in, shards_in
 from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.store import shard_file
-from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore, Manifest
+from topwork.engine.encoding.store.activation_store import ActivationStore
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
+from topwork.engine.encoding.store.manifest import MANIFEST, Manifest
 
 OpenStore = Callable[[], ActivationStore]
 DigestsOf = Callable[..., Digests]

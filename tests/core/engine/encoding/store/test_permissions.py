@@ -15,10 +15,11 @@ from torch import Tensor
 from store_helpers import build, everything, files_in, held, merge
 from topwork.engine.encoding.ragged import Ragged
 from topwork.engine.encoding.store import activation_store as store_module
-from topwork.engine.encoding.store.activation_store import MANIFEST, ActivationStore
+from topwork.engine.encoding.store.activation_store import ActivationStore
 from topwork.engine.encoding.store.cache_folder import list_entries, prune
 from topwork.engine.encoding.store.digests import Digests
 from topwork.engine.encoding.store.key import Key
+from topwork.engine.encoding.store.manifest import MANIFEST
 from topwork.errors import StorageError
 
 OpenStore = Callable[[], ActivationStore]
