@@ -121,7 +121,7 @@ def test_a_cache_folder_that_cannot_be_written_is_told_and_not_used(
         _, said = read(prepare(on_minilm()))
     assert (said.where, said.found) == ("memory", 0)
     assert said.note.startswith(f"{tmp_path}/cache/activations/")
-    assert said.note.endswith(" cannot be written: File exists")
+    assert said.note.endswith(" cannot be written: Not a directory")
     assert f"going on without adding to the activation store: {said.note}" in caplog.text
 
 
@@ -207,7 +207,7 @@ def test_requiring_a_store_that_cannot_be_written_is_an_error(
 ) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "locks").write_text("in the way")
-    with pytest.raises(StorageError, match=r"cannot be written: File exists$"):
+    with pytest.raises(StorageError, match=r"cannot be written: Not a directory$"):
         read(written())
 
 
