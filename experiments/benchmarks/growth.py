@@ -117,7 +117,7 @@ def draw(rows: list[dict[str, Any]]) -> bytes:
         memory.plot(texts, [row["bytes_of_memory"] / 1e6 for row in some], marker=marker, label=f"{state} store")
     seconds.set(xscale="log", yscale="log", xlabel="distinct texts", ylabel="processor seconds, three epochs")
     memory.set(xscale="log", xlabel="distinct texts", ylabel="memory beside mapped files (MB)")
-    memory.set_ylim(bottom=0)
+    memory.set_ylim(0, 1.15e-6 * max(row["bytes_of_memory"] for row in rows))
     for axes in (seconds, memory):
         axes.grid(alpha=0.3)
         axes.legend()
