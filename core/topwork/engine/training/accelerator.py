@@ -11,6 +11,7 @@ from torch import nn
 
 from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Training
+from topwork.torchrun import process_here
 
 #: How long a process waits for another: the main one may measure, save and log for hours. One that dies torchrun sees.
 PATIENCE = timedelta(days=7)
@@ -26,7 +27,10 @@ def make_accelerator(settings: Training) -> Accelerator:
     precision = "bf16" if settings.precision == "bfloat16" else "no"
     # a head without labels in a batch takes no part in it
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True), InitProcessGroupKwargs(timeout=PATIENCE)]
-    accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision=precision, kwargs_handlers=handlers)
+    # of several processes on a machine without a GPU accelerate makes none of a group, unless it is told
+    together_on_cpu = settings.device == "auto" and process_here()[0] > 1 and not torch.cuda.is_available()
+    on_cpu = settings.device == "cpu" or together_on_cpu
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
     if settings.device != "auto" and accelerator.device.type != settings.device:
         raise ConfigurationError(
             f"training.device is {settings.device}, but this machine offers {accelerator.device.type}; use auto"
