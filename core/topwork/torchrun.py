@@ -13,6 +13,11 @@ def as_here(command: str) -> str:
     return f"torchrun {nodes}--nproc-per-node {here} -m {command}"
 
 
+def local_rank() -> int | None:
+    """Return the number of this process among those of its machine; None where it was not torchrun that started it."""
+    return int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else None
+
+
 def process_here() -> tuple[int, int]:
     """Return how many processes torchrun started, and the number of this one; 1 and 0 where it was not torchrun."""
     if "LOCAL_RANK" not in os.environ:

@@ -1,5 +1,6 @@
 """``topwork encode-corpus``."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,4 +43,4 @@ def _print(corpus: StoredCorpus, file: Path) -> None:
         )
     for folder in corpus.folders:
         console.print(f"folder: {folder}", soft_wrap=True)
-    console.print(f"  topwork train {file} reads it", soft_wrap=True)
+    console.print(f"  topwork train {shlex.quote(str(file))} reads it", soft_wrap=True)

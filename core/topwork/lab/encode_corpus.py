@@ -1,6 +1,5 @@
 """Encode what experiments will need, in any number of processes, before any of them trains."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from topwork.engine.training.accelerator import make_accelerator
 from topwork.errors import ConfigurationError
 from topwork.experiment.schema import Experiment, Training
 from topwork.registry import discover
+from topwork.torchrun import local_rank
 
 #: Texts that are encoded on the CPU too where another device encodes.
 COMPARED_TEXTS = 8
@@ -93,12 +93,13 @@ def device_of(settings: Training) -> torch.device:
     Raises:
         ConfigurationError: the device is not there.
     """
-    if "LOCAL_RANK" not in os.environ:
+    rank = local_rank()
+    if rank is None:
         device: torch.device = make_accelerator(settings).device
         return device
     if settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")  # and no group of processes, which would end with the first that dies
-    rank, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    count = torch.cuda.device_count()
     if settings.device not in ("auto", "cuda") or rank >= count:
         raise ConfigurationError(
             f"training.device is {settings.device}, but the process of local rank {rank} has none: this machine offers "

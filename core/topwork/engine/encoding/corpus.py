@@ -16,7 +16,7 @@ from torch import Tensor
 from topwork.data.dataset import DataSplit
 from topwork.data.texts import Text, Words, parts_of
 from topwork.engine.encoding.distinct import KEY_BYTES, number_distinct
-from topwork.engine.encoding.ragged import ROWS_AT_ONCE, Ragged, no_sequences, offsets_of, sequences_of
+from topwork.engine.encoding.ragged import Ragged, no_sequences, offsets_of, sequences_of
 from topwork.engine.encoding.sequences import Sequences
 from topwork.engine.encoding.truncation import Shortener
 from topwork.engine.encoding.windows import windowing_tokenizer
@@ -24,7 +24,7 @@ from topwork.engine.model.plan import CorpusSize
 from topwork.errors import DataError, quote
 from topwork.experiment.source import SplitName
 from topwork.interfaces.head import Reading
-from topwork.mapped import ArrayWriter, zeros
+from topwork.mapped import AT_ONCE, ArrayWriter, zeros
 
 #: Texts that are tokenized at a time.
 TEXTS_AT_ONCE = 1000
@@ -63,7 +63,7 @@ class Corpus:
         """How much there is to read."""
         of_texts = self.text_lengths
         texts = tokens = divided = 0
-        for text_ids in (part for of_split in self.text_ids.values() for part in of_split.split(ROWS_AT_ONCE)):
+        for text_ids in (part for of_split in self.text_ids.values() for part in of_split.split(AT_ONCE)):
             read = text_ids[text_ids >= 0]
             windows = (
                 self.windows.lengths_of(read) if self.windows else torch.ones((), dtype=torch.int64).expand_as(read)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from topwork.mapped import zeros
+from topwork.mapped import AT_ONCE, zeros
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Ragged:
         if not len(self.values):
             return Ragged(self.values, offsets)
         values = self._empty(int(offsets[-1]))
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            some, bounds = rows[first : first + ROWS_AT_ONCE], offsets[first : first + ROWS_AT_ONCE + 1]
+        for first in range(0, len(rows), AT_ONCE):
+            some, bounds = rows[first : first + AT_ONCE], offsets[first : first + AT_ONCE + 1]
             starts = self.offsets[some] - (bounds[:-1] - bounds[0])
             index = torch.arange(int(bounds[-1] - bounds[0])) + starts.repeat_interleave(bounds.diff())
             torch.index_select(self.values, 0, index, out=values[int(bounds[0]) : int(bounds[-1])])
@@ -64,10 +64,6 @@ class Ragged:
         if self.values.dtype == torch.int64 and self.values.ndim == 1:
             return torch.from_numpy(zeros(count, np.int64))
         return self.values.new_empty(count, *self.values.shape[1:])
-
-
-#: Sequences that are looked at together, so that what that needs does not grow with their number.
-ROWS_AT_ONCE = 50_000
 
 
 def no_sequences(count: int) -> Ragged:
@@ -85,8 +81,8 @@ def offsets_of(lengths: Int[Tensor, " N"]) -> Int[Tensor, " N+1"]:
 def sequences_of(token_ids: Ragged) -> Iterator[bytes]:
     """Yield the ids of each sequence as the bytes of little-endian int64."""
     values = token_ids.values.numpy()
-    for first in range(0, len(token_ids), ROWS_AT_ONCE):
-        bounds = token_ids.offsets[first : first + ROWS_AT_ONCE + 1].tolist()
+    for first in range(0, len(token_ids), AT_ONCE):
+        bounds = token_ids.offsets[first : first + AT_ONCE + 1].tolist()
         content = values[bounds[0] : bounds[-1]].astype("<i8").tobytes()
         places = [8 * (bound - bounds[0]) for bound in bounds]
         yield from (content[start:end] for start, end in pairwise(places))

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from topwork.engine.encoding.ragged import ROWS_AT_ONCE, Ragged, no_sequences, sequences_of
+from topwork.engine.encoding.ragged import Ragged, no_sequences, sequences_of
 from topwork.engine.encoding.store.digests import SIZE, Digests
 from topwork.engine.model.prefix import Cut
-from topwork.mapped import ArrayWriter
+from topwork.mapped import AT_ONCE, ArrayWriter
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Sequences:
     def count_vectors(self, cut: Cut, rows: Int[Tensor, " B"]) -> int:
         """Return how many vectors a cut keeps of the sequences ``rows`` (B,), all together."""
         rest = self.token_ids if cut.keeps_every_token else self.word_starts
-        some = rows.split(ROWS_AT_ONCE)
+        some = rows.split(AT_ONCE)
         return sum(int(self.leading(cut, part).sum()) + int(rest.lengths_of(part).sum()) for part in some)
 
     def vectors_kept(self, cut: Cut) -> Int[Tensor, " U"]:
@@ -106,13 +106,13 @@ class Sequences:
 
 def _are_all(rows: Int[Tensor, " U"]) -> bool:
     """Whether rows are 0, 1, 2 and so on."""
-    starts = range(0, len(rows), ROWS_AT_ONCE)
-    parts = zip(starts, rows.split(ROWS_AT_ONCE), strict=True)
+    starts = range(0, len(rows), AT_ONCE)
+    parts = zip(starts, rows.split(AT_ONCE), strict=True)
     return all(torch.equal(part, torch.arange(start, start + len(part))) for start, part in parts)
 
 
 def _collect(digests: Iterator[bytes]) -> Digests:
     writer = ArrayWriter(np.uint8, (SIZE,))
-    while some := b"".join(islice(digests, ROWS_AT_ONCE)):
+    while some := b"".join(islice(digests, AT_ONCE)):
         writer.append(np.frombuffer(some, np.uint8).reshape(-1, SIZE))
     return Digests(writer.finish())

@@ -71,8 +71,7 @@ class Claims:
             self.links = _can_link(folder)
         except OSError as error:
             raise self._unwritable(error) from error
-        self._thread = threading.Thread(target=self._touch, daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None  # who only looks has nothing to touch
 
     def __enter__(self) -> "Claims":
         return self
@@ -81,7 +80,8 @@ class Claims:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join()
+        if self._thread:
+            self._thread.join()
         for part in list(self._held):
             self.release(part)
 
@@ -106,6 +106,9 @@ class Claims:
             raise self._unwritable(error) from error
         if made:
             self._held[part] = path
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._touch, daemon=True)
+                self._thread.start()
         return made
 
     def release(self, part: str) -> None:

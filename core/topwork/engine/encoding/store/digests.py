@@ -7,13 +7,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.mapped import zeros
+from topwork.mapped import AT_ONCE, zeros
 
 #: Bytes of a sha256 digest.
 SIZE = 32
-
-#: Digests that are looked up at a time, so that what that needs does not grow with their number.
-AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, eq=False)

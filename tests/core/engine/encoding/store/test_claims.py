@@ -124,7 +124,7 @@ def test_claims_are_touched_as_long_as_their_process_lives(
         claims.take("part")
         path = set_owner(tmp_path, "part.0", this_process())
         os.utime(path, (5, 5))
-        wait_for(lambda: path.stat().st_mtime > 5)
+        assert wait_for(lambda: path.stat().st_mtime > 5)
 
 
 def test_an_unreadable_claim_ends_like_that_of_another_machine(
