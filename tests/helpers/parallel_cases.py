@@ -1,26 +1,20 @@
 """Steps in float64 that several processes take together: run with torchrun, it writes what each gave to a file."""
 
-import dataclasses
 import sys
-from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from encoding_helpers import no_words
+from labelled_texts import texts_with, two_headed_model
 from topwork.engine.data_parallel import processes_of
-from topwork.engine.encoding.examples import Examples
-from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.evaluation.estimates import outputs_of
-from topwork.engine.model.multitask import MultiTaskModel
 from topwork.engine.training.accelerator import make_accelerator, wrap
 from topwork.engine.training.step import JointLoss
 from topwork.experiment.schema import Training
 from topwork.interfaces.loss_weighting import LossWeightingConfig
-from topwork.testing.tiny import tiny_model
 from topwork.torchrun import process_here
 from topwork_plugins.loss_weightings.dynamic_average import DynamicAverageConfig
 from topwork_plugins.loss_weightings.fixed import FixedConfig
@@ -28,7 +22,6 @@ from topwork_plugins.loss_weightings.torchjd import TorchJdConfig
 from topwork_plugins.loss_weightings.uncertainty import UncertaintyConfig
 
 LOSS_WEIGHTS = {"animal": 1.0, "mood": 0.25}
-CLASS_WEIGHTS = torch.tensor([2.0, 0.0], dtype=torch.float64)
 
 WEIGHTINGS: dict[str, LossWeightingConfig] = {
     "fixed": FixedConfig(),
@@ -51,38 +44,10 @@ PATTERNS = {
 }
 
 
-def parallel_model() -> MultiTaskModel:
-    """A model in float64 all of which trains; the loss of its second head reads one of its two classes alone."""
-    torch.manual_seed(0)
-    model = tiny_model().double().eval()
-    model.set_trainable([f"backbone.{name}" for name, _ in model.backbone.named_parameters()])
-    heads = dict(model.tasks)
-    weighted = nn.CrossEntropyLoss(weight=CLASS_WEIGHTS)
-    heads["mood"] = dataclasses.replace(
-        heads["mood"], loss=weighted, denominator=lambda targets: CLASS_WEIGHTS[targets].sum()
-    )
-    heads["animal"] = dataclasses.replace(heads["animal"], loss=nn.functional.cross_entropy)
-    model.tasks = heads
-    return model
-
-
-def texts_with(labelled: Mapping[str, list[bool]]) -> Examples:
-    """Texts of various lengths, with labels of each task where asked for."""
-    count = len(next(iter(labelled.values())))
-    generator = torch.Generator().manual_seed(count)
-    lengths = torch.randint(3, 9, (count,), generator=generator)
-    ids = Ragged(torch.randint(3, 50, (int(lengths.sum()),), generator=generator), offsets_of(lengths))
-    targets = {task: torch.randint(2, (count,), generator=generator) for task in labelled}
-    masks = {task: torch.tensor(values) for task, values in labelled.items()}
-    return Examples(
-        ids, no_words(count), torch.arange(count)[:, None], targets, masks, dict.fromkeys(labelled, "pooled"), (count,)
-    )
-
-
 def results() -> dict[str, Tensor]:
     """Take two steps of each case from the same weights, and return gradients, losses and factors of both."""
     accelerator = make_accelerator(Training(device="cpu"))
-    model = parallel_model()
+    model = two_headed_model()
     wrapped = wrap(model, accelerator)
     found: dict[str, Tensor] = {}
     for (kind, config), (pattern, labels), accumulation in product(WEIGHTINGS.items(), PATTERNS.items(), (1, 3)):

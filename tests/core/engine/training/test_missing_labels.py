@@ -1,7 +1,7 @@
 """Rows that lack labels train and measure the tasks that they have labels of, and no others."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from encoding_helpers import no_words
 from joint_helpers import joint_of, joint_of_experiment
+from labelled_texts import texts_with, two_headed_model
 from topwork.engine.encoding.examples import Examples
 from topwork.engine.encoding.ragged import Ragged, offsets_of
 from topwork.engine.evaluation.estimates import outputs_of
@@ -30,42 +30,15 @@ from topwork.experiment.schema import Experiment
 from topwork.experiment.source import SplitName
 from topwork.interfaces.head import Head
 from topwork.interfaces.labels import NO_LABEL, Classes, WordLabels
-from topwork.testing.tiny import FirstToken, TinyBackbone, tiny_model
+from topwork.testing.tiny import FirstToken, TinyBackbone
 from topwork_plugins.heads.classification import ClassificationConfig
 from topwork_plugins.heads.tagging import TaggingConfig
 
 CPU = torch.device("cpu")
-CLASS_WEIGHTS = torch.tensor([2.0, 0.0], dtype=torch.float64)
 LOSS_WEIGHTS = {"animal": 1.0, "mood": 0.25}
 
 
-@cache
-def double_model() -> MultiTaskModel:
-    """A model in float64 all of which trains; the loss of its second head divides by the sum of class weights."""
-    torch.manual_seed(0)
-    model = tiny_model().double().eval()
-    model.set_trainable([f"backbone.{name}" for name, _ in model.backbone.named_parameters()])
-    heads = dict(model.tasks)
-    weighted = nn.CrossEntropyLoss(weight=CLASS_WEIGHTS)
-    heads["mood"] = dataclasses.replace(
-        heads["mood"], loss=weighted, denominator=lambda targets: CLASS_WEIGHTS[targets].sum()
-    )
-    heads["animal"] = dataclasses.replace(heads["animal"], loss=nn.functional.cross_entropy)
-    model.tasks = heads
-    return model
-
-
-def examples_with(labelled: Mapping[str, list[bool]]) -> Examples:
-    """Texts of various lengths, with labels of each task where asked for."""
-    count = len(next(iter(labelled.values())))
-    generator = torch.Generator().manual_seed(count)
-    lengths = torch.randint(3, 9, (count,), generator=generator)
-    ids = Ragged(torch.randint(3, 50, (int(lengths.sum()),), generator=generator), offsets_of(lengths))
-    targets = {task: torch.randint(2, (count,), generator=generator) for task in labelled}
-    masks = {task: torch.tensor(values) for task, values in labelled.items()}
-    return Examples(
-        ids, no_words(count), torch.arange(count)[:, None], targets, masks, dict.fromkeys(labelled, "pooled"), (count,)
-    )
+double_model = cache(two_headed_model)
 
 
 def row_by_row(model: MultiTaskModel, head: Head, examples: Examples, task: str) -> Tensor | None:
@@ -95,7 +68,7 @@ PATTERNS = st.integers(1, 9).flatmap(
 def test_gradients_are_those_of_the_loss_written_out_row_by_row(
     labelled: dict[str, list[bool]], accumulation: int
 ) -> None:
-    model, examples = double_model(), examples_with(labelled)
+    model, examples = double_model(), texts_with(labelled)
     model.zero_grad(set_to_none=True)
     losses = joint_of(model, LOSS_WEIGHTS, accumulation).backward(examples, torch.arange(examples.count)).losses
     found = {name: parameter.grad for name, parameter in model.named_parameters()}
